@@ -1,0 +1,52 @@
+# The two commands: `make demo` and `make test`. Each target is a line or two; what it does is in the script that it calls.
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-down test lint deny unit e2e cluster cluster-down images install generate fixtures bench clean
+
+help: ## Show the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+demo: ## Cluster, operator, and four versions of a model rolled out under load. Needs root; set up by itself.
+	e2e/demo
+
+demo-down: ## Remove what `make demo` started.
+	e2e/demo down
+
+test: ## Everything that must hold: format, lints, generated files, unit and cluster tests.
+	.ci/test
+
+lint: ## Format and clippy.
+	.ci/test lint
+
+deny: ## Licences, banned crates and sources, by cargo-deny.
+	.ci/test deny
+
+unit: ## Tests that need no cluster.
+	.ci/test unit
+
+e2e: ## Tests on a local cluster, which is removed again.
+	.ci/test cluster
+
+cluster: ## A local Kubernetes cluster named dev (CLUSTER=existing: the current context).
+	e2e/cluster/up dev
+
+cluster-down: ## Remove the cluster named dev.
+	e2e/cluster/down dev
+
+images: ## Container images as OCI archives, in target/images.
+	e2e/images/build
+
+install: ## Install the operator on the cluster named dev.
+	e2e/install dev
+
+generate: ## Write crds/ again.
+	cargo run --release --quiet --package stoker -- crd --out crds
+
+fixtures: ## Train and write the demo's models and the golden cases again.
+	python3 -m venv target/models-venv && target/models-venv/bin/pip install --quiet -r e2e/models/requirements.txt
+	target/models-venv/bin/python e2e/models/make_models.py
+
+bench: ## Our server against FastAPI and ONNX Runtime: target/bench/main-job.json.
+	e2e/bench/main-job
+
+clean: cluster-down demo-down ## Remove clusters and all build output.
+	cargo clean

@@ -1,0 +1,15 @@
+//! `ModelDeployment`: what a user writes to have a model served, and what the operator answers in its status.
+//!
+//! A field exists only when it works. Wrong values are refused by the schema and by CEL rules, with the field's name.
+
+pub mod spec;
+mod state;
+pub mod status;
+
+pub use spec::{
+    Latency, Model, ModelDeployment, ModelDeploymentSpec, PodSettings, Resources, Rollback, Rollout, Runtime,
+    Slo, Step, Toleration, Traffic,
+};
+pub use status::{
+    ArmEvidence, Evidence, ModelDeploymentStatus, Outcome, Phase, Pin, Previous, Rejected, RunStatus,
+};

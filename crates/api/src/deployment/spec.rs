@@ -1,0 +1,343 @@
+//! The wish: `ModelDeployment.spec`.
+
+use std::collections::BTreeMap;
+use std::time::Duration as StdDuration;
+
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::core::Duration;
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::status::ModelDeploymentStatus;
+
+/// How a model is served, and how a new version of it takes over.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "stoker.dev",
+    version = "v1alpha1",
+    kind = "ModelDeployment",
+    namespaced,
+    derive = "PartialEq",
+    shortname = "md",
+    category = "stoker",
+    status = "ModelDeploymentStatus",
+    doc = "Serves a model and moves traffic to a new version of it step by step. A version that does harm is rolled back.",
+    printcolumn(name = "PHASE", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "STEP", type_ = "string", json_path = ".status.step"),
+    printcolumn(name = "WEIGHT", type_ = "integer", json_path = ".status.weight", description = "Percent of the traffic that the candidate gets."),
+    printcolumn(name = "VERDICT", type_ = "string", json_path = ".status.verdict"),
+    printcolumn(name = "READY", type_ = "string", json_path = ".status.ready", description = "Ready pods of stable."),
+    printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "STABLE", type_ = "string", json_path = ".status.stable", priority = 1),
+    printcolumn(name = "CANDIDATE", type_ = "string", json_path = ".status.candidate", priority = 1),
+    printcolumn(name = "MESSAGE", type_ = "string", json_path = ".status.message", priority = 1),
+    validation = (
+        "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        "metadata.name must be at most 40 characters, start with a letter and hold only a-z, 0-9 and -"
+    ),
+    validation = ("self.metadata.name != 'stoker-router'", "metadata.name stoker-router is taken by the namespace's routers")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelDeploymentSpec {
+    /// Pods of each revision that has traffic. 0 stops serving.
+    #[schemars(range(max = 1000))]
+    #[serde(default = "one")]
+    pub replicas: u32,
+    /// The model. A change makes a new revision, which takes over by the steps of `rollout`.
+    pub model: Model,
+    /// How its pods run. A change makes a new revision.
+    #[serde(default, skip_serializing_if = "Runtime::is_default")]
+    pub runtime: Runtime,
+    /// What users of the model are promised. A candidate that keeps it less often than stable is rolled back.
+    #[serde(default)]
+    pub slo: Slo,
+    /// How requests reach the model.
+    #[serde(default)]
+    pub traffic: Traffic,
+    /// How a new revision takes over.
+    #[serde(default)]
+    pub rollout: Rollout,
+    /// What stays ready for a way back.
+    #[serde(default)]
+    pub rollback: Rollback,
+}
+
+/// Where the model is and what it must be.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Model {
+    /// An ONNX file: `https://host/path`, `configmap://name/key` or `pvc://claim/path`, the last two in the same namespace.
+    #[schemars(length(max = 2048))]
+    #[x_kube(
+        validation = (
+            r"self.matches('^(https?://[A-Za-z0-9._~:@%/?#!$&()*+,;=-]+|configmap://[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._-]+|pvc://[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._/-]+)$')",
+            "model.uri must be https://host/path, configmap://name/key or pvc://claim/path"
+        ),
+        validation = ("!self.contains('/../') && !self.endsWith('/..')", "model.uri must not contain /../")
+    )]
+    pub uri: String,
+    /// SHA-256 of the file, as `sha256:<64 hex digits>`. Without it the first download decides, and the digest is pinned from
+    /// then on. Pods serve nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = ("self.matches('^sha256:[0-9a-f]{64}$')", "model.digest must be sha256: followed by 64 lower-case hex digits"))]
+    #[schemars(length(max = 71))]
+    pub digest: Option<String>,
+    /// A Secret of the same namespace for downloads: key `token` is sent as a bearer token, keys `username` and `password`
+    /// as basic authentication.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret: Option<String>,
+}
+
+/// How the pods of a revision run.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Runtime {
+    /// The inference server's image. Default: the one that belongs to the operator's release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub image: Option<String>,
+    /// Requests and limits of the server container.
+    #[serde(default, skip_serializing_if = "Resources::is_empty")]
+    pub resources: Resources,
+    /// Where and as whom the pods run.
+    #[serde(default, skip_serializing_if = "PodSettings::is_default")]
+    pub pod: PodSettings,
+}
+
+impl Runtime {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Requests and limits of a container, by resource name: `{requests: {cpu: 500m}, limits: {memory: 1Gi}}`.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// What the scheduler reserves.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<String, IntOrString>,
+    /// What the pod may use at most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, IntOrString>,
+}
+
+impl Resources {
+    /// Nothing is set.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.limits.is_empty()
+    }
+
+    /// As a container takes it, with `defaults` for the names that are set nowhere.
+    #[must_use]
+    pub fn to_container(&self, defaults: &Self) -> core::ResourceRequirements {
+        let quantities = |own: &BTreeMap<String, IntOrString>, default: &BTreeMap<String, IntOrString>| {
+            let mut merged: BTreeMap<_, _> = default
+                .iter()
+                .filter(|(name, _)| !self.names(name))
+                .map(|(k, v)| (k.clone(), quantity(v)))
+                .collect();
+            merged.extend(own.iter().map(|(name, value)| (name.clone(), quantity(value))));
+            (!merged.is_empty()).then_some(merged)
+        };
+        core::ResourceRequirements {
+            requests: quantities(&self.requests, &defaults.requests),
+            limits: quantities(&self.limits, &defaults.limits),
+            claims: None,
+        }
+    }
+
+    /// Whether the user said anything about a resource: then no default of ours may contradict it.
+    fn names(&self, resource: &str) -> bool {
+        self.requests.contains_key(resource) || self.limits.contains_key(resource)
+    }
+}
+
+/// `1` and `"1"` are the same quantity.
+fn quantity(value: &IntOrString) -> Quantity {
+    match value {
+        IntOrString::Int(number) => Quantity(number.to_string()),
+        IntOrString::String(text) => Quantity(text.clone()),
+    }
+}
+
+/// Where and as whom the pods of a revision run.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSettings {
+    /// ServiceAccount of the pods. Default: the namespace's `default`, whose token is not mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub service_account_name: Option<String>,
+    /// Secrets to pull the image with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub image_pull_secrets: Vec<String>,
+    /// Labels that a node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints of nodes that the pods accept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub tolerations: Vec<Toleration>,
+    /// Priority of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+}
+
+impl PodSettings {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A taint that the pods accept.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Toleration {
+    /// Key of the taint; empty means any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// `Exists` or `Equal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = ("self in ['Exists', 'Equal']", "tolerations[].operator must be Exists or Equal"))]
+    #[schemars(length(max = 16))]
+    pub operator: Option<String>,
+    /// Value of the taint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`; empty means any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect: Option<String>,
+}
+
+/// What users of the model are promised.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Slo {
+    /// How quickly answers come. Without it a candidate is measured against twice the p99 of stable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Latency>,
+}
+
+/// A latency target.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Latency {
+    /// An answer that takes longer counts against the revision that gave it, as an error does. For example `100ms`.
+    #[x_kube(validation = ("duration(self) >= duration('1ms') && duration(self) <= duration('10m')", "slo.latency.target must be between 1ms and 10m"))]
+    pub target: Duration,
+}
+
+/// How requests reach the model.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Traffic {
+    /// Host names that reach the model, besides `<name>`, `<name>.<namespace>` and `<name>.<namespace>.svc...`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 253)))]
+    #[x_kube(validation = (
+        "self.all(h, h.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'))",
+        "traffic.hosts must be lower-case DNS names without a port"
+    ))]
+    pub hosts: Vec<String>,
+}
+
+/// How a new revision takes over.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollout {
+    /// Weights of the candidate, one after the other; after the last one it is promoted. Empty: it is promoted as soon as
+    /// its pods are ready.
+    #[serde(default = "default_steps")]
+    #[schemars(length(max = 20))]
+    #[x_kube(validation = (
+        "self.map(s, s.weight).isSorted() && self.all(s, self.exists_one(t, t.weight == s.weight))",
+        "rollout.steps: each weight must be greater than the one before"
+    ))]
+    pub steps: Vec<Step>,
+    /// Requests that the candidate (and stable, while it has traffic) must have answered in a step before the step can pass.
+    /// Without them the rollout holds.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    #[serde(default = "default_min_requests")]
+    pub min_requests: u32,
+    /// How long the candidate's pods may take to get ready before it is rolled back.
+    #[serde(default = "default_progress_deadline")]
+    #[x_kube(validation = ("duration(self) >= duration('5s') && duration(self) <= duration('24h')", "rollout.progressDeadline must be between 5s and 24h"))]
+    pub progress_deadline: Duration,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self {
+            steps: default_steps(),
+            min_requests: default_min_requests(),
+            progress_deadline: default_progress_deadline(),
+        }
+    }
+}
+
+/// One step of a rollout.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// Percent of the traffic that the candidate gets.
+    #[schemars(range(max = 100))]
+    pub weight: u32,
+    /// How long the step lasts, at least.
+    #[serde(default = "default_step_duration")]
+    #[x_kube(validation = ("duration(self) >= duration('1s') && duration(self) <= duration('720h')", "rollout.steps[].duration must be between 1s and 720h"))]
+    pub duration: Duration,
+}
+
+/// What stays ready for a way back.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollback {
+    /// How long the pods of the previous revision are kept after a promotion, so that `undo` is one change of weights.
+    #[serde(default = "default_keep_warm")]
+    #[x_kube(validation = ("duration(self) >= duration('0s') && duration(self) <= duration('720h')", "rollback.keepWarm must be between 0s and 720h"))]
+    pub keep_warm: Duration,
+    /// How many revisions are kept for `undo`.
+    #[schemars(range(min = 1, max = 50))]
+    #[serde(default = "default_revisions")]
+    pub revisions: u32,
+}
+
+impl Default for Rollback {
+    fn default() -> Self {
+        Self { keep_warm: default_keep_warm(), revisions: default_revisions() }
+    }
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn default_steps() -> Vec<Step> {
+    [10, 50].map(|weight| Step { weight, duration: default_step_duration() }).to_vec()
+}
+
+fn default_step_duration() -> Duration {
+    StdDuration::from_secs(60).into()
+}
+
+fn default_min_requests() -> u32 {
+    50
+}
+
+fn default_progress_deadline() -> Duration {
+    StdDuration::from_secs(600).into()
+}
+
+fn default_keep_warm() -> Duration {
+    StdDuration::from_secs(600).into()
+}
+
+fn default_revisions() -> u32 {
+    10
+}

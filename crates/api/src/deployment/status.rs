@@ -1,0 +1,204 @@
+//! The answer: `ModelDeployment.status`. Written by the operator alone; intent is written here before its effect.
+//!
+//! Flat on purpose (a structural schema allows no tagged enums); the operator turns it into the state of
+//! `stoker_decide::rollout` and back.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the operator did and why.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelDeploymentStatus {
+    /// The generation of the spec that this status answers.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// In one word.
+    #[serde(default)]
+    pub phase: Phase,
+    /// In one sentence: what is going on, and the one thing that is waited for.
+    #[serde(default)]
+    pub message: String,
+    /// `2/3` while a run is at its second of three steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// Percent of the traffic that the candidate is meant to get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u32>,
+    /// Pass, Fail, Inconclusive or Error, while a run is under way and after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+    /// Ready and wanted pods of stable, as `2/2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<String>,
+    /// The revision that the spec asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// The revision that has the traffic, or all of it but the candidate's weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stable: Option<String>,
+    /// The revision that is being tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub candidate: Option<String>,
+    /// The revision before stable, while its pods are kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Previous>,
+    /// Number of the last run that was started; grows by one with each.
+    #[serde(default)]
+    pub runs: u64,
+    /// The run that is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunStatus>,
+    /// Revisions out of traffic whose last requests are awaited before their pods go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<String>,
+    /// Revisions that were rolled back or aborted: not tried again until the spec changes or someone asks for `retry`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rejected: Vec<Rejected>,
+    /// An undo against the spec: the spec wants one revision, another one runs, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin: Option<Pin>,
+    /// How the last runs ended, newest first, at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Outcome>,
+    /// The last value of the annotation `stoker.dev/request` that was handled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handled_request: Option<String>,
+    /// Ready, Progressing, AnalysisPassing, TrafficVerified, RolledBack.
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+}
+
+/// The state in one word.
+#[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Nothing serves yet; the first revision is being prepared.
+    #[default]
+    Pending,
+    /// A run is under way.
+    Progressing,
+    /// Stable is what the spec asks for, and serves.
+    Healthy,
+    /// Stable serves, but not what the spec asks for: that was rolled back, aborted or undone.
+    RolledBack,
+    /// Stable has no ready pods, or the spec cannot be carried out.
+    Degraded,
+    /// An object of a name that we need belongs to somebody else.
+    Conflicted,
+}
+
+impl Phase {
+    /// The word, as it stands in the status.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Progressing => "Progressing",
+            Self::Healthy => "Healthy",
+            Self::RolledBack => "RolledBack",
+            Self::Degraded => "Degraded",
+            Self::Conflicted => "Conflicted",
+        }
+    }
+}
+
+/// The revision before stable.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Previous {
+    /// Its name.
+    pub revision: String,
+    /// For how many seconds it has been kept since the promotion.
+    #[serde(default)]
+    pub kept_seconds: u64,
+}
+
+/// A run: one attempt to make a candidate stable.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RunStatus {
+    /// Its number; a later run has a higher one.
+    pub number: u64,
+    /// Steps of this run, counted from 1; 0 while the candidate's pods are prepared.
+    #[serde(default)]
+    pub step: u32,
+    /// No canary: the candidate is promoted as soon as it is ready (first revision, undo, `promote`).
+    #[serde(default)]
+    pub direct: bool,
+    /// Seconds spent in this step, on a clock that does not jump.
+    #[serde(default)]
+    pub step_seconds: u64,
+    /// The latency in milliseconds above which an answer counts against its revision, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_above_ms: Option<u64>,
+    /// What the verdict was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+}
+
+/// What a verdict was made from: both arms over the whole run, and the detector's score.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Evidence {
+    /// The candidate's counts.
+    pub candidate: ArmEvidence,
+    /// Stable's counts over the same time.
+    pub stable: ArmEvidence,
+    /// Evidence of harm as a power of ten; the candidate is rolled back at 6 (one false alarm in a million requests).
+    #[serde(default)]
+    pub harm_log10: f64,
+}
+
+/// Counts of one arm in a run.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArmEvidence {
+    /// Requests that were answered or failed.
+    pub requests: u64,
+    /// Of these, failed.
+    pub errors: u64,
+    /// Of these, answered too slowly.
+    pub slow: u64,
+    /// 99th percentile of the latency, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p99_ms: Option<u64>,
+}
+
+/// A revision that is not tried again by itself.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rejected {
+    /// Its name.
+    pub revision: String,
+    /// Why, in a sentence with figures.
+    pub because: String,
+}
+
+/// The user went back, against the spec.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pin {
+    /// What runs.
+    pub revision: String,
+    /// What the spec asks for. When the spec asks for something else, the pin ends.
+    pub instead_of: String,
+    /// Why.
+    pub because: String,
+}
+
+/// How a run ended.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// Its number.
+    pub run: u64,
+    /// The candidate.
+    pub revision: String,
+    /// A reason such as Promoted, RolledBack, Aborted, Superseded.
+    pub outcome: String,
+    /// The sentence.
+    pub message: String,
+    /// When, on the wall clock.
+    pub at: Time,
+}

@@ -1,0 +1,157 @@
+//! Strings that are API: a change here breaks users' selectors, alerts and scripts.
+
+/// Field manager of server-side apply, one for each concern.
+pub mod managers {
+    /// Deployments, Services and the other children of a ModelDeployment.
+    pub const CHILDREN: &str = "stoker/children";
+    /// `ModelRoute.spec`.
+    pub const ROUTE: &str = "stoker/route";
+    /// `status` of the custom resources.
+    pub const STATUS: &str = "stoker/status";
+    /// The data plane of a namespace.
+    pub const ROUTER: &str = "stoker/router";
+}
+
+/// Labels on the objects that the operator makes.
+pub mod labels {
+    /// Which part of Stoker an object is: see [`crate::names::parts`].
+    pub const PART: &str = "stoker.dev/part";
+    /// The ModelDeployment that an object belongs to.
+    pub const DEPLOYMENT: &str = "stoker.dev/model-deployment";
+    /// The revision that an object belongs to.
+    pub const REVISION: &str = "stoker.dev/revision";
+    /// Who manages the object, as Kubernetes recommends.
+    pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+    /// The value of [`MANAGED_BY`].
+    pub const STOKER: &str = "stoker";
+}
+
+/// Values of [`labels::PART`].
+pub mod parts {
+    /// The operator's own pods.
+    pub const OPERATOR: &str = "operator";
+    /// Router pods and their objects.
+    pub const ROUTER: &str = "router";
+    /// Pods that serve a model.
+    pub const SERVER: &str = "server";
+    /// The one-shot pod that resolves a digest.
+    pub const RESOLVER: &str = "resolver";
+}
+
+/// Annotations.
+pub mod annotations {
+    /// An action: `<verb>[/<revision>] <nonce>`; the nonce makes two equal requests differ.
+    pub const REQUEST: &str = "stoker.dev/request";
+    /// Who asks, for the Event and the history.
+    pub const REQUESTED_BY: &str = "stoker.dev/requested-by";
+}
+
+/// Condition types of a ModelDeployment.
+pub mod conditions {
+    /// Stable has its ready pods and traffic reaches them.
+    pub const READY: &str = "Ready";
+    /// A run is under way.
+    pub const PROGRESSING: &str = "Progressing";
+    /// The verdict on the candidate is Pass.
+    pub const ANALYSIS_PASSING: &str = "AnalysisPassing";
+    /// All routers serve the table that was written last.
+    pub const TRAFFIC_VERIFIED: &str = "TrafficVerified";
+    /// The revision that the spec asks for was rolled back.
+    pub const ROLLED_BACK: &str = "RolledBack";
+}
+
+/// Reasons of conditions and Events. One word each, closed list.
+pub mod reasons {
+    /// A new revision was seen.
+    pub const REVISION_CREATED: &str = "RevisionCreated";
+    /// The digest of an artifact is known.
+    pub const DIGEST_RESOLVED: &str = "DigestResolved";
+    /// A run started.
+    pub const RUN_STARTED: &str = "RunStarted";
+    /// A step of the run began.
+    pub const STEP_STARTED: &str = "StepStarted";
+    /// The run waits for something; the message names it.
+    pub const HOLDING: &str = "Holding";
+    /// The candidate became stable.
+    pub const PROMOTED: &str = "Promoted";
+    /// The candidate was taken out of traffic.
+    pub const ROLLED_BACK: &str = "RolledBack";
+    /// The candidate's pods do not get ready.
+    pub const CANDIDATE_FAILED: &str = "CandidateFailed";
+    /// Stable's pods are not ready.
+    pub const STABLE_UNREADY: &str = "StableUnready";
+    /// Someone asked for an end of the run.
+    pub const ABORTED: &str = "Aborted";
+    /// A newer revision took the candidate's place.
+    pub const SUPERSEDED: &str = "Superseded";
+    /// The user returned to an earlier revision.
+    pub const UNDONE: &str = "Undone";
+    /// A rejected revision gets another run.
+    pub const RETRIED: &str = "Retried";
+    /// The annotation could not be understood or does not fit the state.
+    pub const REQUEST_REFUSED: &str = "RequestRefused";
+    /// An object of the same name belongs to somebody else.
+    pub const CONFLICTED: &str = "Conflicted";
+    /// The spec cannot be carried out.
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// Everything is as the spec wants it.
+    pub const CONVERGED: &str = "Converged";
+    /// The operator could not do its work; the message says what failed.
+    pub const RECONCILE_FAILED: &str = "ReconcileFailed";
+    /// All routers serve the last table.
+    pub const VERIFIED: &str = "Verified";
+    /// Some router does not serve the last table yet.
+    pub const UNVERIFIED: &str = "Unverified";
+    /// Verdict on the candidate.
+    pub const PASS: &str = "Pass";
+    /// Verdict on the candidate.
+    pub const FAIL: &str = "Fail";
+    /// Verdict on the candidate.
+    pub const INCONCLUSIVE: &str = "Inconclusive";
+    /// Verdict on the candidate.
+    pub const ERROR: &str = "Error";
+    /// There is no run.
+    pub const NO_RUN: &str = "NoRun";
+}
+
+/// Headers of the data plane. The router owns the prefix `stoker-`: it strips it from clients and from pods.
+pub mod headers {
+    /// The prefix that the router owns.
+    pub const PREFIX: &str = "stoker-";
+    /// In a request: the ModelDeployment, where Host does not name it.
+    pub const MODEL: &str = "stoker-model";
+    /// In an answer: the revision that gave it.
+    pub const REVISION: &str = "stoker-revision";
+}
+
+/// Ports of the parts.
+pub mod ports {
+    /// Clients' traffic, on routers and on the Service of a ModelDeployment's pods.
+    pub const ROUTER_DATA: u16 = 8080;
+    /// Health, readiness and Prometheus metrics of any part; plain, read only.
+    pub const METRICS: u16 = 9090;
+    /// The router's admin port; mutual TLS.
+    pub const ROUTER_ADMIN: u16 = 9443;
+    /// The Open Inference Protocol of a model pod.
+    pub const SERVER_DATA: u16 = 8080;
+    /// What clients of the Service `<md>` connect to.
+    pub const SERVICE: u16 = 80;
+    /// Name of the data port in Services and EndpointSlices.
+    pub const DATA_NAME: &str = "http";
+}
+
+/// Names of objects in a namespace that has ModelDeployments.
+pub mod objects {
+    /// The namespace's routers: ModelRouter, Deployment, Service, ServiceAccount, RoleBinding, PodDisruptionBudget.
+    pub const ROUTER: &str = "stoker-router";
+    /// The routers' certificate and the CA that signs the operator's.
+    pub const ROUTER_TLS: &str = "stoker-router-tls";
+    /// The ClusterRole that routers bind by RoleBinding.
+    pub const ROUTER_CLUSTER_ROLE: &str = "stoker-router";
+    /// The operator's CA, in the operator's namespace.
+    pub const CA: &str = "stoker-ca";
+    /// The name in the operator's client certificate: the only client of a router's admin port.
+    pub const OPERATOR_IDENTITY: &str = "operator.stoker.dev";
+    /// The name in every router's certificate.
+    pub const ROUTER_IDENTITY: &str = "router.stoker.dev";
+}

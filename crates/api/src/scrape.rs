@@ -1,0 +1,81 @@
+//! What the operator asks a router on its admin port (mutual TLS), and what the router answers.
+//!
+//! `POST /stoker/v1/scrape` with a [`ScrapeRequest`] gives a [`ScrapeReply`]. Counts are totals since the router process
+//! started, keyed by (run, step, arm), with the id of the process: a restarted operator reads evidence, not differences.
+
+use serde::{Deserialize, Serialize};
+use stoker_decide::histogram::Histogram;
+
+/// Path of the scrape on a router's admin port.
+pub const SCRAPE_PATH: &str = "/stoker/v1/scrape";
+
+/// Asks one router about one route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScrapeRequest {
+    /// Name of the ModelRoute, in the router's own namespace.
+    pub route: String,
+    /// What the operator believes to be newest. A router that is behind asks the API server at once.
+    pub expect: Option<TableVersion>,
+}
+
+/// Identity of a table: tables are ordered by generation within a uid.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TableVersion {
+    /// uid of the ModelRoute.
+    pub uid: String,
+    /// Its metadata.generation.
+    pub generation: i64,
+}
+
+/// What one router knows of one route.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScrapeReply {
+    /// Chosen anew at each start of the router process; counts of another id are another process's.
+    pub process: String,
+    /// The table that requests are split by now; none when the router knows none.
+    pub serving: Option<TableVersion>,
+    /// Why a newer table is not served, when one was refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    /// The arms of the table, and those that still have requests in flight.
+    #[serde(default)]
+    pub arms: Vec<ArmState>,
+    /// Totals of this route since the process started, for the run that is served and the one before.
+    #[serde(default)]
+    pub counts: Vec<ArmCounts>,
+}
+
+/// A revision as the router sees it now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArmState {
+    /// The revision.
+    pub revision: String,
+    /// Pods that may be sent requests.
+    pub ready_endpoints: u32,
+    /// Requests that were sent and are not answered.
+    pub in_flight: u64,
+}
+
+/// Totals of one (run, step, arm).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArmCounts {
+    /// The run.
+    pub run: u64,
+    /// The step.
+    pub step: u32,
+    /// The revision.
+    pub revision: String,
+    /// Attempts that ended. Not: aborts by the client, the router's own refusals.
+    pub attempts: u64,
+    /// Of these, the ones that failed: any non-success status from the pod (4xx included: clients' own faults cancel
+    /// against concurrent stable), resets, deadlines.
+    pub errors: u64,
+    /// Latencies of the attempts that succeeded, first byte sent to last byte received.
+    #[serde(default)]
+    pub latency: Histogram,
+}

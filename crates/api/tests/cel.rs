@@ -1,0 +1,168 @@
+//! The rules of the CRDs, evaluated as the API server evaluates them: what is refused, and that the message names the field.
+//!
+//! Bounds of numbers and lengths (`weight: 150`, `weight: -1`) are schema, not rules; the cluster tests hold those.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
+use kube::CustomResourceExt;
+use kube::core::cel::Validator;
+use serde_json::{Value, json};
+use stoker_api::{ModelDeployment, ModelRoute, ModelRouter};
+
+const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+/// What the rules of a custom resource say about an object.
+fn check<K: CustomResourceExt>(object: &Value) -> Vec<String> {
+    let crd = serde_json::to_value(K::crd()).unwrap();
+    let schema = crd.pointer("/spec/versions/0/schema/openAPIV3Schema").unwrap();
+    match Validator::new().validate(schema, object, None) {
+        Ok(()) => Vec::new(),
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// A ModelDeployment with what the API server sets by default where nothing is said.
+fn deployment(name: &str, change: &Value) -> Value {
+    let mut spec = json!({
+        "replicas": 1,
+        "model": {"uri": "https://models.example/digits/v1.onnx"},
+        "slo": {}, "traffic": {},
+        "rollout": {
+            "steps": [{"weight": 10, "duration": "60s"}, {"weight": 50, "duration": "60s"}],
+            "minRequests": 50, "progressDeadline": "600s",
+        },
+        "rollback": {"keepWarm": "600s", "revisions": 10},
+    });
+    merge(&mut spec, change);
+    json!({"apiVersion": "stoker.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": name}, "spec": spec})
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
+fn uri(uri: &str) -> Value {
+    json!({"model": {"uri": uri}})
+}
+
+fn digest(digest: &str) -> Value {
+    json!({"model": {"digest": digest}})
+}
+
+fn hosts(hosts: &[&str]) -> Value {
+    json!({"traffic": {"hosts": hosts}})
+}
+
+fn weights(weights: &[u32]) -> Value {
+    let steps: Vec<_> = weights.iter().map(|weight| json!({"weight": weight, "duration": "1m"})).collect();
+    json!({"rollout": {"steps": steps}})
+}
+
+fn target(target: &str) -> Value {
+    json!({"slo": {"latency": {"target": target}}})
+}
+
+#[test]
+fn good_model_deployments_are_accepted() {
+    let changes = [
+        json!({}),
+        uri("http://10.0.0.1:8000/a.onnx?x=1&y=%20"),
+        uri("configmap://digits/v1.onnx"),
+        uri("pvc://models/team/a.onnx"),
+        digest(DIGEST),
+        hosts(&[]),
+        hosts(&["digits.example", "a", "1.b-c.example"]),
+        weights(&[]),
+        weights(&[100]),
+        weights(&[0, 1, 5, 25, 100]),
+        target("1ms"),
+        target("10m"),
+        json!({"rollout": {"progressDeadline": "5s"}}),
+        json!({"rollout": {"progressDeadline": "24h"}}),
+        json!({"rollback": {"keepWarm": "0s"}}),
+        json!({"rollback": {"keepWarm": "720h"}}),
+        json!({"runtime": {"pod": {"tolerations": [{"operator": "Exists"}]}}}),
+    ];
+    for change in changes {
+        assert_eq!(check::<ModelDeployment>(&deployment("digits", &change)), [""; 0], "{change}");
+    }
+    for name in ["a", "d-1", &"a".repeat(40)] {
+        assert_eq!(check::<ModelDeployment>(&deployment(name, &json!({}))), [""; 0], "{name}");
+    }
+}
+
+#[test]
+fn wrong_fields_are_refused_by_name() {
+    let steps = |duration: &str| json!({"rollout": {"steps": [{"weight": 1, "duration": duration}]}});
+    let cases = [
+        (uri(""), "model.uri"),
+        (uri("v1.onnx"), "model.uri"),
+        (uri("ftp://host/a"), "model.uri"),
+        (uri("https://"), "model.uri"),
+        (uri("https://host/a b"), "model.uri"),
+        (uri("file:///etc/passwd"), "model.uri"),
+        (uri("configmap://digits"), "model.uri"),
+        (uri("configmap://digits/a/b"), "model.uri"),
+        (uri("pvc://models/../secret"), "model.uri"),
+        (uri("pvc://models/a/.."), "model.uri"),
+        (digest("sha256:abc"), "model.digest"),
+        (digest("md5:d41d8cd98f00b204e9800998ecf8427e"), "model.digest"),
+        (digest(&DIGEST.to_uppercase()), "model.digest"),
+        (digest(&format!("{DIGEST}0")), "model.digest"),
+        (hosts(&["Digits.example"]), "traffic.hosts"),
+        (hosts(&["ok.example", "digits.example:80"]), "traffic.hosts"),
+        (hosts(&["-a.example"]), "traffic.hosts"),
+        (hosts(&[""]), "traffic.hosts"),
+        (weights(&[50, 10]), "rollout.steps"),
+        (weights(&[10, 10]), "rollout.steps"),
+        (weights(&[10, 50, 50]), "rollout.steps"),
+        (steps("0s"), "rollout.steps[].duration"),
+        (steps("721h"), "rollout.steps[].duration"),
+        (target("999us"), "slo.latency.target"),
+        (target("11m"), "slo.latency.target"),
+        (json!({"rollout": {"progressDeadline": "4s"}}), "rollout.progressDeadline"),
+        (json!({"rollout": {"progressDeadline": "25h"}}), "rollout.progressDeadline"),
+        (json!({"rollback": {"keepWarm": "721h"}}), "rollback.keepWarm"),
+        (json!({"runtime": {"pod": {"tolerations": [{"operator": "Maybe"}]}}}), "operator"),
+    ];
+    for (change, field) in cases {
+        let said = check::<ModelDeployment>(&deployment("digits", &change));
+        assert!(said.iter().any(|message| message.contains(field)), "{change}: {said:?}");
+    }
+}
+
+#[test]
+fn names_that_children_could_not_have_are_refused() {
+    for name in [&"a".repeat(41), "1a", "a-", "a.b", "A", "stoker-router"] {
+        let said = check::<ModelDeployment>(&deployment(name, &json!({})));
+        assert!(said.iter().any(|message| message.contains("metadata.name")), "{name}: {said:?}");
+    }
+}
+
+#[test]
+fn a_namespace_has_one_model_router() {
+    let router = |name: &str| json!({"metadata": {"name": name}, "spec": {"replicas": 2}});
+    assert_eq!(check::<ModelRouter>(&router("stoker-router")), [""; 0]);
+    let said = check::<ModelRouter>(&router("other"));
+    assert!(said.iter().any(|message| message.contains("stoker-router")), "{said:?}");
+}
+
+#[test]
+fn the_weights_of_a_table_must_sum_to_the_whole() {
+    let route = |ppm: &[u32]| {
+        let arms: Vec<_> =
+            ppm.iter().enumerate().map(|(i, ppm)| json!({"revision": format!("r{i}"), "ppm": ppm})).collect();
+        let rules = json!([{"salt": "s", "arms": arms}]);
+        json!({"metadata": {"name": "digits"}, "spec": {"schema": 1, "run": 1, "step": 0, "rules": rules}})
+    };
+    assert_eq!(check::<ModelRoute>(&route(&[900_000, 100_000])), [""; 0]);
+    let said = check::<ModelRoute>(&route(&[900_000, 100_001]));
+    assert!(said.iter().any(|message| message.contains("1000000")), "{said:?}");
+}

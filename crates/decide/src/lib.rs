@@ -1,0 +1,20 @@
+//! Every decision of Stoker, pure.
+//!
+//! Numbers, state and time go in; a named decision with its reason comes out. Nothing here reads a clock, draws a random
+//! number or does I/O, so the same code runs in the operator, in the router and in the server, and is tested as tables.
+//!
+//! - [`histogram`]: latencies as the native Prometheus schema 3, merged exactly.
+//! - [`traffic`]: which arm serves a request.
+//! - [`evidence`]: what routers counted, joined over restarts of routers.
+//! - [`harm`]: is the candidate worse than stable, at any sample size.
+//! - [`verdict`]: Pass, Fail, Inconclusive or Error for the step of a rollout.
+//! - [`analysis`]: one look at a run, from routers' totals to the verdict.
+//! - [`rollout`]: the state machine of a ModelDeployment.
+
+pub mod analysis;
+pub mod evidence;
+pub mod harm;
+pub mod histogram;
+pub mod rollout;
+pub mod traffic;
+pub mod verdict;

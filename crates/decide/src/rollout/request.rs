@@ -1,0 +1,182 @@
+//! What a person asks for: promote, abort, retry, undo.
+
+use std::str::FromStr;
+
+use super::{Next, Pin, Reason};
+
+/// A request, as in the annotation `stoker.dev/request: <verb>[/<revision>] <nonce>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What is asked for.
+    pub verb: Verb,
+    /// The revision that it is about, where one is named.
+    pub revision: Option<String>,
+    /// Who asks.
+    pub by: String,
+}
+
+/// What may be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Skip the remaining steps.
+    Promote,
+    /// End the run; the candidate is not tried again by itself.
+    Abort,
+    /// Try the revision that the spec asks for again.
+    Retry,
+    /// Return to an earlier revision, against the spec.
+    Undo,
+}
+
+/// Why an annotation is not a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "request {0:?} is not understood; write `promote`, `abort`, `retry` or `undo`, then `/<revision>` where one is meant, then a space and anything that was not used before"
+)]
+pub struct RequestError(String);
+
+impl FromStr for Verb {
+    type Err = RequestError;
+
+    fn from_str(text: &str) -> Result<Self, RequestError> {
+        match text {
+            "promote" => Ok(Self::Promote),
+            "abort" => Ok(Self::Abort),
+            "retry" => Ok(Self::Retry),
+            "undo" => Ok(Self::Undo),
+            _ => Err(RequestError(text.chars().take(80).collect())),
+        }
+    }
+}
+
+impl Request {
+    /// Reads the annotation's value. The nonce only makes two equal requests differ.
+    pub fn parse(text: &str, by: &str) -> Result<Self, RequestError> {
+        let error = || RequestError(text.chars().take(80).collect());
+        let action = text.split_whitespace().next().ok_or_else(error)?;
+        let (verb, revision) = match action.split_once('/') {
+            Some((verb, revision)) if !revision.is_empty() => (verb, Some(revision.to_owned())),
+            Some(_) => return Err(error()),
+            None => (action, None),
+        };
+        Ok(Self { verb: verb.parse().map_err(|_| error())?, revision, by: by.to_owned() })
+    }
+}
+
+impl Next<'_> {
+    /// Carries out what is asked for, or says why not.
+    pub(super) fn obey(&mut self) {
+        let Some(request) = self.seen.request else { return };
+        let refusal = match request.verb {
+            Verb::Promote => self.obey_promote(request),
+            Verb::Abort => self.obey_abort(request),
+            Verb::Retry => self.obey_retry(request),
+            Verb::Undo => self.obey_undo(request),
+        };
+        if let Err(why) = refusal {
+            let revision = request.revision.as_deref().unwrap_or(self.seen.target).to_owned();
+            self.note(Reason::RequestRefused, &revision, why);
+        }
+    }
+
+    fn obey_promote(&mut self, request: &Request) -> Result<(), String> {
+        let run = self.state.run.as_mut().ok_or("promote: there is no run")?;
+        if let Some(named) = request.revision.as_ref().filter(|named| **named != run.candidate) {
+            return Err(format!("promote: {named} is not the candidate, {} is", run.candidate));
+        }
+        run.direct = true;
+        Ok(())
+    }
+
+    fn obey_abort(&mut self, request: &Request) -> Result<(), String> {
+        let run = self.state.run.as_ref().ok_or("abort: there is no run")?;
+        if self.state.stable.is_none() {
+            return Err("abort: this is the first revision, there is nothing to return to".into());
+        }
+        if let Some(named) = request.revision.as_ref().filter(|named| **named != run.candidate) {
+            return Err(format!("abort: {named} is not the candidate, {} is", run.candidate));
+        }
+        self.reject(Reason::Aborted, &format!("aborted by {}", request.by));
+        Ok(())
+    }
+
+    fn obey_retry(&mut self, request: &Request) -> Result<(), String> {
+        let target = self.seen.target;
+        if let Some(named) = request.revision.as_ref().filter(|named| *named != target) {
+            return Err(format!(
+                "retry: the spec wants {target}, not {named}; change the spec or use `undo/{named}`"
+            ));
+        }
+        let rejected = self.state.rejection(target).is_some();
+        if !rejected && self.state.pin.is_none() {
+            return Err(format!("retry: {target} was neither taken back nor undone"));
+        }
+        self.state.rejected.retain(|(revision, _)| revision != target);
+        self.state.pin = None;
+        self.note(Reason::Retried, target, format!("{target} is tried again, as {} asked", request.by));
+        Ok(())
+    }
+
+    fn obey_undo(&mut self, request: &Request) -> Result<(), String> {
+        let stable = self.state.stable.clone().ok_or("undo: nothing serves yet")?;
+        let named = request.revision.clone();
+        if self.state.run.is_some() && named.as_ref().is_none_or(|named| *named == stable) {
+            // In mid-run, going back means going back to stable.
+            self.reject(Reason::Aborted, &format!("undone by {}", request.by));
+            return Ok(());
+        }
+        let previous = self.state.previous.as_ref().map(|(revision, _)| revision.clone());
+        let kept = || {
+            self.seen.revisions.iter().filter(|name| **name != stable).cloned().collect::<Vec<_>>().join(", ")
+        };
+        let to = named
+            .or(previous)
+            .ok_or_else(|| format!("undo: no previous revision has pods; name one of: {}", kept()))?;
+        if to == stable {
+            return Err(format!("undo: {to} is stable already"));
+        }
+        if !self.seen.revisions.contains(&to) {
+            return Err(format!("undo: there is no revision {to}; kept are: {}", kept()));
+        }
+        self.state.rejected.retain(|(revision, _)| *revision != to);
+        let target = self.seen.target.to_owned();
+        // A return to what the spec asks for is no pin.
+        self.state.pin = (to != target).then(|| Pin {
+            revision: to.clone(),
+            instead_of: target,
+            because: format!("{} went back to {to}", request.by),
+        });
+        self.note(Reason::Undone, &to, format!("back to {to}, as {} asked", request.by));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read() {
+        let cases = [
+            ("promote 1", Verb::Promote, None),
+            ("abort", Verb::Abort, None),
+            ("undo/digits-0123456789 2026-11-21", Verb::Undo, Some("digits-0123456789".to_owned())),
+            ("  retry x", Verb::Retry, None),
+        ];
+        for (text, verb, revision) in cases {
+            assert_eq!(
+                Request::parse(text, "ann"),
+                Ok(Request { verb, revision, by: "ann".into() }),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn anything_else_is_refused_with_the_words_that_are_understood() {
+        for text in ["", " ", "stop", "promote/ 1", "PROMOTE"] {
+            let error = Request::parse(text, "ann").unwrap_err().to_string();
+            assert!(error.contains("promote"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! The machine is driven by a small world in which pods get ready and routers obey, look by look.
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A world that does what the state asks for, one look later.
+struct World {
+    plan: Plan,
+    state: State,
+    target: &'static str,
+    pods: BTreeMap<String, Pods>,
+    revisions: BTreeSet<String>,
+    verdict: Option<Verdict>,
+    unverified: Option<&'static str>,
+    in_flight: BTreeMap<String, u64>,
+    request: Option<Request>,
+    replicas: u32,
+    told: Vec<Transition>,
+    sentence: String,
+    standing: Standing,
+}
+
+impl World {
+    fn new() -> Self {
+        let step = |weight| Step { weight, duration: 3 * SECOND };
+        Self {
+            plan: Plan {
+                steps: vec![step(10), step(50)],
+                progress_deadline: 20 * SECOND,
+                keep_warm: 30 * SECOND,
+            },
+            state: State::default(),
+            target: "a",
+            pods: BTreeMap::new(),
+            revisions: ["a", "b", "c"].map(str::to_owned).into(),
+            verdict: Some(Verdict::Pass("fine".into())),
+            unverified: None,
+            in_flight: BTreeMap::new(),
+            request: None,
+            replicas: 2,
+            told: Vec::new(),
+            sentence: String::new(),
+            standing: Standing::Moving,
+        }
+    }
+
+    /// A world in which `a` serves.
+    fn serving() -> Self {
+        let mut world = Self::new();
+        world.looks(3);
+        assert_eq!(world.state.stable.as_deref(), Some("a"));
+        world.told.clear();
+        world
+    }
+
+    /// A world in which `b` is tried at its first step.
+    fn trying() -> Self {
+        let mut world = Self::serving();
+        world.target = "b";
+        world.looks(3);
+        assert_eq!(world.state.step(), 1);
+        world.told.clear();
+        world
+    }
+
+    fn look(&mut self) {
+        let seen = Seen {
+            target: self.target,
+            target_waits: None,
+            pods: &self.pods,
+            revisions: &self.revisions,
+            unverified: self.unverified,
+            in_flight: &self.in_flight,
+            verdict: self.verdict.as_ref().filter(|_| self.state.step() > 0),
+            request: self.request.as_ref(),
+            elapsed: SECOND,
+        };
+        let decision = decide(&self.plan, &self.state, &seen);
+        self.request = None;
+        self.state = decision.state;
+        self.told.extend(decision.transitions);
+        (self.sentence, self.standing) = (decision.sentence, decision.standing);
+        // Pods come up, and those that are not kept go.
+        let kept: BTreeSet<String> = self.state.kept().into_iter().map(str::to_owned).collect();
+        self.pods.retain(|revision, _| kept.contains(revision));
+        for revision in kept {
+            let fresh = Pods { wanted: self.replicas, ready: 0, trouble: None };
+            let pods = self.pods.entry(revision).or_insert(fresh);
+            if pods.trouble.is_none() {
+                pods.ready = pods.wanted;
+            }
+        }
+    }
+
+    fn looks(&mut self, count: usize) {
+        for _ in 0..count {
+            self.look();
+        }
+    }
+
+    fn ask(&mut self, text: &str) {
+        self.request = Some(Request::parse(text, "ann").unwrap());
+        self.look();
+    }
+
+    fn break_pods(&mut self, revision: &str, what: &str, permanent: bool, crashed: bool) {
+        let trouble = Trouble { what: what.into(), permanent, crashed };
+        self.pods.insert(revision.into(), Pods { wanted: 2, ready: 0, trouble: Some(trouble) });
+    }
+
+    fn reasons(&self) -> Vec<Reason> {
+        self.told.iter().map(|transition| transition.reason).collect()
+    }
+
+    fn weights(&self) -> Vec<(String, u32)> {
+        self.state.shares(&self.plan).into_iter().map(|share| (share.revision, share.ppm)).collect()
+    }
+}
+
+fn all(revision: &str) -> Vec<(String, u32)> {
+    vec![(revision.to_owned(), WHOLE)]
+}
+
+#[test]
+fn the_first_revision_is_served_as_soon_as_it_is_ready() {
+    let mut world = World::new();
+    world.look();
+    assert_eq!(world.weights(), all("a"));
+    assert_eq!(world.state.stable, None);
+    world.looks(2);
+    assert_eq!(world.state.stable.as_deref(), Some("a"));
+    assert_eq!(world.reasons(), [Reason::RunStarted, Reason::Promoted]);
+}
+
+#[test]
+fn a_good_candidate_goes_step_by_step_and_the_previous_one_is_kept_warm() {
+    let mut world = World::trying();
+    assert_eq!(world.weights(), [("a".to_owned(), 900_000), ("b".to_owned(), 100_000)]);
+    world.looks(9);
+    assert_eq!(world.state.stable.as_deref(), Some("b"));
+    assert_eq!(world.reasons(), [Reason::StepStarted, Reason::Promoted]);
+    assert_eq!(world.weights(), all("b"));
+    assert!(world.state.kept().contains("a"));
+    world.looks(40);
+    assert!(!world.state.kept().contains("a"), "kept for ever");
+}
+
+#[test]
+fn weight_comes_after_pods() {
+    let mut world = World::serving();
+    world.target = "b";
+    world.look();
+    assert_eq!(world.weights(), all("a"), "the candidate has no ready pod yet");
+}
+
+#[test]
+fn a_harmful_candidate_is_taken_back_and_not_tried_again() {
+    let mut world = World::trying();
+    world.verdict = Some(Verdict::Fail("candidate failed 12 of 40 requests".into()));
+    world.look();
+    assert_eq!(world.weights(), all("a"));
+    assert!(world.state.kept().contains("b"), "requests in flight need their pods");
+    world.looks(20);
+    assert_eq!(world.reasons(), [Reason::RolledBack]);
+    assert!(!world.state.kept().contains("b"));
+    assert!(world.sentence.contains("12 of 40"), "{}", world.sentence);
+}
+
+#[test]
+fn pods_stay_while_requests_are_in_flight() {
+    let mut world = World::trying();
+    world.in_flight.insert("b".into(), 3);
+    world.verdict = Some(Verdict::Fail("it failed".into()));
+    world.looks(10);
+    assert!(world.state.kept().contains("b"));
+    world.in_flight.clear();
+    world.unverified = Some("router r2 still serves the old table");
+    world.looks(10);
+    assert!(world.state.kept().contains("b"));
+    world.unverified = None;
+    world.look();
+    assert!(!world.state.kept().contains("b"));
+}
+
+#[test]
+fn without_evidence_a_rollout_holds() {
+    for verdict in
+        [None, Some(Verdict::Inconclusive("no traffic".into())), Some(Verdict::Error("no router".into()))]
+    {
+        let mut world = World::trying();
+        world.verdict = verdict;
+        world.looks(1000);
+        assert_eq!(world.state.step(), 1);
+        assert_eq!(world.standing, Standing::Holding);
+        assert!(world.sentence.contains("holds"), "{}", world.sentence);
+        world.verdict = Some(Verdict::Pass("fine".into()));
+        world.look();
+        assert_eq!(world.state.step(), 2);
+    }
+}
+
+#[test]
+fn time_counts_only_while_all_routers_serve_the_table() {
+    let mut world = World::trying();
+    world.unverified = Some("router r1 serves generation 3");
+    world.looks(100);
+    assert_eq!(world.state.step(), 1);
+    assert!(world.sentence.contains("r1"), "{}", world.sentence);
+}
+
+#[test]
+fn a_candidate_that_never_gets_ready_is_taken_back_at_the_deadline() {
+    let mut world = World::serving();
+    world.target = "b";
+    world.look();
+    world.break_pods("b", "pod p: ImagePullBackOff", false, false);
+    world.looks(10);
+    assert_eq!(world.standing, Standing::Troubled);
+    assert!(world.sentence.contains("ImagePullBackOff"), "{}", world.sentence);
+    world.looks(20);
+    assert_eq!(world.reasons().last(), Some(&Reason::RolledBack));
+    assert_eq!(world.weights(), all("a"));
+}
+
+#[test]
+fn a_bad_artifact_is_taken_back_at_once() {
+    let mut world = World::serving();
+    world.target = "b";
+    world.look();
+    world.break_pods("b", "pod p: digest mismatch", true, true);
+    world.look();
+    assert_eq!(world.reasons().last(), Some(&Reason::RolledBack));
+}
+
+#[test]
+fn a_crash_with_traffic_is_harm() {
+    let mut world = World::trying();
+    world.break_pods("b", "pod p was killed for memory", false, true);
+    world.look();
+    assert_eq!(world.reasons(), [Reason::RolledBack]);
+}
+
+#[test]
+fn lost_capacity_without_a_crash_holds() {
+    let mut world = World::trying();
+    world.break_pods("b", "pod p cannot be scheduled", false, false);
+    world.looks(50);
+    assert_eq!((world.state.step(), world.standing), (1, Standing::Holding));
+}
+
+#[test]
+fn a_first_revision_that_fails_is_tried_for_ever_and_can_be_replaced() {
+    let mut world = World::new();
+    world.look();
+    world.break_pods("a", "pod p: unsupported operator", true, true);
+    world.looks(100);
+    assert_eq!(world.standing, Standing::Troubled);
+    world.target = "b";
+    world.looks(3);
+    assert_eq!(world.state.stable.as_deref(), Some("b"));
+}
+
+#[test]
+fn a_newer_wish_takes_the_place_of_the_candidate() {
+    let mut world = World::trying();
+    world.target = "c";
+    world.look();
+    assert_eq!(world.reasons(), [Reason::Superseded, Reason::RunStarted]);
+    assert_eq!(world.weights(), all("a"));
+    world.looks(12);
+    assert_eq!(world.state.stable.as_deref(), Some("c"));
+    assert!(!world.state.kept().contains("b"));
+}
+
+#[test]
+fn a_return_to_stable_ends_the_run_and_rejects_nothing() {
+    let mut world = World::trying();
+    world.target = "a";
+    world.looks(3);
+    assert_eq!(world.reasons(), [Reason::Aborted]);
+    assert!(world.state.rejected.is_empty());
+    world.target = "b";
+    world.look();
+    assert!(world.state.run.is_some());
+}
+
+#[test]
+fn requests_are_obeyed() {
+    let mut world = World::trying();
+    world.ask("promote 1");
+    assert_eq!(world.state.stable.as_deref(), Some("b"));
+
+    let mut world = World::trying();
+    world.ask("abort 1");
+    assert_eq!((world.weights(), world.state.run.is_none()), (all("a"), true));
+    world.looks(10);
+    assert!(world.state.run.is_none(), "an aborted candidate is not tried again");
+    world.ask("retry 1");
+    assert!(world.state.run.is_some());
+
+    let mut world = World::trying();
+    world.looks(10);
+    world.ask("undo 1");
+    world.look();
+    assert_eq!(world.state.stable.as_deref(), Some("a"), "undo to a warm revision is immediate");
+    world.looks(50);
+    assert_eq!(world.weights(), all("a"));
+    assert!(world.sentence.contains("the spec wants b"), "{}", world.sentence);
+    world.target = "c";
+    world.looks(12);
+    assert_eq!(world.state.stable.as_deref(), Some("c"), "a new wish ends the pin");
+}
+
+#[test]
+fn undo_reaches_revisions_whose_pods_are_gone() {
+    let mut world = World::trying();
+    world.looks(60);
+    assert!(!world.state.kept().contains("a"));
+    world.ask("undo/a 1");
+    assert_eq!(world.weights(), all("b"), "not before its pods are ready");
+    world.looks(2);
+    assert_eq!(world.weights(), all("a"));
+}
+
+#[test]
+fn undo_in_mid_run_returns_to_stable() {
+    let mut world = World::trying();
+    world.ask("undo 1");
+    assert_eq!(world.reasons(), [Reason::Aborted]);
+}
+
+#[test]
+fn requests_that_do_not_fit_are_refused_with_a_reason() {
+    for text in ["promote", "abort", "retry", "undo", "undo/zz", "undo/a", "retry/zz"] {
+        let mut world = World::serving();
+        let before = world.state.clone();
+        world.ask(text);
+        assert_eq!(world.reasons(), [Reason::RequestRefused], "{text}");
+        assert_eq!(world.state, before, "{text}");
+    }
+}
+
+#[test]
+fn without_replicas_there_is_nothing_to_try() {
+    let mut world = World::serving();
+    world.replicas = 0;
+    world.pods.clear();
+    world.looks(2);
+    world.pods.insert("b".into(), Pods::default());
+    world.target = "b";
+    world.looks(2);
+    assert_eq!(world.state.stable.as_deref(), Some("b"));
+}
+
+/// One thing that may happen to a world.
+#[derive(Clone, Debug)]
+enum Act {
+    Look(u8),
+    Target(u8),
+    Verdict(u8),
+    Verified(bool),
+    Break(u8),
+    Ask(u8),
+    Restart,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        5 => (1_u8..12).prop_map(Act::Look),
+        2 => (0_u8..3).prop_map(Act::Target),
+        2 => (0_u8..4).prop_map(Act::Verdict),
+        1 => any::<bool>().prop_map(Act::Verified),
+        1 => (0_u8..3).prop_map(Act::Break),
+        1 => (0_u8..6).prop_map(Act::Ask),
+        1 => Just(Act::Restart),
+    ]
+}
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever happens: weights sum to the whole, nobody but arms of the state has weight, a candidate never has more than
+    /// its step's weight, pods with weight are kept, and runs are numbered upwards.
+    #[test]
+    fn the_rules_hold_whatever_happens(acts in prop::collection::vec(act(), 1..60)) {
+        let mut world = World::new();
+        let mut runs = 0;
+        for act in acts {
+            match act {
+                Act::Look(count) => world.looks(count.into()),
+                Act::Target(index) => world.target = NAMES[usize::from(index)],
+                Act::Verdict(kind) => world.verdict = Some(match kind {
+                    0 => Verdict::Fail("harm".into()),
+                    1 => Verdict::Inconclusive("few".into()),
+                    2 => Verdict::Error("away".into()),
+                    _ => Verdict::Pass("fine".into()),
+                }),
+                Act::Verified(yes) => world.unverified = (!yes).then_some("a router is behind"),
+                Act::Break(index) => world.break_pods(NAMES[usize::from(index)], "it crashed", false, true),
+                Act::Ask(kind) => world.ask(["promote", "abort", "retry", "undo", "undo/a", "undo/b"][usize::from(kind)]),
+                // What is stored is all that is needed: nothing else exists here.
+                Act::Restart => world.state = world.state.clone(),
+            }
+            world.look();
+            let shares = world.state.shares(&world.plan);
+            let sum: u32 = shares.iter().map(|share| share.ppm).sum();
+            prop_assert!(shares.is_empty() || sum == WHOLE);
+            let kept = world.state.kept();
+            for share in &shares {
+                prop_assert!(kept.contains(share.revision.as_str()), "{} has weight and no pods", share.revision);
+                prop_assert!(share.fallback.is_none() || share.fallback == world.state.stable);
+            }
+            if let (Some(stable), Some(run)) = (&world.state.stable, &world.state.run) {
+                prop_assert_ne!(stable, &run.candidate);
+                let candidate = shares.iter().find(|share| share.revision == run.candidate);
+                prop_assert!(candidate.map_or(0, |share| share.ppm) <= run.weight(&world.plan) * 10_000);
+            }
+            prop_assert!(world.state.runs >= runs);
+            runs = world.state.runs;
+            prop_assert!(!world.sentence.is_empty());
+        }
+    }
+
+    /// Only a Pass promotes a canary.
+    #[test]
+    fn nothing_but_pass_promotes(kinds in prop::collection::vec(0_u8..2, 1..80)) {
+        let mut world = World::trying();
+        for kind in kinds {
+            world.verdict = Some(if kind == 0 { Verdict::Inconclusive("few".into()) } else { Verdict::Error("away".into()) });
+            world.look();
+            prop_assert_eq!(world.state.stable.as_deref(), Some("a"));
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The HTTP edge that every Stoker process shares.
+//!
+//! - [`listen`]: a bounded HTTP/1.1 server for any hyper or tower service.
+//! - [`tls`]: certificates from a folder, renewed while the process runs; clients named by certificate.
+//! - [`drain`]: leaving without failing a request.
+//! - [`admin`]: `/healthz`, `/readyz` and `/metrics` on the metrics port.
+//! - [`metrics`]: the latency histogram as a Prometheus metric.
+//! - [`body`] and [`reply`]: bounded bodies, JSON answers.
+//! - [`logs`] and [`exit`]: how a process speaks and how it ends.
+
+pub mod admin;
+pub mod body;
+mod connection;
+pub mod drain;
+pub mod exit;
+pub mod listen;
+pub mod logs;
+pub mod metrics;
+pub mod reply;
+pub mod tls;
+
+/// An error of any kind, as bodies and services carry it.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,8 @@
+//! A listener in this process, and clients that behave, or do not.
+
+#[cfg(test)]
+mod drain;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod server;

@@ -1,0 +1,48 @@
+//! An ONNX graph executed on burn tensors at run time.
+//!
+//! burn imports ONNX by generating code when a program is built. This crate reads the file when the
+//! program runs: a [`Graph`] is loaded once, is checked then, and answers requests from any thread.
+//! It knows nothing of Stoker and can be used alone.
+//!
+//! ```
+//! use stoker_graph::{Data, Graph, Value};
+//!
+//! let model = include_bytes!("../tests/fixtures/perceptron.onnx");
+//! let graph = Graph::from_bytes(model)?;
+//! assert_eq!(graph.inputs()[0].shape, [None, None]);
+//!
+//! let rows = Value::new(vec![2, 64], Data::F32(vec![0.5; 128]))?;
+//! let answer = graph.run(vec![("x".to_owned(), rows)])?;
+//! let (name, probabilities) = &answer[1];
+//! assert_eq!((name.as_str(), probabilities.shape()), ("probabilities", &[2, 10][..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What it promises
+//! - **A file is checked when it is loaded.** Operators that are not supported are named all at once,
+//!   with node, domain and opset. Nothing outside of the file is read, and sizes are bounded.
+//! - **A request never takes the process down.** An index that is out of range, or shapes that do not
+//!   fit, are a [`RunError`] of that request; the graph is as before.
+//! - **What can be decided at load is decided there.** Values are numbered, constants are tensors that
+//!   all requests share, nodes of constants are computed once, and a tensor that is read for the last
+//!   time is handed over, so that burn may work in place.
+//!
+//! # What it runs
+//! Tensors of FP32, FP64, INT64, INT32, INT8, UINT8, BOOL and strings; the operators are listed in the
+//! crate's README. Control flow, sequences, recurrent networks and half precision are not among them.
+//!
+//! # Threads
+//! burn uses rayon's global pool for large matrix products and convolutions; small ones stay on the
+//! caller's thread. A program that wants one thread per request builds that pool with one thread.
+
+mod error;
+mod graph;
+mod load;
+mod ops;
+mod plan;
+mod tensor;
+mod value;
+
+pub use error::{LoadError, RunError, ShapeError, UnsupportedOperator};
+pub use graph::Graph;
+pub use value::{DType, Data, Value, ValueInfo};

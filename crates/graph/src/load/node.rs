@@ -1,0 +1,150 @@
+//! A node of the file, as the builders of operators see it: attributes by name, constants by position.
+
+use onnx_ir::{AttributeProto, NodeProto};
+
+use super::initializer;
+use crate::ops::Refusal;
+use crate::tensor::Tensor;
+
+/// A node under construction.
+pub(crate) struct Node<'a> {
+    /// The message of the file.
+    pub(super) proto: &'a NodeProto,
+    /// The version of the node's domain.
+    pub(super) opset: i64,
+    /// The inputs that are known at load.
+    pub(super) constants: Vec<Option<Tensor>>,
+    /// Which outputs somebody reads.
+    pub(super) used_outputs: Vec<bool>,
+}
+
+impl Node<'_> {
+    /// The version of the node's domain that the file imports.
+    pub(crate) fn opset(&self) -> i64 {
+        self.opset
+    }
+
+    /// How many outputs the node declares.
+    pub(crate) fn output_count(&self) -> usize {
+        self.proto.output.len()
+    }
+
+    /// True when output `index` is declared and somebody reads it.
+    pub(crate) fn output_used(&self, index: usize) -> bool {
+        self.used_outputs.get(index).copied().unwrap_or(false)
+    }
+
+    /// True when input `index` is given.
+    pub(crate) fn has_input(&self, index: usize) -> bool {
+        self.proto.input.get(index).is_some_and(|name| !name.is_empty())
+    }
+
+    /// Input `index`, when it is known at load.
+    pub(crate) fn constant(&self, index: usize) -> Option<&Tensor> {
+        self.constants.get(index).and_then(Option::as_ref)
+    }
+
+    fn attribute(&self, name: &str) -> Option<&AttributeProto> {
+        self.proto.attribute.iter().find(|attribute| attribute.name == name)
+    }
+
+    /// True when the file sets the attribute.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.attribute(name).is_some()
+    }
+
+    /// An integer, or its default.
+    pub(crate) fn int(&self, name: &str, default: i64) -> i64 {
+        self.attribute(name).map_or(default, |attribute| attribute.i)
+    }
+
+    /// An integer that is 0 or 1, or its default.
+    pub(crate) fn flag(&self, name: &str, default: bool) -> bool {
+        self.int(name, i64::from(default)) != 0
+    }
+
+    /// A number, or its default.
+    pub(crate) fn float(&self, name: &str, default: f32) -> f32 {
+        self.attribute(name).map_or(default, |attribute| attribute.f)
+    }
+
+    /// A string, or its default.
+    pub(crate) fn string(&self, name: &str, default: &str) -> Result<String, Refusal> {
+        self.attribute(name).map_or_else(|| Ok(default.to_owned()), |attribute| text(name, &attribute.s))
+    }
+
+    /// A list of integers, or `None` when the file does not set it.
+    pub(crate) fn ints(&self, name: &str) -> Option<Vec<i64>> {
+        self.attribute(name).map(|attribute| attribute.ints.clone())
+    }
+
+    /// A list of numbers; empty when the file does not set it.
+    pub(crate) fn floats(&self, name: &str) -> Vec<f32> {
+        self.attribute(name).map_or_else(Vec::new, |attribute| attribute.floats.clone())
+    }
+
+    /// A list of strings; empty when the file does not set it.
+    pub(crate) fn strings(&self, name: &str) -> Result<Vec<String>, Refusal> {
+        let Some(attribute) = self.attribute(name) else { return Ok(Vec::new()) };
+        attribute.strings.iter().map(|bytes| text(name, bytes)).collect()
+    }
+
+    /// A tensor, or `None` when the file does not set it.
+    pub(crate) fn tensor(&self, name: &str) -> Result<Option<Tensor>, Refusal> {
+        let Some(attribute) = self.attribute(name) else { return Ok(None) };
+        let Some(proto) = attribute.t.as_ref() else { return Ok(None) };
+        initializer::read(proto).map(Some)
+    }
+}
+
+fn text(name: &str, bytes: &[u8]) -> Result<String, Refusal> {
+    String::from_utf8(bytes.to_vec())
+        .map_err(|_| Refusal::Invalid(format!("attribute `{name}` is not UTF-8 text")))
+}
+
+/// Integers that a node takes as an attribute in old opsets and as an input in new ones.
+pub(crate) enum Ints {
+    /// Known at load.
+    Fixed(Vec<i64>),
+    /// The input that holds them.
+    Input(usize),
+    /// Neither is given.
+    Absent,
+}
+
+impl Ints {
+    /// Reads the attribute `name` below opset `since`, and input `index` from there on.
+    pub(crate) fn attribute_or_input(
+        node: &Node<'_>,
+        name: &str,
+        index: usize,
+        since: i64,
+    ) -> Result<Self, Refusal> {
+        if node.opset() < since {
+            return Ok(node.ints(name).map_or(Self::Absent, Self::Fixed));
+        }
+        Self::input(node, index)
+    }
+
+    /// Reads input `index`.
+    pub(crate) fn input(node: &Node<'_>, index: usize) -> Result<Self, Refusal> {
+        if let Some(tensor) = node.constant(index) {
+            return Ok(Self::Fixed(tensor.to_i64s().map_err(|fault| Refusal::Invalid(fault.0))?));
+        }
+        Ok(if node.has_input(index) { Self::Input(index) } else { Self::Absent })
+    }
+
+    /// The integers for this request; `None` when the node has none.
+    pub(crate) fn get<'a>(
+        &'a self,
+        inputs: &crate::ops::Inputs<'_>,
+    ) -> Result<Option<std::borrow::Cow<'a, [i64]>>, crate::tensor::Fault> {
+        match self {
+            Self::Fixed(fixed) => Ok(Some(fixed.into())),
+            Self::Input(index) => {
+                inputs.peek(*index).map(|tensor| tensor.to_i64s().map(Into::into)).transpose()
+            }
+            Self::Absent => Ok(None),
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Arithmetic of two or more tensors, with broadcasting.
+//!
+//! Floating-point sums and products are burn's. Integers wrap around, as in ONNX; a division of
+//! integers by zero is a fault.
+
+use burn_backend::ops::{ActivationOps, FloatTensorOps};
+use burn_flex::{Flex, FlexTensor};
+use num_traits::{Float, PrimInt, WrappingAdd, WrappingMul, WrappingSub};
+
+use super::activation::map;
+use super::{Builder, Built, Inputs, Outputs, operator};
+use crate::load::Node;
+use crate::tensor::{
+    Fault, Item, Tensor, broadcast_shape, check_size, contiguous, fault, items, native_type, type_of,
+};
+use crate::value::DType;
+
+pub(super) fn find(operator: &str) -> Option<Builder> {
+    Some(match operator {
+        "Add" => |_| binary(Kind::Add),
+        "Sub" => |_| binary(Kind::Sub),
+        "Mul" => |_| binary(Kind::Mul),
+        "Div" => |_| binary(Kind::Div),
+        "Min" => |_| variadic(Kind::Min),
+        "Max" => |_| variadic(Kind::Max),
+        "Sum" => |_| variadic(Kind::Add),
+        "Mean" => mean,
+        "Pow" => |_| super::operator(pow),
+        "Mod" => modulo,
+        "PRelu" => |_| super::operator(prelu),
+        _ => return None,
+    })
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Add,
+    Sub,
+    Mul,
+    Div,
+    Min,
+    Max,
+}
+
+fn binary(kind: Kind) -> Built {
+    operator(move |inputs| {
+        let (left, right) = (inputs.dense(0)?, inputs.dense(1)?);
+        Ok(combine(kind, left, right)?.into())
+    })
+}
+
+fn variadic(kind: Kind) -> Built {
+    operator(move |inputs| Ok(fold(kind, inputs)?.into()))
+}
+
+/// All inputs combined from left to right.
+fn fold(kind: Kind, inputs: &mut Inputs<'_>) -> Result<FlexTensor, Fault> {
+    let mut total = inputs.dense(0)?;
+    for index in 1..inputs.count() {
+        total = combine(kind, total, inputs.dense(index)?)?;
+    }
+    Ok(total)
+}
+
+fn mean(_node: &Node<'_>) -> Built {
+    operator(|inputs| {
+        let count = u16::try_from(inputs.count()).map_err(|_| Fault("too many inputs".to_owned()))?;
+        let total = fold(Kind::Add, inputs)?;
+        Ok(match type_of(&total) {
+            DType::F32 => map(total, |x: f32| x / f32::from(count)),
+            DType::F64 => map(total, |x: f64| x / f64::from(count)),
+            other => fault!("floating-point tensors are needed, not {other}"),
+        }
+        .into())
+    })
+}
+
+/// The type of both tensors, after checks that burn would assert on.
+fn common_type(left: &FlexTensor, right: &FlexTensor) -> Result<DType, Fault> {
+    let dtype = type_of(left);
+    if dtype != type_of(right) {
+        fault!("both inputs must have one type, not {dtype} and {}", type_of(right));
+    }
+    if left.layout().shape() != right.layout().shape() {
+        check_size(&broadcast_shape(left.layout().shape(), right.layout().shape())?)?;
+    }
+    Ok(dtype)
+}
+
+/// The sum of two tensors.
+pub(super) fn add(left: FlexTensor, right: FlexTensor) -> Result<FlexTensor, Fault> {
+    combine(Kind::Add, left, right)
+}
+
+/// The product of two tensors.
+pub(super) fn multiply(left: FlexTensor, right: FlexTensor) -> Result<FlexTensor, Fault> {
+    combine(Kind::Mul, left, right)
+}
+
+fn combine(kind: Kind, left: FlexTensor, right: FlexTensor) -> Result<FlexTensor, Fault> {
+    match common_type(&left, &right)? {
+        DType::F32 => combine_floats::<f32>(kind, left, right),
+        DType::F64 => combine_floats::<f64>(kind, left, right),
+        DType::I64 => combine_integers::<i64>(kind, &left, &right),
+        DType::I32 => combine_integers::<i32>(kind, &left, &right),
+        DType::I8 => combine_integers::<i8>(kind, &left, &right),
+        DType::U8 => combine_integers::<u8>(kind, &left, &right),
+        other => fault!("numbers are needed, not {other}"),
+    }
+}
+
+fn combine_floats<F: Item + Float>(
+    kind: Kind,
+    left: FlexTensor,
+    right: FlexTensor,
+) -> Result<FlexTensor, Fault> {
+    // A result that is not a number stays so: `f32::min` would drop it.
+    let not_a_number = |a: F, b: F| if a.is_nan() { a } else { b };
+    match kind {
+        Kind::Add => Ok(Flex::float_add(left, right)),
+        Kind::Sub => Ok(Flex::float_sub(left, right)),
+        Kind::Mul => Ok(Flex::float_mul(left, right)),
+        Kind::Div => Ok(Flex::float_div(left, right)),
+        Kind::Min => zip(&left, &right, |a: F, b| {
+            if a.is_nan() || b.is_nan() {
+                not_a_number(a, b)
+            } else if b < a {
+                b
+            } else {
+                a
+            }
+        }),
+        Kind::Max => zip(&left, &right, |a: F, b| {
+            if a.is_nan() || b.is_nan() {
+                not_a_number(a, b)
+            } else if b > a {
+                b
+            } else {
+                a
+            }
+        }),
+    }
+}
+
+fn combine_integers<E>(kind: Kind, left: &FlexTensor, right: &FlexTensor) -> Result<FlexTensor, Fault>
+where
+    E: Item + PrimInt + WrappingAdd + WrappingSub + WrappingMul,
+{
+    match kind {
+        Kind::Add => zip(left, right, |a: E, b| a.wrapping_add(&b)),
+        Kind::Sub => zip(left, right, |a: E, b| a.wrapping_sub(&b)),
+        Kind::Mul => zip(left, right, |a: E, b| a.wrapping_mul(&b)),
+        Kind::Div => {
+            no_zeros::<E>(right)?;
+            // The smallest number divided by -1 does not fit and wraps around to itself.
+            zip(left, right, |a: E, b| a.checked_div(&b).unwrap_or(a))
+        }
+        Kind::Min => zip(left, right, |a: E, b| a.min(b)),
+        Kind::Max => zip(left, right, |a: E, b| a.max(b)),
+    }
+}
+
+fn no_zeros<E: Item + PrimInt>(divisor: &FlexTensor) -> Result<(), Fault> {
+    if items::<E>(&contiguous(divisor)).iter().any(|x| *x == E::zero()) {
+        fault!("division of an integer by zero");
+    }
+    Ok(())
+}
+
+/// Combines two tensors of the same type element by element.
+fn zip<E: Item>(
+    left: &FlexTensor,
+    right: &FlexTensor,
+    function: impl Fn(E, E) -> E,
+) -> Result<FlexTensor, Fault> {
+    let (shape, combined) = zip_with(left, right, function)?;
+    Tensor::of_type(native_type::<E>(), &shape, combined).dense()
+}
+
+/// Combines two tensors of the same type element by element, into any element type.
+pub(super) fn zip_with<E: Item, R>(
+    left: &FlexTensor,
+    right: &FlexTensor,
+    function: impl Fn(E, E) -> R,
+) -> Result<(Vec<usize>, Vec<R>), Fault> {
+    let (left_shape, right_shape) = (left.layout().shape(), right.layout().shape());
+    let shape = broadcast_shape(left_shape, right_shape)?;
+    let count = check_size(&shape)?;
+    let (a, b) = (contiguous(left), contiguous(right));
+    let (a_items, b_items) = (items::<E>(&a), items::<E>(&b));
+    let combined = match (a_items, b_items) {
+        (all, &[one]) if all.len() == count => all.iter().map(|&a| function(a, one)).collect(),
+        (&[one], all) if all.len() == count => all.iter().map(|&b| function(one, b)).collect(),
+        _ if left_shape[..] == right_shape[..] => {
+            a_items.iter().zip(b_items).map(|(&a, &b)| function(a, b)).collect()
+        }
+        _ => {
+            let a = contiguous(&Tensor::Dense(a).broadcast_to(&shape)?.dense()?);
+            let b = contiguous(&Tensor::Dense(b).broadcast_to(&shape)?.dense()?);
+            items::<E>(&a).iter().zip(items::<E>(&b)).map(|(&a, &b)| function(a, b)).collect()
+        }
+    };
+    Ok((shape, combined))
+}
+
+/// The result has the type of the base, whatever the type of the exponent.
+fn pow(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
+    let base = inputs.dense(0)?;
+    let exponent = inputs.take(1)?;
+    let shape = broadcast_shape(base.layout().shape(), exponent.shape())?;
+    check_size(&shape)?;
+    let dtype = type_of(&base);
+    let exponents = exponent.to_f64s()?;
+    match (dtype, exponents.as_slice()) {
+        // Squares are what exporters write powers for, and need no logarithm.
+        (DType::F32, &[2.0]) if exponent.rank() <= base.layout().num_dims() => {
+            Ok(map(base, |x: f32| x * x).into())
+        }
+        (DType::F32, &[power]) if exponent.rank() <= base.layout().num_dims() => {
+            #[expect(clippy::cast_possible_truncation, reason = "the result has the width of the base")]
+            let power = power as f32;
+            Ok(map(base, |x: f32| x.powf(power)).into())
+        }
+        (DType::F32 | DType::F64, _) => {
+            let exponent =
+                super::cast::cast(Tensor::from_items(exponent.shape(), exponents), dtype)?.dense()?;
+            Ok(match dtype {
+                DType::F32 => zip(&base, &exponent, f32::powf)?,
+                _ => zip(&base, &exponent, f64::powf)?,
+            }
+            .into())
+        }
+        (DType::I64 | DType::I32, _) if matches!(exponent.dtype(), DType::I64 | DType::I32) => {
+            let base = super::cast::cast(base.into(), DType::I64)?.dense()?;
+            let exponent = super::cast::cast(exponent, DType::I64)?.dense()?;
+            Ok(super::cast::cast(zip(&base, &exponent, integer_power)?.into(), dtype)?.into())
+        }
+        (DType::I64 | DType::I32, _) => {
+            let base = super::cast::cast(base.into(), DType::F64)?.dense()?;
+            let exponent = super::cast::cast(exponent, DType::F64)?.dense()?;
+            Ok(super::cast::cast(zip(&base, &exponent, f64::powf)?.into(), dtype)?.into())
+        }
+        (other, _) => fault!("a power of {other} is not defined"),
+    }
+}
+
+/// A power of whole numbers; one below 1 is cut to a whole number.
+fn integer_power(base: i64, exponent: i64) -> i64 {
+    match u32::try_from(exponent) {
+        Ok(exponent) => base.wrapping_pow(exponent),
+        Err(_) if base == 1 => 1,
+        Err(_) if base == -1 => 1 - 2 * (exponent & 1),
+        Err(_) => 0,
+    }
+}
+
+/// With `fmod` the sign is that of the dividend, as in C; else that of the divisor, as in Python.
+fn modulo(node: &Node<'_>) -> Built {
+    let like_c = node.flag("fmod", false);
+    operator(move |inputs| {
+        let (left, right) = (inputs.dense(0)?, inputs.dense(1)?);
+        let dtype = common_type(&left, &right)?;
+        Ok(match dtype {
+            DType::F32 if like_c => zip(&left, &right, |a: f32, b| a % b)?,
+            DType::F64 if like_c => zip(&left, &right, |a: f64, b| a % b)?,
+            DType::F32 | DType::F64 => Flex::float_remainder(left, right),
+            DType::I64 => remainder::<i64>(&left, &right, like_c)?,
+            DType::I32 => remainder::<i32>(&left, &right, like_c)?,
+            DType::I8 => remainder::<i8>(&left, &right, like_c)?,
+            DType::U8 => remainder::<u8>(&left, &right, like_c)?,
+            other => fault!("numbers are needed, not {other}"),
+        }
+        .into())
+    })
+}
+
+fn remainder<E: Item + PrimInt>(
+    left: &FlexTensor,
+    right: &FlexTensor,
+    like_c: bool,
+) -> Result<FlexTensor, Fault> {
+    no_zeros::<E>(right)?;
+    zip(left, right, |a: E, b| {
+        // A division by -1 leaves nothing, and of the smallest number it does not fit.
+        let rest = if a.checked_div(&b).is_none() { E::zero() } else { a % b };
+        let other_sign = (rest < E::zero()) != (b < E::zero());
+        if !like_c && rest != E::zero() && other_sign { rest + b } else { rest }
+    })
+}
+
+fn prelu(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
+    let (x, slope) = (inputs.float(0)?, inputs.float(1)?);
+    common_type(&x, &slope)?;
+    Ok(Flex::prelu(x, slope).into())
+}

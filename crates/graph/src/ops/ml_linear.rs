@@ -1,0 +1,330 @@
+//! Linear models and scalings of `ai.onnx.ml`, as scikit-learn's exporter writes them.
+//!
+//! All of them take numbers of any type and give FP32, as the domain prescribes.
+
+use burn_backend::ops::FloatTensorOps;
+use burn_flex::{Flex, FlexTensor};
+
+use super::normalise::{Norm, rows_over_norm};
+use super::{Builder, Built, Outputs, Refusal, operator};
+use crate::load::Node;
+use crate::tensor::{Fault, Tensor, check_size, contiguous, fault, items};
+use crate::value::DType;
+
+pub(super) fn find(operator: &str) -> Option<Builder> {
+    Some(match operator {
+        "Scaler" => scaler,
+        "Normalizer" => normalizer,
+        "Binarizer" => binarizer,
+        "Imputer" => imputer,
+        "LinearRegressor" => regressor,
+        "LinearClassifier" => classifier,
+        _ => return None,
+    })
+}
+
+/// What happens to the scores of a row at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PostTransform {
+    None,
+    Logistic,
+    Softmax,
+    SoftmaxZero,
+    Probit,
+}
+
+impl PostTransform {
+    pub(super) fn read(node: &Node<'_>) -> Result<Self, Refusal> {
+        Ok(match node.string("post_transform", "NONE")?.as_str() {
+            "NONE" => Self::None,
+            "LOGISTIC" => Self::Logistic,
+            "SOFTMAX" => Self::Softmax,
+            "SOFTMAX_ZERO" => Self::SoftmaxZero,
+            "PROBIT" => Self::Probit,
+            other => return Err(Refusal::Invalid(format!("`post_transform` cannot be `{other}`"))),
+        })
+    }
+
+    /// Changes the scores of one row.
+    pub(super) fn apply(self, row: &mut [f32]) {
+        match self {
+            Self::None => {}
+            Self::Logistic => row.iter_mut().for_each(|x| *x = logistic(*x)),
+            Self::Softmax => softmax(row, |_| true),
+            // Scores that are zero stay zero and take no share.
+            Self::SoftmaxZero => softmax(row, |x| x.abs() > 1e-7),
+            Self::Probit => row.iter_mut().for_each(|x| *x = probit(*x)),
+        }
+    }
+}
+
+/// 1 / (1 + e^-x), from the side that does not overflow.
+fn logistic(x: f32) -> f32 {
+    let share = 1.0 / (1.0 + (-x.abs()).exp());
+    if x < 0.0 { 1.0 - share } else { share }
+}
+
+fn softmax(row: &mut [f32], takes_part: impl Fn(f32) -> bool) {
+    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for x in row.iter_mut() {
+        *x = if takes_part(*x) { (*x - largest).exp() } else { 0.0 };
+        sum += *x;
+    }
+    for x in row {
+        *x /= sum;
+    }
+}
+
+/// The inverse of the normal distribution by Winitzki's formula for the inverse error function.
+fn probit(x: f32) -> f32 {
+    let y = 2.0 * x - 1.0;
+    let log = ((1.0 - y) * (1.0 + y)).ln();
+    let v = 2.0 / (std::f32::consts::PI * 0.147) + 0.5 * log;
+    let root = (-v + (v * v - log / 0.147).sqrt()).sqrt();
+    std::f32::consts::SQRT_2 * y.signum() * root
+}
+
+/// Rows of features as FP32. A vector is one row; more than two dimensions are a fault.
+pub(super) fn feature_rows(x: Tensor) -> Result<(FlexTensor, usize, usize), Fault> {
+    let (rows, width) = match *x.shape() {
+        [width] => (1, width),
+        [rows, width] => (rows, width),
+        _ => fault!("rows of features are needed, not {}", x.describe()),
+    };
+    let table = super::cast::cast(x, DType::F32)?.reshape(&[rows, width])?;
+    Ok((contiguous(&table.dense()?), rows, width))
+}
+
+/// A list with one number for all features, or one for each.
+fn per_feature(list: &[f32], feature: usize) -> f32 {
+    if let [one] = list { *one } else { list[feature] }
+}
+
+/// (x - offset) * scale.
+fn scaler(node: &Node<'_>) -> Built {
+    let (offset, scale) = (node.floats("offset"), node.floats("scale"));
+    operator(move |inputs| {
+        let x = inputs.take(0)?;
+        let shape = x.shape().to_vec();
+        let width = shape.last().copied().unwrap_or(1);
+        if [&offset, &scale].iter().any(|list| list.len() != 1 && list.len() != width) {
+            fault!("{} offsets and {} scales are given for {width} features", offset.len(), scale.len());
+        }
+        let dense = contiguous(&super::cast::cast(x, DType::F32)?.dense()?);
+        let scaled = |(at, x): (usize, &f32)| {
+            let feature = at % width;
+            (x - per_feature(&offset, feature)) * per_feature(&scale, feature)
+        };
+        Ok(Tensor::from_items(&shape, items::<f32>(&dense).iter().enumerate().map(scaled).collect()).into())
+    })
+}
+
+fn normalizer(node: &Node<'_>) -> Built {
+    let norm = match node.string("norm", "MAX")?.as_str() {
+        "MAX" => Norm::Max,
+        "L1" => Norm::L1,
+        "L2" => Norm::L2,
+        other => return Err(Refusal::Invalid(format!("`norm` cannot be `{other}`"))),
+    };
+    operator(move |inputs| {
+        let x = inputs.take(0)?;
+        let shape = x.shape().to_vec();
+        let (rows, _, width) = feature_rows(x)?;
+        Ok(rows_over_norm::<f32>(&rows, width, norm).reshape(&shape)?.into())
+    })
+}
+
+fn binarizer(node: &Node<'_>) -> Built {
+    let threshold = node.float("threshold", 0.0);
+    operator(move |inputs| {
+        let x = super::cast::cast(inputs.take(0)?, DType::F32)?.dense()?;
+        Ok(super::activation::map(x, |x: f32| if x > threshold { 1.0 } else { 0.0 }).into())
+    })
+}
+
+/// Puts a number in the place of those that are missing.
+fn imputer(node: &Node<'_>) -> Built {
+    let floats = node.floats("imputed_value_floats");
+    let ints = node.ints("imputed_value_int64s").unwrap_or_default();
+    let missing_float = node.float("replaced_value_float", 0.0);
+    let missing_int = node.int("replaced_value_int64", 0);
+    operator(move |inputs| {
+        let x = inputs.take(0)?;
+        let shape = x.shape().to_vec();
+        let width = shape.last().copied().unwrap_or(1);
+        let values = if x.dtype() == DType::I64 { ints.len() } else { floats.len() };
+        if values != 1 && values != width {
+            fault!("{values} values are given for {width} features");
+        }
+        if x.dtype() == DType::I64 {
+            let whole = x.to_i64s()?;
+            let filled = whole.iter().enumerate().map(|(at, &x)| {
+                if x == missing_int { ints[if values == 1 { 0 } else { at % width }] } else { x }
+            });
+            return Ok(Tensor::from_items(&shape, filled.collect()).into());
+        }
+        let dense = contiguous(&super::cast::cast(x, DType::F32)?.dense()?);
+        #[expect(clippy::float_cmp, reason = "the number that stands for missing is exact")]
+        let filled = items::<f32>(&dense).iter().enumerate().map(|(at, &x)| {
+            let missing = if missing_float.is_nan() { x.is_nan() } else { x == missing_float };
+            if missing { per_feature(&floats, at % width) } else { x }
+        });
+        Ok(Tensor::from_items(&shape, filled.collect()).into())
+    })
+}
+
+/// A weight per feature and target, with an intercept per target: kept as burn multiplies it.
+struct Linear {
+    /// [features, targets]
+    weights: FlexTensor,
+    intercepts: Vec<f32>,
+    features: usize,
+    targets: usize,
+}
+
+impl Linear {
+    /// The file holds one row of weights per target.
+    fn new(coefficients: &[f32], intercepts: Vec<f32>, targets: usize) -> Result<Self, Refusal> {
+        if targets == 0 || coefficients.is_empty() || !coefficients.len().is_multiple_of(targets) {
+            let count = coefficients.len();
+            return Err(Refusal::Invalid(format!("{count} coefficients do not fit {targets} targets")));
+        }
+        let features = coefficients.len() / targets;
+        let mut weights = vec![0.0; coefficients.len()];
+        for (at, &coefficient) in coefficients.iter().enumerate() {
+            weights[at % features * targets + at / features] = coefficient;
+        }
+        if !intercepts.is_empty() && intercepts.len() != targets {
+            return Err(Refusal::Invalid(format!("{} intercepts for {targets} targets", intercepts.len())));
+        }
+        let weights = Tensor::from_items(&[features, targets], weights).dense();
+        let weights = weights.map_err(|fault| Refusal::Invalid(fault.0))?;
+        Ok(Self { weights, intercepts, features, targets })
+    }
+
+    /// One row of scores per row of features.
+    fn scores(&self, x: Tensor) -> Result<(Vec<f32>, usize), Fault> {
+        let (table, rows, width) = feature_rows(x)?;
+        if width != self.features {
+            fault!("the model has {} features, but the input has {width}", self.features);
+        }
+        let count = check_size(&[rows, self.targets])?;
+        if count == 0 {
+            return Ok((Vec::new(), rows));
+        }
+        let product = Flex::float_matmul(table, self.weights.clone());
+        let mut scores = crate::tensor::into_vec::<f32>(product)?;
+        if !self.intercepts.is_empty() {
+            for row in scores.chunks_exact_mut(self.targets) {
+                row.iter_mut().zip(&self.intercepts).for_each(|(score, intercept)| *score += intercept);
+            }
+        }
+        Ok((scores, rows))
+    }
+}
+
+fn regressor(node: &Node<'_>) -> Built {
+    let targets = usize::try_from(node.int("targets", 1)).unwrap_or(0);
+    let linear = Linear::new(&node.floats("coefficients"), node.floats("intercepts"), targets)?;
+    let post = PostTransform::read(node)?;
+    operator(move |inputs| {
+        let (mut scores, rows) = linear.scores(inputs.take(0)?)?;
+        scores.chunks_exact_mut(linear.targets).for_each(|row| post.apply(row));
+        Ok(Tensor::from_items(&[rows, linear.targets], scores).into())
+    })
+}
+
+/// The labels of classes: numbers or text.
+pub(super) enum Labels {
+    Ints(Vec<i64>),
+    Strings(Vec<String>),
+}
+
+impl Labels {
+    /// Reads the two attributes, of which one holds the labels.
+    pub(super) fn read(node: &Node<'_>, ints: &str, strings: &str) -> Result<Self, Refusal> {
+        let texts = node.strings(strings)?;
+        Ok(if texts.is_empty() {
+            Self::Ints(node.ints(ints).unwrap_or_default())
+        } else {
+            Self::Strings(texts)
+        })
+    }
+
+    /// How many classes there are.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Ints(labels) => labels.len(),
+            Self::Strings(labels) => labels.len(),
+        }
+    }
+
+    /// The labels of classes by position; a class without a label is named by its position.
+    pub(super) fn tensor(&self, classes: &[usize]) -> Tensor {
+        let position = |class: usize| crate::tensor::to_i64(class);
+        match self {
+            Self::Ints(labels) => Tensor::from_items(
+                &[classes.len()],
+                classes.iter().map(|&class| labels.get(class).copied().unwrap_or(position(class))).collect(),
+            ),
+            Self::Strings(labels) => Tensor::from_text(
+                &[classes.len()],
+                classes.iter().map(|&class| labels.get(class).cloned().unwrap_or_default()).collect(),
+            ),
+        }
+    }
+}
+
+/// The position of the first largest score.
+pub(super) fn winner(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (class, score) in row.iter().enumerate().skip(1) {
+        if *score > row[best] {
+            best = class;
+        }
+    }
+    best
+}
+
+fn classifier(node: &Node<'_>) -> Built {
+    let labels = Labels::read(node, "classlabels_ints", "classlabels_strings")?;
+    let intercepts = node.floats("intercepts");
+    let coefficients = node.floats("coefficients");
+    let scores_per_row = if intercepts.is_empty() { labels.len().max(1) } else { intercepts.len() };
+    let linear = Linear::new(&coefficients, intercepts, scores_per_row)?;
+    let post = PostTransform::read(node)?;
+    operator(move |inputs| {
+        let (scores, rows) = linear.scores(inputs.take(0)?)?;
+        // One score for two classes is that of the second; the first has what is left.
+        let binary = linear.targets == 1 && labels.len() == 2;
+        let width = if binary { 2 } else { linear.targets };
+        let mut table = Vec::with_capacity(rows * width);
+        let mut classes = Vec::with_capacity(rows);
+        for row in scores.chunks_exact(linear.targets) {
+            if binary {
+                let score = row[0];
+                classes.push(usize::from(score > 0.0));
+                table.extend(binary_scores(score, post));
+            } else {
+                classes.push(winner(row));
+                let start = table.len();
+                table.extend_from_slice(row);
+                post.apply(&mut table[start..]);
+            }
+        }
+        Ok(Outputs::Many(vec![labels.tensor(&classes), Tensor::from_items(&[rows, width], table)]))
+    })
+}
+
+/// The scores of both classes from that of the second.
+pub(super) fn binary_scores(score: f32, post: PostTransform) -> [f32; 2] {
+    match post {
+        PostTransform::Logistic => [logistic(-score), logistic(score)],
+        other => {
+            let mut both = [-score, score];
+            other.apply(&mut both);
+            both
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Operators that change the shape of a tensor, or make one of a shape.
+
+use super::{Builder, Built, Inputs, Outputs, Refusal, operator};
+use crate::load::{Ints, Node};
+use crate::tensor::{
+    Fault, Tensor, broadcast_shape, check_size, contiguous, fault, for_storage, items, resolve_axis, to_i64,
+};
+use crate::value::DType;
+
+pub(super) fn find(operator: &str) -> Option<Builder> {
+    Some(match operator {
+        "Identity" => |_| super::operator(|inputs| Ok(inputs.take(0)?.into())),
+        "Dropout" => dropout,
+        "Constant" => constant,
+        "ConstantOfShape" => constant_of_shape,
+        "Shape" => shape,
+        "Size" => |_| {
+            super::operator(|inputs| Ok(Tensor::from_items(&[], vec![to_i64(inputs.take(0)?.len())]).into()))
+        },
+        "Reshape" => reshape,
+        "Flatten" => flatten,
+        "Transpose" => transpose,
+        "Squeeze" => squeeze,
+        "Unsqueeze" => unsqueeze,
+        "Expand" => expand,
+        "Tile" => tile,
+        "Range" => |_| super::operator(range),
+        _ => return None,
+    })
+}
+
+/// At inference the input passes through. The mask says that every element was kept.
+fn dropout(node: &Node<'_>) -> Built {
+    if let Some(mode) = node.constant(2) {
+        let training =
+            mode.to_f64s().map_err(|fault| Refusal::Invalid(fault.0))?.iter().any(|&truth| truth != 0.0);
+        if training {
+            return Err(Refusal::Unsupported("dropout in training mode is not supported".to_owned()));
+        }
+    }
+    let mask = node.output_used(1);
+    operator(move |inputs| {
+        if inputs.peek(2).is_some_and(|mode| mode.to_f64s().is_ok_and(|mode| mode.contains(&1.0))) {
+            fault!("dropout in training mode is not supported");
+        }
+        let x = inputs.take(0)?;
+        if !mask {
+            return Ok(x.into());
+        }
+        let kept = Tensor::from_bools(x.shape(), vec![1; check_size(x.shape())?]);
+        Ok(Outputs::Many(vec![x, kept]))
+    })
+}
+
+fn constant(node: &Node<'_>) -> Built {
+    let value = if let Some(tensor) = node.tensor("value")? {
+        tensor
+    } else if node.has("value_float") {
+        Tensor::from_items(&[], vec![node.float("value_float", 0.0)])
+    } else if node.has("value_int") {
+        Tensor::from_items(&[], vec![node.int("value_int", 0)])
+    } else if node.has("value_floats") {
+        let numbers = node.floats("value_floats");
+        Tensor::from_items(&[numbers.len()], numbers)
+    } else if let Some(numbers) = node.ints("value_ints") {
+        Tensor::from_items(&[numbers.len()], numbers)
+    } else if node.has("value_string") {
+        Tensor::from_text(&[], vec![node.string("value_string", "")?])
+    } else if node.has("value_strings") {
+        let strings = node.strings("value_strings")?;
+        Tensor::from_text(&[strings.len()], strings)
+    } else {
+        return Err(Refusal::Unsupported("sparse constants are not supported".to_owned()));
+    };
+    operator(move |_| Ok(value.clone().into()))
+}
+
+fn constant_of_shape(node: &Node<'_>) -> Built {
+    let value = node.tensor("value")?.unwrap_or_else(|| Tensor::from_items(&[1], vec![0f32]));
+    if value.len() != 1 {
+        return Err(Refusal::Invalid(format!("`value` must be one element, not {}", value.describe())));
+    }
+    operator(move |inputs| {
+        let shape = lengths(&inputs.take(0)?.to_i64s()?)?;
+        check_size(&shape)?;
+        Ok(value.clone().reshape(&vec![1; shape.len()])?.broadcast_to(&shape)?.into())
+    })
+}
+
+/// Lengths of dimensions: not negative.
+pub(super) fn lengths(numbers: &[i64]) -> Result<Vec<usize>, Fault> {
+    let lengths: Option<Vec<usize>> = numbers.iter().map(|&number| usize::try_from(number).ok()).collect();
+    lengths.ok_or_else(|| Fault(format!("{numbers:?} is not a shape")))
+}
+
+/// A part of the shape is given from opset 15 on.
+fn shape(node: &Node<'_>) -> Built {
+    let start = node.int("start", 0);
+    let end = node.int("end", i64::MAX);
+    operator(move |inputs| {
+        let x = inputs.take(0)?;
+        let rank = to_i64(x.rank());
+        let clamp =
+            |at: i64| usize::try_from(if at < 0 { at.saturating_add(rank) } else { at }.clamp(0, rank));
+        let (from, to) = (clamp(start).unwrap_or(0), clamp(end).unwrap_or(0));
+        let part: Vec<i64> =
+            x.shape().get(from..to).unwrap_or_default().iter().map(|&length| to_i64(length)).collect();
+        Ok(Tensor::from_items(&[part.len()], part).into())
+    })
+}
+
+fn reshape(node: &Node<'_>) -> Built {
+    let target = Ints::attribute_or_input(node, "shape", 1, 5)?;
+    let zero_is_zero = node.flag("allowzero", false);
+    operator(move |inputs| {
+        let target =
+            target.get(inputs)?.ok_or_else(|| Fault("the shape is missing".to_owned()))?.into_owned();
+        let x = inputs.take(0)?;
+        let shape = reshaped(x.shape(), &target, zero_is_zero)?;
+        Ok(x.reshape(&shape)?.into())
+    })
+}
+
+/// 0 keeps a length, -1 takes what is left.
+fn reshaped(current: &[usize], target: &[i64], zero_is_zero: bool) -> Result<Vec<usize>, Fault> {
+    let elements: usize = current.iter().product();
+    let mut shape = Vec::with_capacity(target.len());
+    let mut open = None;
+    for (axis, &length) in target.iter().enumerate() {
+        shape.push(match length {
+            -1 if open.replace(axis).is_none() => 1,
+            0 if !zero_is_zero => *current
+                .get(axis)
+                .ok_or_else(|| Fault(format!("{current:?} has no dimension {axis} to keep")))?,
+            _ => usize::try_from(length).map_err(|_| Fault(format!("{target:?} is not a shape")))?,
+        });
+    }
+    let product = shape.iter().try_fold(1usize, |product, &length| product.checked_mul(length));
+    match (open, product) {
+        (Some(axis), Some(product)) if product > 0 && elements.is_multiple_of(product) => {
+            shape[axis] = elements / product;
+        }
+        (None, Some(product)) if product == elements => {}
+        _ => fault!("{elements} elements of the shape {current:?} cannot take the shape {target:?}"),
+    }
+    Ok(shape)
+}
+
+fn flatten(node: &Node<'_>) -> Built {
+    let axis = node.int("axis", 1);
+    operator(move |inputs| {
+        let x = inputs.take(0)?;
+        // One more than the last dimension is allowed here.
+        let axis = if axis == to_i64(x.rank()) { x.rank() } else { resolve_axis(axis, x.rank())? };
+        let (rows, columns) = x.shape().split_at(axis);
+        let shape = [rows.iter().product(), columns.iter().product()];
+        Ok(x.reshape(&shape)?.into())
+    })
+}
+
+fn transpose(node: &Node<'_>) -> Built {
+    let order = node.ints("perm");
+    operator(move |inputs| {
+        let x = inputs.take(0)?;
+        let rank = x.rank();
+        let order: Vec<usize> = match &order {
+            Some(order) => order.iter().map(|&axis| resolve_axis(axis, rank)).collect::<Result<_, _>>()?,
+            None => (0..rank).rev().collect(),
+        };
+        let mut seen = order.clone();
+        seen.sort_unstable();
+        if !seen.into_iter().eq(0..rank) {
+            fault!("{order:?} is not an order of {rank} dimensions");
+        }
+        if let Tensor::Text(text) = &x {
+            // The order of numbers says where each string goes.
+            let positions: Vec<i64> = (0..).take(text.items().len()).collect();
+            let moved = Tensor::Dense(Tensor::from_items(x.shape(), positions).dense()?.permute(&order));
+            let pick = |at: i64| usize::try_from(at).ok().and_then(|at| text.items().get(at)).cloned();
+            let strings: Option<Vec<String>> = moved.to_i64s()?.into_iter().map(pick).collect();
+            return Ok(Tensor::from_text(moved.shape(), strings.unwrap_or_default()).into());
+        }
+        Ok(x.dense()?.permute(&order).into())
+    })
+}
+
+fn squeeze(node: &Node<'_>) -> Built {
+    let axes = Ints::attribute_or_input(node, "axes", 1, 13)?;
+    operator(move |inputs| {
+        let axes = axes.get(inputs)?;
+        let x = inputs.take(0)?;
+        let mut gone = vec![false; x.rank()];
+        match axes {
+            Some(axes) => {
+                for &axis in axes.iter() {
+                    let place = resolve_axis(axis, x.rank())?;
+                    if x.shape()[place] != 1 {
+                        fault!("dimension {place} of {:?} is not 1", x.shape());
+                    }
+                    gone[place] = true;
+                }
+            }
+            None => gone = x.shape().iter().map(|&length| length == 1).collect(),
+        }
+        let left: Vec<usize> =
+            x.shape().iter().zip(gone).filter(|(_, gone)| !gone).map(|(&length, _)| length).collect();
+        Ok(x.reshape(&left)?.into())
+    })
+}
+
+fn unsqueeze(node: &Node<'_>) -> Built {
+    let axes = Ints::attribute_or_input(node, "axes", 1, 13)?;
+    operator(move |inputs| {
+        let axes = axes.get(inputs)?.ok_or_else(|| Fault("the axes are missing".to_owned()))?.into_owned();
+        let x = inputs.take(0)?;
+        let rank = x.rank() + axes.len();
+        let mut added = vec![false; rank];
+        for &axis in &axes {
+            if std::mem::replace(&mut added[resolve_axis(axis, rank)?], true) {
+                fault!("{axes:?} names a dimension twice");
+            }
+        }
+        let mut lengths = x.shape().iter();
+        let shape: Vec<usize> =
+            added.iter().map(|&added| if added { 1 } else { lengths.next().copied().unwrap_or(1) }).collect();
+        Ok(x.reshape(&shape)?.into())
+    })
+}
+
+fn expand(node: &Node<'_>) -> Built {
+    let target = Ints::input(node, 1)?;
+    operator(move |inputs| {
+        let target = lengths(&target.get(inputs)?.ok_or_else(|| Fault("the shape is missing".to_owned()))?)?;
+        let x = inputs.take(0)?;
+        let shape = broadcast_shape(x.shape(), &target)?;
+        check_size(&shape)?;
+        Ok(x.broadcast_to(&shape)?.into())
+    })
+}
+
+fn tile(node: &Node<'_>) -> Built {
+    let repeats = Ints::input(node, 1)?;
+    operator(move |inputs| {
+        let repeats =
+            lengths(&repeats.get(inputs)?.ok_or_else(|| Fault("the repeats are missing".to_owned()))?)?;
+        let x = inputs.take(0)?;
+        if repeats.len() != x.rank() {
+            fault!("{} repeats are given for {} dimensions", repeats.len(), x.rank());
+        }
+        let product = |(&length, &times): (&usize, &usize)| length.checked_mul(times);
+        let shape: Option<Vec<usize>> = x.shape().iter().zip(&repeats).map(product).collect();
+        let shape = shape.ok_or_else(|| Fault("the result would be too large".to_owned()))?;
+        check_size(&shape)?;
+        // [a, b] repeated [m, n] times is [1, a, 1, b] expanded to [m, a, n, b].
+        let narrow: Vec<usize> = x.shape().iter().flat_map(|&length| [1, length]).collect();
+        let wide: Vec<usize> =
+            x.shape().iter().zip(&repeats).flat_map(|(&length, &times)| [times, length]).collect();
+        let spread = x.reshape(&narrow)?.broadcast_to(&wide)?;
+        Ok(spread.reshape(&shape)?.into())
+    })
+}
+
+fn range(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
+    let (start, limit, delta) = (inputs.take(0)?, inputs.take(1)?, inputs.take(2)?);
+    let dtype = start.dtype();
+    if [&start, &limit, &delta].iter().any(|bound| bound.len() != 1 || bound.dtype() != dtype) {
+        fault!("three numbers of one type are needed");
+    }
+    if matches!(dtype, DType::I64 | DType::I32) {
+        let number = |tensor: &Tensor| tensor.to_i64s().map(|numbers| i128::from(numbers[0]));
+        let (start, limit, delta) = (number(&start)?, number(&limit)?, number(&delta)?);
+        if delta == 0 {
+            fault!("the step is zero");
+        }
+        let count = ((limit - start + delta - delta.signum()) / delta).max(0);
+        let count = check_size(&[usize::try_from(count).unwrap_or(usize::MAX)])?;
+        // All steps lie between start and limit, which fit.
+        let steps =
+            (0..).take(count).map(|step: i64| i64::try_from(start + delta * i128::from(step)).unwrap_or(0));
+        return Ok(super::cast::cast(Tensor::from_items(&[count], steps.collect()), dtype)?.into());
+    }
+    let (from, to, by) =
+        (contiguous(&start.float()?), contiguous(&limit.float()?), contiguous(&delta.float()?));
+    for_storage!(dtype, E => {
+        let (from, to, by) = (items::<E>(&from)[0], items::<E>(&to)[0], items::<E>(&by)[0]);
+        let wide = |x: E| num_traits::ToPrimitive::to_f64(&x).unwrap_or(f64::NAN);
+        let count = ((wide(to) - wide(from)) / wide(by)).ceil().max(0.0);
+        if !count.is_finite() || count > 1e9 {
+            fault!("the range has {count} steps");
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+        let count = check_size(&[count as usize])?;
+        let steps = (0..count).map(|step| wide(from) + step as f64 * wide(by)).collect();
+        Ok(super::cast::cast(Tensor::from_items(&[count], steps), dtype)?.into())
+    }, text => fault!("strings have no range"))
+}

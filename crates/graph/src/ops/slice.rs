@@ -1,0 +1,284 @@
+//! Operators that cut tensors apart, put them together and surround them.
+
+use burn_flex::{FlexTensor, Layout};
+
+use super::{Builder, Built, Outputs, Refusal, operator};
+use crate::load::{Ints, Node};
+use crate::tensor::{
+    Fault, Item, Tensor, check_size, contiguous, fault, for_storage, items, resolve_axis, shape_of, to_i64,
+    type_of,
+};
+use crate::value::DType;
+
+pub(super) fn find(operator: &str) -> Option<Builder> {
+    Some(match operator {
+        "Slice" => slice,
+        "Split" => split,
+        "Concat" => concat,
+        "Pad" => pad,
+        _ => return None,
+    })
+}
+
+/// Where a slice begins, its step, and how many elements it takes.
+struct Cut {
+    start: usize,
+    step: isize,
+    count: usize,
+}
+
+/// ONNX's rules: negative positions count from the end, and all are clamped.
+fn cut(length: usize, start: i64, end: i64, step: i64) -> Result<Cut, Fault> {
+    if step == 0 {
+        fault!("the step of a slice is zero");
+    }
+    let length = to_i64(length);
+    let from_start = |at: i64| if at < 0 { at.saturating_add(length) } else { at };
+    let (start, end) = if step > 0 {
+        (from_start(start).clamp(0, length), from_start(end).clamp(0, length))
+    } else {
+        (from_start(start).clamp(-1, length - 1), from_start(end).clamp(-1, length - 1))
+    };
+    let distance = if step > 0 { end - start } else { start - end }.max(0);
+    let stride = i64::try_from(step.unsigned_abs()).unwrap_or(i64::MAX);
+    let count = distance / stride + i64::from(distance % stride != 0);
+    Ok(Cut {
+        start: usize::try_from(start).unwrap_or(0),
+        // A step beyond the tensor takes one element, whatever it is.
+        step: isize::try_from(step).unwrap_or(isize::MAX).clamp(-length_bound(length), length_bound(length)),
+        count: usize::try_from(count).unwrap_or(0),
+    })
+}
+
+/// A step of this size leaves the dimension.
+fn length_bound(length: i64) -> isize {
+    isize::try_from(length.max(1)).unwrap_or(isize::MAX)
+}
+
+fn slice(node: &Node<'_>) -> Built {
+    let since = 10;
+    let starts = Ints::attribute_or_input(node, "starts", 1, since)?;
+    let ends = Ints::attribute_or_input(node, "ends", 2, since)?;
+    let axes = Ints::attribute_or_input(node, "axes", 3, since)?;
+    let steps = Ints::attribute_or_input(node, "steps", 4, since)?;
+    operator(move |inputs| {
+        let missing = || Fault("`starts` and `ends` are needed".to_owned());
+        let starts = starts.get(inputs)?.ok_or_else(missing)?;
+        let ends = ends.get(inputs)?.ok_or_else(missing)?;
+        let axes = axes.get(inputs)?.unwrap_or_else(|| (0..).take(starts.len()).collect::<Vec<i64>>().into());
+        let steps = steps.get(inputs)?.unwrap_or_else(|| vec![1; starts.len()].into());
+        if [ends.len(), axes.len(), steps.len()].iter().any(|&count| count != starts.len()) {
+            fault!("starts, ends, axes and steps differ in length");
+        }
+        let x = inputs.take(0)?;
+        let mut cuts: Vec<Cut> = x.shape().iter().map(|&count| Cut { start: 0, step: 1, count }).collect();
+        for (index, &axis) in axes.iter().enumerate() {
+            let place = resolve_axis(axis, x.rank())?;
+            cuts[place] = cut(x.shape()[place], starts[index], ends[index], steps[index])?;
+        }
+        Ok(view(x, &cuts)?.into())
+    })
+}
+
+/// The part of a tensor that the cuts take. Steps forwards need no copy.
+fn view(x: Tensor, cuts: &[Cut]) -> Result<Tensor, Fault> {
+    let shape: Vec<usize> = cuts.iter().map(|cut| cut.count).collect();
+    if shape.contains(&0) {
+        return empty(x.dtype(), &shape);
+    }
+    if let Tensor::Text(text) = &x {
+        let positions: Vec<i64> = (0..).take(text.items().len()).collect();
+        let part = view(Tensor::from_items(x.shape(), positions), cuts)?;
+        let pick = |at: i64| usize::try_from(at).ok().and_then(|at| text.items().get(at)).cloned();
+        let strings: Option<Vec<String>> = part.to_i64s()?.into_iter().map(pick).collect();
+        return Ok(Tensor::from_text(&shape, strings.unwrap_or_default()));
+    }
+    let dense = x.dense()?;
+    let layout = dense.layout();
+    let mut offset = layout.start_offset().cast_signed();
+    let mut strides = Vec::with_capacity(cuts.len());
+    for (cut, &stride) in cuts.iter().zip(layout.strides()) {
+        offset += cut.start.cast_signed() * stride;
+        strides.push(stride * cut.step);
+    }
+    let Ok(offset) = usize::try_from(offset) else { fault!("the slice begins before the tensor") };
+    let layout = Layout::new(shape_of(&shape), strides, offset);
+    let part = FlexTensor::from_arc(dense.data_arc(), layout, dense.dtype());
+    // Kernels of burn differ in whether they take negative strides; a copy suits all of them.
+    let backwards = cuts.iter().any(|cut| cut.step < 0);
+    Ok(Tensor::Dense(if backwards { part.to_contiguous() } else { part }))
+}
+
+/// A tensor without elements.
+fn empty(dtype: DType, shape: &[usize]) -> Result<Tensor, Fault> {
+    super::cast::cast(Tensor::from_items::<f32>(shape, Vec::new()), dtype)
+}
+
+fn split(node: &Node<'_>) -> Built {
+    let sizes = Ints::attribute_or_input(node, "split", 1, 13)?;
+    let axis = node.int("axis", 0);
+    let outputs = node.output_count();
+    operator(move |inputs| {
+        let sizes = sizes.get(inputs)?.map(|sizes| super::shape::lengths(&sizes)).transpose()?;
+        let x = inputs.take(0)?;
+        let axis = resolve_axis(axis, x.rank())?;
+        let length = x.shape()[axis];
+        let sizes = sizes.unwrap_or_else(|| {
+            // Equal parts; the last is smaller where the length cannot be divided.
+            let part = length.div_ceil(outputs.max(1));
+            (0..outputs).map(|index| length.saturating_sub(index * part).min(part)).collect()
+        });
+        let total = sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(size));
+        if sizes.len() != outputs || total != Some(length) {
+            fault!("a length of {length} cannot be split into {sizes:?} for {outputs} outputs");
+        }
+        let mut start = 0;
+        let mut parts = Vec::with_capacity(outputs);
+        for size in sizes {
+            let mut cuts: Vec<Cut> =
+                x.shape().iter().map(|&count| Cut { start: 0, step: 1, count }).collect();
+            cuts[axis] = Cut { start, step: 1, count: size };
+            parts.push(view(x.clone(), &cuts)?);
+            start += size;
+        }
+        Ok(Outputs::Many(parts))
+    })
+}
+
+fn concat(node: &Node<'_>) -> Built {
+    let axis = node.int("axis", 0);
+    operator(move |inputs| {
+        let tensors: Vec<Tensor> =
+            (0..inputs.count()).map(|index| inputs.take(index)).collect::<Result<_, _>>()?;
+        Ok(join(tensors, axis)?.into())
+    })
+}
+
+/// Tensors of one type, side by side along an axis.
+pub(super) fn join(tensors: Vec<Tensor>, axis: i64) -> Result<Tensor, Fault> {
+    let Some(first) = tensors.first() else { fault!("there is nothing to join") };
+    let (dtype, rank) = (first.dtype(), first.rank());
+    let axis = resolve_axis(axis, rank)?;
+    let mut shape = first.shape().to_vec();
+    shape[axis] = 0;
+    for tensor in &tensors {
+        let other = tensor.shape();
+        let fits = tensor.dtype() == dtype
+            && other.len() == rank
+            && (0..rank).all(|at| at == axis || other[at] == first.shape()[at]);
+        if !fits {
+            fault!("{} and {} cannot be joined along axis {axis}", first.describe(), tensor.describe());
+        }
+        shape[axis] += other[axis];
+    }
+    let count = check_size(&shape)?;
+    let after: usize = shape[axis + 1..].iter().product();
+    let rows: usize = shape[..axis].iter().product();
+    let widths: Vec<usize> = tensors.iter().map(|tensor| tensor.shape()[axis] * after).collect();
+    for_storage!(dtype, E => {
+        let parts: Vec<FlexTensor> =
+            tensors.into_iter().map(|tensor| Ok(contiguous(&tensor.dense()?))).collect::<Result<_, Fault>>()?;
+        let slices: Vec<&[E]> = parts.iter().map(items::<E>).collect();
+        Ok(Tensor::of_type::<E>(dtype, &shape, interleave(&slices, &widths, rows, count)))
+    }, text => {
+        let slices: Vec<&[String]> = tensors.iter().map(|tensor| match tensor {
+            Tensor::Text(text) => text.items(),
+            Tensor::Dense(_) => &[],
+        }).collect();
+        Ok(Tensor::from_text(&shape, interleave(&slices, &widths, rows, count)))
+    })
+}
+
+/// One row of each part in turn.
+fn interleave<T: Clone>(parts: &[&[T]], widths: &[usize], rows: usize, count: usize) -> Vec<T> {
+    let mut joined = Vec::with_capacity(count);
+    for row in 0..rows {
+        for (part, &width) in parts.iter().zip(widths) {
+            joined.extend_from_slice(&part[row * width..(row + 1) * width]);
+        }
+    }
+    joined
+}
+
+/// Pads are an attribute below opset 11, and inputs from there on.
+fn pad(node: &Node<'_>) -> Built {
+    let mode = node.string("mode", "constant")?;
+    if mode != "constant" {
+        return Err(Refusal::Unsupported(format!("padding of the mode `{mode}` is not supported")));
+    }
+    let name = if node.opset() < 2 { "paddings" } else { "pads" };
+    let pads = Ints::attribute_or_input(node, name, 1, 11)?;
+    let axes = Ints::attribute_or_input(node, "axes", 3, 11)?;
+    let fixed = (node.opset() < 11).then(|| Tensor::from_items(&[], vec![node.float("value", 0.0)]));
+    operator(move |inputs| {
+        let pads = pads.get(inputs)?.ok_or_else(|| Fault("the pads are missing".to_owned()))?.into_owned();
+        let axes = axes.get(inputs)?.map(std::borrow::Cow::into_owned);
+        let value = fixed.clone().or_else(|| inputs.optional(2));
+        let x = inputs.dense(0)?;
+        let rank = x.layout().num_dims();
+        let axes = axes.unwrap_or_else(|| (0..).take(rank).collect());
+        if pads.len() != 2 * axes.len() {
+            fault!("{} pads are given for {} dimensions", pads.len(), axes.len());
+        }
+        let mut around = vec![(0i64, 0i64); rank];
+        for (index, &axis) in axes.iter().enumerate() {
+            around[resolve_axis(axis, rank)?] = (pads[index], pads[index + axes.len()]);
+        }
+        let dtype = type_of(&x);
+        let value = match value {
+            Some(value) if value.len() == 1 => super::cast::cast(value, dtype)?,
+            Some(value) => fault!("the padding must be one element, not {}", value.describe()),
+            None => super::cast::cast(Tensor::from_items(&[1], vec![0f32]), dtype)?,
+        };
+        let value = contiguous(&value.dense()?);
+        Ok(for_storage!(dtype, E => {
+            let (shape, padded) = surround::<E>(&x, &around, items::<E>(&value)[0])?;
+            Tensor::of_type::<E>(dtype, &shape, padded)
+        }, text => fault!("strings are not padded"))
+        .into())
+    })
+}
+
+/// Adds elements before and after each dimension; a negative number takes them away.
+fn surround<E: Item>(x: &FlexTensor, around: &[(i64, i64)], value: E) -> Result<(Vec<usize>, Vec<E>), Fault> {
+    let shape = x.layout().shape().to_vec();
+    let padded = |(&length, &(before, after)): (&usize, &(i64, i64))| {
+        usize::try_from(to_i64(length).saturating_add(before).saturating_add(after)).ok()
+    };
+    let target: Option<Vec<usize>> = shape.iter().zip(around).map(padded).collect();
+    let Some(target) = target else { fault!("the pads {around:?} take more than {shape:?} has") };
+    let count = check_size(&target)?;
+    let x = contiguous(x);
+    let source = items::<E>(&x);
+    let mut result = vec![value; count];
+    if source.is_empty() || count == 0 {
+        return Ok((target, result));
+    }
+    // Row by row of the last dimension; the position counts through the target.
+    let (Some(&width), Some(&(before, _))) = (shape.last(), around.last()) else {
+        return Ok((target, source.to_vec()));
+    };
+    let row_width = target[target.len() - 1];
+    let from = usize::try_from(before.saturating_neg()).unwrap_or(0).min(width);
+    let to = usize::try_from(before).unwrap_or(0).min(row_width);
+    let taken = (width - from).min(row_width - to);
+    for row in 0..count / row_width {
+        let Some(source_row) = source_row(row, &target, &shape, around) else { continue };
+        let source = &source[source_row * width + from..][..taken];
+        result[row * row_width + to..][..taken].copy_from_slice(source);
+    }
+    Ok((target, result))
+}
+
+/// The row of the source that a row of the target shows, or `None` in the padding.
+fn source_row(row: usize, target: &[usize], shape: &[usize], around: &[(i64, i64)]) -> Option<usize> {
+    let (mut rest, mut source, mut stride) = (row, 0, 1);
+    for axis in (0..target.len() - 1).rev() {
+        let at = to_i64(rest % target[axis]) - around[axis].0;
+        rest /= target[axis];
+        let at = usize::try_from(at).ok().filter(|&at| at < shape[axis])?;
+        source += at * stride;
+        stride *= shape[axis];
+    }
+    Some(source)
+}

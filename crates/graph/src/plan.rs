@@ -1,0 +1,166 @@
+//! What a request does: the steps of a graph, with values resolved to slots.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use crate::error::RunError;
+use crate::ops::{Inputs, Operator, Outputs};
+use crate::tensor::{Fault, Tensor};
+use crate::value::Value;
+
+/// Where a value is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The node leaves this input out.
+    Absent,
+    /// Known since the load.
+    Constant(usize),
+    /// Computed by the request.
+    Slot {
+        /// The position among the slots.
+        index: usize,
+        /// Nobody reads the slot after this: the tensor is handed over and may be changed in place.
+        last: bool,
+    },
+}
+
+impl Source {
+    /// A slot that is read again.
+    pub(crate) fn slot(index: usize) -> Self {
+        Self::Slot { index, last: false }
+    }
+}
+
+/// One node of the graph.
+pub(crate) struct Step {
+    /// The node's name, for errors.
+    pub(crate) name: String,
+    /// The operator's name, for errors.
+    pub(crate) op_type: String,
+    /// What to do.
+    pub(crate) operator: Box<dyn Operator>,
+    /// Where the inputs are.
+    pub(crate) inputs: Vec<Source>,
+    /// Where the outputs go; `None` for one that nobody reads.
+    pub(crate) outputs: Vec<Option<usize>>,
+}
+
+/// The steps in order, and everything that they share.
+pub(crate) struct Plan {
+    constants: Vec<Tensor>,
+    slots: usize,
+    inputs: Vec<usize>,
+    steps: Vec<Step>,
+    outputs: Vec<Source>,
+    /// The most inputs that a step has.
+    widest: usize,
+}
+
+impl Plan {
+    /// Leaves out steps that no output needs and marks the last use of each slot.
+    pub(crate) fn new(
+        constants: Vec<Tensor>,
+        slots: usize,
+        inputs: Vec<usize>,
+        mut steps: Vec<Step>,
+        mut outputs: Vec<Source>,
+    ) -> Self {
+        let mut needed = vec![false; slots];
+        // Backwards: the first reader met is the last to run.
+        mark_last(&mut outputs, &mut needed);
+        let mut kept = Vec::with_capacity(steps.len());
+        while let Some(mut step) = steps.pop() {
+            for output in &mut step.outputs {
+                *output = output.filter(|&slot| needed[slot]);
+            }
+            if step.outputs.iter().any(Option::is_some) {
+                mark_last(&mut step.inputs, &mut needed);
+                kept.push(step);
+            }
+        }
+        kept.reverse();
+        let widest = kept.iter().map(|step| step.inputs.len()).max().unwrap_or(0);
+        Self { constants, slots, inputs, steps: kept, outputs, widest }
+    }
+
+    /// Runs all steps. `inputs` are in the order of the graph's declaration.
+    pub(crate) fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Value>, RunError> {
+        let current = Cell::new(None);
+        // Operators check what they are given, but burn asserts on shapes and indices in many places,
+        // and a request must never take the process down. Nothing is left half-done by an unwinding:
+        // all values belong to this call, the plan is only read.
+        let result = catch_unwind(AssertUnwindSafe(|| self.run_steps(inputs, &current)));
+        let fault = match result {
+            Ok(Ok(values)) => return Ok(values),
+            Ok(Err(fault)) => fault.0,
+            Err(panic) => panic_text(panic.as_ref()),
+        };
+        let step = current.get().and_then(|position: usize| self.steps.get(position));
+        Err(RunError::Node {
+            node: step.map_or_else(|| "outputs".to_owned(), |step| step.name.clone()),
+            op: step.map_or_else(String::new, |step| step.op_type.clone()),
+            reason: fault,
+        })
+    }
+
+    fn run_steps(&self, inputs: Vec<Tensor>, current: &Cell<Option<usize>>) -> Result<Vec<Value>, Fault> {
+        let mut slots: Vec<Option<Tensor>> = vec![None; self.slots];
+        for (&slot, tensor) in self.inputs.iter().zip(inputs) {
+            slots[slot] = Some(tensor);
+        }
+        let mut arguments = Vec::with_capacity(self.widest);
+        for (position, step) in self.steps.iter().enumerate() {
+            current.set(Some(position));
+            arguments.clear();
+            arguments.extend(step.inputs.iter().map(|&source| self.fetch(source, &mut slots)));
+            match step.operator.run(&mut Inputs::new(&mut arguments))? {
+                Outputs::One(tensor) => {
+                    if let Some(&Some(slot)) = step.outputs.first() {
+                        slots[slot] = Some(tensor);
+                    }
+                }
+                Outputs::Many(tensors) => {
+                    for (&output, tensor) in step.outputs.iter().zip(tensors) {
+                        if let Some(slot) = output {
+                            slots[slot] = Some(tensor);
+                        }
+                    }
+                }
+            }
+        }
+        current.set(None);
+        self.outputs
+            .iter()
+            .map(|&source| {
+                let tensor = self.fetch(source, &mut slots);
+                tensor.ok_or_else(|| Fault("an output was not computed".to_owned()))?.try_into()
+            })
+            .collect()
+    }
+
+    fn fetch(&self, source: Source, slots: &mut [Option<Tensor>]) -> Option<Tensor> {
+        match source {
+            Source::Absent => None,
+            Source::Constant(index) => self.constants.get(index).cloned(),
+            Source::Slot { index, last: true } => slots[index].take(),
+            Source::Slot { index, last: false } => slots[index].clone(),
+        }
+    }
+}
+
+/// Marks the reads of slots that are not needed later, and that they are needed before.
+fn mark_last(sources: &mut [Source], needed: &mut [bool]) {
+    for source in sources.iter_mut().rev() {
+        if let Source::Slot { index, last } = source {
+            *last = !needed[*index];
+            needed[*index] = true;
+        }
+    }
+}
+
+/// What a panic said.
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("the operator gave up: {}", text.unwrap_or("no reason was given"))
+}

@@ -1,0 +1,415 @@
+//! A tensor while a graph runs: burn's Flex primitive, or text.
+//!
+//! A [`FlexTensor`] knows its rank and element type at run time only, which is what an executor of
+//! files needs. Text has no place in burn, so labels that are strings live beside it. Everything that
+//! touches burn's storage directly is in this file.
+
+use std::sync::Arc;
+
+use burn_backend::{BoolStore, Bytes, DType as BurnType, Element, Shape};
+use burn_flex::{FlexTensor, Layout};
+
+use crate::value::{DType, Data, Value, element_count};
+
+/// The most memory that one tensor of a running graph may take. A file of a few bytes can ask for any
+/// size (`Expand`, `ConstantOfShape`, `Tile`), and an allocation that fails would end the process.
+pub(crate) const MAX_TENSOR_BYTES: usize = 1 << 30;
+
+/// Why a node could not do its work, in words.
+#[derive(Debug)]
+pub(crate) struct Fault(pub(crate) String);
+
+/// Returns a [`Fault`] with a formatted message.
+macro_rules! fault {
+    ($($message:tt)*) => {
+        return Err($crate::tensor::Fault(format!($($message)*)))
+    };
+}
+pub(crate) use fault;
+
+/// An element type that burn stores as it is.
+pub(crate) trait Item: Element + bytemuck::Pod + PartialOrd + Send + Sync {}
+
+impl Item for f32 {}
+impl Item for f64 {}
+impl Item for i64 {}
+impl Item for i32 {}
+impl Item for i8 {}
+impl Item for u8 {}
+
+/// Runs `$body` with `$E` as the storage type of `$dtype`; truth values are stored as `u8`.
+macro_rules! for_storage {
+    ($dtype:expr, $E:ident => $body:expr, text => $text:expr) => {{
+        match $dtype {
+            $crate::value::DType::F32 => {
+                type $E = f32;
+                $body
+            }
+            $crate::value::DType::F64 => {
+                type $E = f64;
+                $body
+            }
+            $crate::value::DType::I64 => {
+                type $E = i64;
+                $body
+            }
+            $crate::value::DType::I32 => {
+                type $E = i32;
+                $body
+            }
+            $crate::value::DType::I8 => {
+                type $E = i8;
+                $body
+            }
+            $crate::value::DType::U8 | $crate::value::DType::Bool => {
+                type $E = u8;
+                $body
+            }
+            $crate::value::DType::String => $text,
+        }
+    }};
+}
+pub(crate) use for_storage;
+
+/// Text elements, row-major.
+#[derive(Clone, Debug)]
+pub(crate) struct Text {
+    shape: Shape,
+    items: Arc<Vec<String>>,
+}
+
+impl Text {
+    /// The elements.
+    pub(crate) fn items(&self) -> &[String] {
+        &self.items
+    }
+}
+
+/// A tensor of any type, rank and size. A clone shares the elements.
+#[derive(Clone, Debug)]
+pub(crate) enum Tensor {
+    /// Numbers and truth values.
+    Dense(FlexTensor),
+    /// Strings.
+    Text(Text),
+}
+
+impl Tensor {
+    /// A tensor from row-major elements. The caller has computed both from the same sizes.
+    pub(crate) fn from_items<E: Item>(shape: &[usize], items: Vec<E>) -> Self {
+        Self::from_storage(burn_type(native_type::<E>()), shape, items)
+    }
+
+    /// A tensor of truth values, each stored as 0 or 1.
+    pub(crate) fn from_bools(shape: &[usize], items: Vec<u8>) -> Self {
+        Self::from_storage(burn_type(DType::Bool), shape, items)
+    }
+
+    /// A tensor of `dtype` whose storage type is `E`.
+    pub(crate) fn of_type<E: Item>(dtype: DType, shape: &[usize], items: Vec<E>) -> Self {
+        Self::from_storage(burn_type(dtype), shape, items)
+    }
+
+    /// A tensor of strings.
+    pub(crate) fn from_text(shape: &[usize], items: Vec<String>) -> Self {
+        Self::Text(Text { shape: Shape::from(shape.to_vec()), items: Arc::new(items) })
+    }
+
+    fn from_storage<E: Item>(dtype: BurnType, shape: &[usize], items: Vec<E>) -> Self {
+        debug_assert_eq!(element_count(shape), Some(items.len()), "shape {shape:?}");
+        let layout = Layout::contiguous(shape_of(shape));
+        Self::Dense(FlexTensor::new(Bytes::from_elems(items), layout, dtype))
+    }
+
+    /// The length of each dimension.
+    pub(crate) fn shape(&self) -> &[usize] {
+        match self {
+            Self::Dense(dense) => dense.layout().shape(),
+            Self::Text(text) => &text.shape,
+        }
+    }
+
+    /// The number of dimensions.
+    pub(crate) fn rank(&self) -> usize {
+        self.shape().len()
+    }
+
+    /// The number of elements.
+    pub(crate) fn len(&self) -> usize {
+        self.shape().iter().product()
+    }
+
+    /// The element type.
+    pub(crate) fn dtype(&self) -> DType {
+        match self {
+            Self::Dense(dense) => type_of(dense),
+            Self::Text(_) => DType::String,
+        }
+    }
+
+    /// Type and shape in words, for messages.
+    pub(crate) fn describe(&self) -> String {
+        format!("{} {:?}", self.dtype(), self.shape())
+    }
+
+    /// burn's primitive; a fault for text.
+    pub(crate) fn dense(self) -> Result<FlexTensor, Fault> {
+        match self {
+            Self::Dense(dense) => Ok(dense),
+            Self::Text(_) => Err(Fault("the operator does not take strings".to_owned())),
+        }
+    }
+
+    /// burn's primitive of a floating-point tensor; a fault for any other type.
+    pub(crate) fn float(self) -> Result<FlexTensor, Fault> {
+        match self {
+            Self::Dense(dense) if matches!(type_of(&dense), DType::F32 | DType::F64) => Ok(dense),
+            other => Err(Fault(format!("a floating-point tensor is needed, not {}", other.describe()))),
+        }
+    }
+
+    /// All elements as `i64`; a fault for other than integers.
+    pub(crate) fn to_i64s(&self) -> Result<Vec<i64>, Fault> {
+        if let Self::Dense(dense) = self {
+            match type_of(dense) {
+                DType::I64 => return Ok(items::<i64>(&contiguous(dense)).to_vec()),
+                DType::I32 => {
+                    return Ok(items::<i32>(&contiguous(dense)).iter().map(|&i| i.into()).collect());
+                }
+                _ => {}
+            }
+        }
+        Err(Fault(format!("an integer tensor is needed, not {}", self.describe())))
+    }
+
+    /// All elements as `f64`; a fault for text.
+    pub(crate) fn to_f64s(&self) -> Result<Vec<f64>, Fault> {
+        let Self::Dense(dense) = self else {
+            return Err(Fault("numbers are needed, not strings".to_owned()));
+        };
+        let dense = contiguous(dense);
+        Ok(match type_of(&dense) {
+            DType::F32 => items::<f32>(&dense).iter().map(|&x| x.into()).collect(),
+            DType::F64 => items::<f64>(&dense).to_vec(),
+            #[expect(clippy::cast_precision_loss, reason = "ONNX converts so")]
+            DType::I64 => items::<i64>(&dense).iter().map(|&x| x as f64).collect(),
+            DType::I32 => items::<i32>(&dense).iter().map(|&x| x.into()).collect(),
+            DType::I8 => items::<i8>(&dense).iter().map(|&x| x.into()).collect(),
+            DType::U8 | DType::Bool | DType::String => {
+                items::<u8>(&dense).iter().map(|&x| x.into()).collect()
+            }
+        })
+    }
+
+    /// The same elements under another shape of the same size.
+    pub(crate) fn reshape(self, shape: &[usize]) -> Result<Self, Fault> {
+        if element_count(shape) != Some(self.len()) {
+            fault!("{} cannot take the shape {shape:?}", self.describe());
+        }
+        Ok(match self {
+            Self::Dense(dense) => Self::Dense(dense.reshape(shape_of(shape))),
+            Self::Text(text) => Self::Text(Text { shape: shape_of(shape), items: text.items }),
+        })
+    }
+
+    /// A view that repeats dimensions of length 1, as in NumPy's broadcasting; text is copied.
+    pub(crate) fn broadcast_to(self, shape: &[usize]) -> Result<Self, Fault> {
+        if self.shape() == shape {
+            return Ok(self);
+        }
+        if broadcast_shape(self.shape(), shape)? != shape {
+            fault!("{} cannot be repeated to the shape {shape:?}", self.describe());
+        }
+        Ok(match self {
+            Self::Dense(dense) => Self::Dense(expand(&dense, shape)),
+            Self::Text(text) => {
+                // The strides of a numeric view say which string goes where.
+                let positions: Vec<i64> = (0..).take(text.items.len()).collect();
+                let view = Self::from_items(&text.shape, positions).broadcast_to(shape)?;
+                let positions = view.to_i64s()?;
+                let pick = |&at: &i64| {
+                    usize::try_from(at).map_or_else(|_| String::new(), |at| text.items[at].clone())
+                };
+                Self::from_text(shape, positions.iter().map(pick).collect())
+            }
+        })
+    }
+}
+
+impl From<FlexTensor> for Tensor {
+    fn from(dense: FlexTensor) -> Self {
+        Self::Dense(dense)
+    }
+}
+
+impl From<Value> for Tensor {
+    fn from(value: Value) -> Self {
+        let (shape, data) = value.into_parts();
+        match data {
+            Data::Bool(items) => Self::from_bools(&shape, items.into_iter().map(u8::from).collect()),
+            Data::U8(items) => Self::from_items(&shape, items),
+            Data::I8(items) => Self::from_items(&shape, items),
+            Data::I32(items) => Self::from_items(&shape, items),
+            Data::I64(items) => Self::from_items(&shape, items),
+            Data::F32(items) => Self::from_items(&shape, items),
+            Data::F64(items) => Self::from_items(&shape, items),
+            Data::String(items) => Self::from_text(&shape, items),
+        }
+    }
+}
+
+impl TryFrom<Tensor> for Value {
+    type Error = Fault;
+
+    fn try_from(tensor: Tensor) -> Result<Self, Fault> {
+        let shape = tensor.shape().to_vec();
+        check_size(&shape)?;
+        let dtype = tensor.dtype();
+        let data = match tensor {
+            Tensor::Text(text) => Data::String(Arc::unwrap_or_clone(text.items)),
+            Tensor::Dense(dense) => match dtype {
+                DType::Bool => {
+                    Data::Bool(into_vec::<u8>(dense)?.into_iter().map(|truth| truth != 0).collect())
+                }
+                DType::U8 => Data::U8(into_vec(dense)?),
+                DType::I8 => Data::I8(into_vec(dense)?),
+                DType::I32 => Data::I32(into_vec(dense)?),
+                DType::I64 => Data::I64(into_vec(dense)?),
+                DType::F32 => Data::F32(into_vec(dense)?),
+                DType::F64 | DType::String => Data::F64(into_vec(dense)?),
+            },
+        };
+        Self::new(shape, data).map_err(|error| Fault(error.to_string()))
+    }
+}
+
+/// burn's shape of a slice of lengths.
+pub(crate) fn shape_of(shape: &[usize]) -> Shape {
+    Shape::from(shape.to_vec())
+}
+
+/// The element type of a primitive.
+pub(crate) fn type_of(dense: &FlexTensor) -> DType {
+    match dense.dtype() {
+        BurnType::F64 => DType::F64,
+        BurnType::I64 => DType::I64,
+        BurnType::I32 => DType::I32,
+        BurnType::I8 => DType::I8,
+        BurnType::U8 => DType::U8,
+        BurnType::Bool(_) => DType::Bool,
+        // No other type is ever made here.
+        _ => DType::F32,
+    }
+}
+
+/// burn's name of an element type; text has none and never gets here.
+fn burn_type(dtype: DType) -> BurnType {
+    match dtype {
+        DType::F32 => BurnType::F32,
+        DType::F64 => BurnType::F64,
+        DType::I64 => BurnType::I64,
+        DType::I32 => BurnType::I32,
+        DType::I8 => BurnType::I8,
+        DType::U8 | DType::String => BurnType::U8,
+        DType::Bool => BurnType::Bool(BoolStore::Native),
+    }
+}
+
+/// The element type whose storage is `E`.
+pub(crate) fn native_type<E: Item>() -> DType {
+    match E::dtype() {
+        BurnType::F64 => DType::F64,
+        BurnType::I64 => DType::I64,
+        BurnType::I32 => DType::I32,
+        BurnType::I8 => DType::I8,
+        BurnType::U8 => DType::U8,
+        _ => DType::F32,
+    }
+}
+
+/// The same tensor with row-major elements side by side; no copy when it is so already.
+pub(crate) fn contiguous(dense: &FlexTensor) -> FlexTensor {
+    if dense.is_contiguous() { dense.clone() } else { dense.to_contiguous() }
+}
+
+/// The elements of a tensor that is [`contiguous`], row-major.
+pub(crate) fn items<E: Item>(dense: &FlexTensor) -> &[E] {
+    let start = dense.layout().start_offset();
+    let count = dense.layout().num_elements();
+    &dense.storage::<E>()[start..start + count]
+}
+
+/// The elements for change in place, or `None` when they are shared or not side by side.
+pub(crate) fn items_mut<E: Item>(dense: &mut FlexTensor) -> Option<&mut [E]> {
+    let (start, end) = dense.layout().contiguous_offsets()?;
+    dense.try_storage_mut::<E>()?.get_mut(start..end)
+}
+
+/// The elements as a vector, without a copy where the tensor alone owns them.
+pub(crate) fn into_vec<E: Item>(dense: FlexTensor) -> Result<Vec<E>, Fault> {
+    if native_type::<E>() != type_of(&dense) {
+        // Truth values: burn hands out `bool` only, the storage is bytes.
+        return Ok(items::<E>(&contiguous(&dense)).to_vec());
+    }
+    dense
+        .into_data()
+        .try_into_vec::<E>()
+        .map_err(|error| Fault(format!("burn cannot give the elements: {error}")))
+}
+
+/// A view in which dimensions of length 1 are repeated; the caller has checked that the shape fits.
+fn expand(dense: &FlexTensor, shape: &[usize]) -> FlexTensor {
+    let layout = dense.layout();
+    let added = shape.len() - layout.num_dims();
+    let strides = (0..shape.len())
+        .map(|axis| match axis.checked_sub(added) {
+            Some(own) if layout.shape()[own] == shape[axis] => layout.strides()[own],
+            _ => 0,
+        })
+        .collect();
+    let view = Layout::new(shape_of(shape), strides, layout.start_offset());
+    FlexTensor::from_arc(dense.data_arc(), view, dense.dtype())
+}
+
+/// The shape that two tensors take together, by NumPy's rules.
+pub(crate) fn broadcast_shape(left: &[usize], right: &[usize]) -> Result<Vec<usize>, Fault> {
+    let rank = left.len().max(right.len());
+    let length = |shape: &[usize], axis: usize| match (axis + shape.len()).checked_sub(rank) {
+        Some(own) => shape[own],
+        None => 1,
+    };
+    (0..rank)
+        .map(|axis| match (length(left, axis), length(right, axis)) {
+            (a, b) if a == b || b == 1 => Ok(a),
+            (1, b) => Ok(b),
+            _ => Err(Fault(format!("the shapes {left:?} and {right:?} do not go together"))),
+        })
+        .collect()
+}
+
+/// The number of elements of a tensor about to be made; a fault when it would be too large.
+pub(crate) fn check_size(shape: &[usize]) -> Result<usize, Fault> {
+    // The largest element is 8 bytes: one limit for all types keeps the rule simple.
+    match element_count(shape) {
+        Some(count) if count <= MAX_TENSOR_BYTES / 8 => Ok(count),
+        _ => Err(Fault(format!(
+            "a tensor of the shape {shape:?} would be larger than {} elements",
+            MAX_TENSOR_BYTES / 8
+        ))),
+    }
+}
+
+/// The position of `axis` in a tensor of `rank` dimensions, where negative counts from the end.
+pub(crate) fn resolve_axis(axis: i64, rank: usize) -> Result<usize, Fault> {
+    let signed_rank = i64::try_from(rank).unwrap_or(i64::MAX);
+    let from_start = if axis < 0 { axis.saturating_add(signed_rank) } else { axis };
+    usize::try_from(from_start)
+        .ok()
+        .filter(|&axis| axis < rank)
+        .ok_or_else(|| Fault(format!("axis {axis} is out of range for {rank} dimensions")))
+}
+
+/// A length as ONNX writes it.
+pub(crate) fn to_i64(length: usize) -> i64 {
+    i64::try_from(length).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,72 @@
+//! One keep-alive connection.
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, HeaderValue};
+use http::{Method, Request, StatusCode, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+/// Where requests go.
+#[derive(Clone, Debug)]
+pub struct Target {
+    address: String,
+    host: HeaderValue,
+    path: Uri,
+}
+
+impl Target {
+    /// Takes an `http` URL apart.
+    pub fn new(url: &Uri) -> anyhow::Result<Self> {
+        ensure!(url.scheme_str() == Some("http"), "--url {url}: only http:// is spoken");
+        let authority = url.authority().with_context(|| format!("--url {url} has no address"))?;
+        let port = authority.port_u16().unwrap_or(80);
+        let path = url.path_and_query().map_or("/", |path| path.as_str()).parse()?;
+        let host = HeaderValue::from_str(authority.as_str())?;
+        Ok(Self { address: format!("{}:{port}", authority.host()), host, path })
+    }
+}
+
+/// One connection, with at most one request on the way.
+#[derive(Debug)]
+pub struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    target: Target,
+}
+
+impl Connection {
+    /// Connects.
+    pub async fn open(target: &Target) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(&target.address)
+            .await
+            .with_context(|| format!("connect to {}", target.address))?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        // Its error shows at the request that it breaks.
+        tokio::task::spawn_local(async move { drop(connection.await) });
+        Ok(Self { sender, target: target.clone() })
+    }
+
+    /// Sends a body and reads the whole answer. An answer other than 200 is an error.
+    pub async fn post(&mut self, body: Bytes) -> anyhow::Result<()> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.target.path.clone();
+        request.headers_mut().insert(HOST, self.target.host.clone());
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.sender.ready().await.context("the connection was closed")?;
+        let mut answer = self.sender.send_request(request).await.context("send")?;
+        let status = answer.status();
+        let mut text = Vec::new();
+        while let Some(frame) = answer.body_mut().frame().await {
+            // Only an error is worth a copy.
+            if let (Ok(data), false) = (frame.context("read")?.into_data(), status == StatusCode::OK) {
+                text.extend_from_slice(&data);
+            }
+        }
+        ensure!(status == StatusCode::OK, "{status}: {}", String::from_utf8_lossy(&text));
+        Ok(())
+    }
+}

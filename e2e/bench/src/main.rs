@@ -1,0 +1,207 @@
+//! `stoker-load`: HTTP/1.1 load over keep-alive connections, closed-loop or open-loop, and exact percentiles as JSON.
+//!
+//! Closed loop: each connection sends its next request when it has the answer to the last one; that measures capacity.
+//! Open loop: requests are due at times that do not depend on answers (a Poisson process with a fixed seed), and a
+//! latency counts from the time at which the request was due. A server that stalls cannot hide it by holding up the
+//! generator (coordinated omission).
+//!
+//! One thread. In the open loop it never sleeps, because a timer of a millisecond would be most of what it measures:
+//! give it a core of its own.
+
+mod arrivals;
+mod connection;
+mod summary;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use bytes::Bytes;
+use clap::{Parser, ValueEnum};
+use tokio::task::LocalSet;
+
+use crate::arrivals::Poisson;
+use crate::connection::{Connection, Target};
+use crate::summary::Summary;
+
+/// What to send, where, and how fast.
+#[derive(Debug, Parser)]
+#[command(name = "stoker-load", version)]
+struct Settings {
+    /// Where to: http://address:port/path.
+    #[arg(long)]
+    url: http::Uri,
+    /// Bodies to POST, one in each line; taken in turn.
+    #[arg(long)]
+    bodies: PathBuf,
+    /// Closed or open loop.
+    #[arg(long, value_enum, default_value = "closed")]
+    mode: Mode,
+    /// Connections: all are busy in the closed loop; in the open loop the most that may be.
+    #[arg(long, default_value = "16", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    connections: u16,
+    /// Open loop: requests due per second.
+    #[arg(long, default_value = "1000")]
+    rate: f64,
+    /// Time before counting begins.
+    #[arg(long, default_value = "2s", value_parser = humantime::parse_duration)]
+    warm_up: Duration,
+    /// Time that is counted.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    duration: Duration,
+    /// Seed of the open loop's arrivals.
+    #[arg(long, default_value = "1")]
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Closed,
+    Open,
+}
+
+/// What was seen in the time that counts.
+#[derive(Debug, Default)]
+struct Seen {
+    latencies: Vec<Duration>,
+    /// Answers other than 200, and requests without an answer.
+    errors: u64,
+    first_error: Option<String>,
+}
+
+impl Seen {
+    fn add(&mut self, outcome: anyhow::Result<()>, latency: Duration) {
+        match outcome {
+            Ok(()) => self.latencies.push(latency),
+            Err(error) => {
+                self.errors += 1;
+                self.first_error.get_or_insert(format!("{error:#}"));
+            }
+        }
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let settings = Settings::parse();
+    let text = std::fs::read_to_string(&settings.bodies)
+        .with_context(|| format!("--bodies {}", settings.bodies.display()))?;
+    let bodies: Vec<Bytes> = text.lines().map(|line| Bytes::from(line.to_owned())).collect();
+    ensure!(!bodies.is_empty(), "--bodies {} holds no line", settings.bodies.display());
+    let bodies = Rc::new(Bodies { all: bodies, next: Cell::new(0) });
+    let target = Target::new(&settings.url)?;
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let seen = LocalSet::new().block_on(&runtime, async {
+        match settings.mode {
+            Mode::Closed => closed_loop(&settings, &target, &bodies).await,
+            Mode::Open => open_loop(&settings, &target, &bodies).await,
+        }
+    })?;
+    let summary = Summary::of(seen.latencies, seen.errors, settings.duration);
+    if let Some(error) = seen.first_error {
+        anyhow::bail!("{} of the requests failed; the first: {error}", summary.errors);
+    }
+    #[expect(clippy::print_stdout, reason = "the result")]
+    {
+        println!("{}", serde_json::to_string(&summary)?);
+    }
+    Ok(())
+}
+
+/// The bodies, taken in turn by all connections.
+struct Bodies {
+    all: Vec<Bytes>,
+    next: Cell<usize>,
+}
+
+impl Bodies {
+    fn next(&self) -> Bytes {
+        let position = self.next.get();
+        self.next.set((position + 1) % self.all.len());
+        self.all[position].clone()
+    }
+}
+
+/// Every connection sends as soon as it has its answer.
+async fn closed_loop(settings: &Settings, target: &Target, bodies: &Rc<Bodies>) -> anyhow::Result<Seen> {
+    let seen = Rc::new(RefCell::new(Seen::default()));
+    let begun = Instant::now();
+    let counted = begun + settings.warm_up..begun + settings.warm_up + settings.duration;
+    let mut senders = Vec::new();
+    for _ in 0..settings.connections {
+        let mut connection = Connection::open(target).await?;
+        let (seen, bodies, counted) = (Rc::clone(&seen), Rc::clone(bodies), counted.clone());
+        senders.push(tokio::task::spawn_local(async move {
+            loop {
+                let sent = Instant::now();
+                if sent >= counted.end {
+                    return;
+                }
+                let outcome = connection.post(bodies.next()).await;
+                let answered = Instant::now();
+                let failed = outcome.is_err();
+                // An answer counts when it came within the time, so that the rate is that of the time.
+                if counted.contains(&answered) {
+                    seen.borrow_mut().add(outcome, answered - sent);
+                }
+                if failed {
+                    return;
+                }
+            }
+        }));
+    }
+    for sender in senders {
+        sender.await?;
+    }
+    Ok(seen.take())
+}
+
+/// Requests are due at the times of a Poisson process, whatever the answers do.
+async fn open_loop(settings: &Settings, target: &Target, bodies: &Rc<Bodies>) -> anyhow::Result<Seen> {
+    let seen = Rc::new(RefCell::new(Seen::default()));
+    let idle = Rc::new(RefCell::new(VecDeque::new()));
+    for _ in 0..settings.connections {
+        let connection = Connection::open(target).await?;
+        idle.borrow_mut().push_back(connection);
+    }
+    let in_flight = Rc::new(Cell::new(0_usize));
+    let mut arrivals = Poisson::new(settings.rate, settings.seed);
+    let begun = Instant::now();
+    let counted = begun + settings.warm_up..begun + settings.warm_up + settings.duration;
+    let mut due = begun + arrivals.gap();
+    while due < counted.end {
+        // Yielding polls the sockets, so answers are read while the next request is not due yet. A request that finds no
+        // idle connection waits for one, and that time counts.
+        let connection = loop {
+            if Instant::now() >= due
+                && let Some(connection) = idle.borrow_mut().pop_front()
+            {
+                break connection;
+            }
+            tokio::task::yield_now().await;
+        };
+        let (seen, idle, counted) = (Rc::clone(&seen), Rc::clone(&idle), counted.clone());
+        let (in_flight, body) = (Rc::clone(&in_flight), bodies.next());
+        in_flight.set(in_flight.get() + 1);
+        tokio::task::spawn_local(async move {
+            let mut connection = connection;
+            let outcome = connection.post(body).await;
+            let latency = due.elapsed();
+            if outcome.is_ok() {
+                idle.borrow_mut().push_back(connection);
+            }
+            if counted.contains(&due) {
+                seen.borrow_mut().add(outcome, latency);
+            }
+            in_flight.set(in_flight.get() - 1);
+        });
+        due += arrivals.gap();
+    }
+    while in_flight.get() > 0 {
+        tokio::task::yield_now().await;
+    }
+    Ok(seen.take())
+}

@@ -1,0 +1,100 @@
+//! The load against a small server of the test's own.
+
+use std::convert::Infallible;
+use std::net::Ipv4Addr;
+
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use stoker_api::names::headers;
+use tokio::net::TcpListener;
+
+use super::*;
+
+/// Answers every request with label 3 of revision `digits-a`; each `close_every`-th answer ends its connection. The count is
+/// that of connections.
+async fn serve(close_every: usize, fail_every: usize) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (connections, requests) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(1)));
+    let opened = connections.clone();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            opened.fetch_add(1, Ordering::Relaxed);
+            let requests = requests.clone();
+            let answer = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let number = requests.fetch_add(1, Ordering::Relaxed);
+                async move {
+                    assert_eq!(request.uri().path(), "/v2/models/digits/infer");
+                    assert_eq!(request.headers()["host"], "digits.test.svc");
+                    request.into_body().collect().await.unwrap();
+                    let output = json!({"name": "label", "datatype": "INT64", "shape": [1], "data": [3]});
+                    let mut answer =
+                        Response::new(Full::new(Bytes::from(json!({"outputs": [output]}).to_string())));
+                    answer.headers_mut().insert(headers::REVISION, HeaderValue::from_static("digits-a"));
+                    if number.is_multiple_of(close_every) {
+                        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                    }
+                    if number.is_multiple_of(fail_every) {
+                        *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                    }
+                    Ok::<_, Infallible>(answer)
+                }
+            });
+            let serving =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
+            tokio::spawn(serving);
+        }
+    });
+    (address, connections)
+}
+
+async fn load_of(address: SocketAddr, requests: usize) -> Ledger {
+    let load = Load::start(Plan::of(address, "test", "digits", 500)).unwrap();
+    load.ended(requests).await;
+    load.finish().await.unwrap()
+}
+
+#[tokio::test]
+async fn connections_are_kept_and_some_are_fresh() {
+    let (address, connections) = serve(usize::MAX, usize::MAX).await;
+    let ledger = load_of(address, 200).await;
+    assert_eq!(ledger.failed_but_for(None), 0, "{}", ledger.explain());
+    assert_eq!(ledger.of("digits-a").count(), ledger.answers().len());
+    let accuracy = ledger::Figures::of(ledger.answers().iter()).accuracy.unwrap();
+    assert!(accuracy > 0.0 && accuracy < 0.5, "the label is 3 for about one image in ten: {accuracy}");
+    let (opened, sent) = (connections.load(Ordering::Relaxed), ledger.answers().len());
+    assert!(opened >= sent / 10 && opened < sent, "{opened} connections for {sent} requests");
+}
+
+#[tokio::test]
+async fn a_server_that_closes_connections_politely_costs_no_request() {
+    let (address, _) = serve(3, usize::MAX).await;
+    let ledger = load_of(address, 200).await;
+    assert_eq!(ledger.failed_but_for(None), 0, "{}", ledger.explain());
+}
+
+#[tokio::test]
+async fn errors_are_counted_and_never_sent_again() {
+    let (address, _) = serve(usize::MAX, 10).await;
+    let ledger = load_of(address, 200).await;
+    let (failed, sent) = (ledger.failed_but_for(None), ledger.answers().len());
+    assert_eq!(failed, sent / 10, "{}", ledger.explain());
+    assert_eq!(ledger.failed_but_for(Some("digits-a")), 0);
+    assert!(ledger.explain().contains("500 from digits-a"), "{}", ledger.explain());
+}
+
+#[tokio::test]
+async fn nobody_at_the_address_is_a_failure_and_no_hang() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let ledger = load_of(address, 20).await;
+    assert_eq!(ledger.failed_but_for(None), ledger.answers().len());
+    assert!(ledger.explain().contains("no answer from no revision"), "{}", ledger.explain());
+}

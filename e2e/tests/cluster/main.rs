@@ -1,0 +1,13 @@
+//! Tests on a real cluster that has Stoker on it. They run side by side, each in a namespace of its own, beside real load.
+//! `e2e/run` brings the cluster up and starts them inside its network. What disturbs the whole cluster is in
+//! `tests/disruption`.
+
+mod actions;
+mod admission;
+mod artifacts;
+mod deletion;
+mod installed;
+mod onnx;
+mod pods;
+mod requests;
+mod rollout;

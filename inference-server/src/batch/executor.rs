@@ -1,0 +1,233 @@
+//! Executors: threads of their own that run batches. A request that fails, fails alone.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use stoker_graph::{Graph, RunError, Value};
+use tokio::sync::{mpsc, oneshot};
+
+use super::queue::{Done, Failure, Job, Queue};
+use crate::protocol::Signature;
+
+/// Something that runs a model: the graph, or a double in tests.
+pub trait Runner: Send + Sync + 'static {
+    /// Runs the model once.
+    fn run(&self, inputs: Vec<(String, Value)>) -> Result<Vec<(String, Value)>, RunError>;
+}
+
+impl Runner for Graph {
+    fn run(&self, inputs: Vec<(String, Value)>) -> Result<Vec<(String, Value)>, RunError> {
+        Graph::run(self, inputs)
+    }
+}
+
+/// What executors tell about their work.
+pub trait Telemetry: Send + Sync + 'static {
+    /// A batch of `requests` and `rows` was run in `computed`.
+    fn ran(&self, requests: usize, rows: usize, computed: Duration);
+    /// Requests left the queue without a run.
+    fn dropped(&self, cancelled: usize, expired: usize);
+    /// The model panicked. The panic hook has logged where.
+    fn panicked(&self);
+}
+
+/// The outcome of a request.
+type Outcome = Result<Done, Failure>;
+
+/// Outcomes on their way to the requests that wait for them.
+///
+/// An executor hands over a whole batch at once: one wake-up from thread to thread for the batch, and the waiting
+/// requests are then woken on their own thread. Waking each of them from here costs a system call and often a change of
+/// the running thread for each.
+#[derive(Debug)]
+pub struct Answers(mpsc::UnboundedReceiver<Vec<(oneshot::Sender<Outcome>, Outcome)>>);
+
+impl Answers {
+    /// Passes outcomes on until all executors have ended. What is on the way is bounded by the queue.
+    pub async fn deliver(mut self) {
+        while let Some(outcomes) = self.0.recv().await {
+            for (reply, outcome) in outcomes {
+                // The client may have gone in the meantime.
+                let _ = reply.send(outcome);
+            }
+        }
+    }
+}
+
+/// What one executor needs.
+struct Executor<R, T> {
+    queue: Arc<Queue>,
+    runner: Arc<R>,
+    signature: Arc<Signature>,
+    telemetry: T,
+    max_rows: usize,
+    answers: mpsc::UnboundedSender<Vec<(oneshot::Sender<Outcome>, Outcome)>>,
+    /// Set when the model was seen to give other rows than it was given: from then on nothing is joined.
+    splits_badly: Arc<AtomicBool>,
+}
+
+/// Starts `threads` executors, each with `kernel_threads` for the kernels of one run. They end when the queue is closed
+/// and empty. Their answers reach the requests for as long as [`Answers::deliver`] runs.
+///
+/// Each executor is a member of a rayon pool of its own, so that a kernel that divides its work does it on this
+/// executor's threads, without a hand-over to a pool that all executors would compete for.
+pub fn start<R: Runner, T: Telemetry + Clone>(
+    queue: &Arc<Queue>,
+    runner: &Arc<R>,
+    signature: &Arc<Signature>,
+    telemetry: &T,
+    max_rows: usize,
+    threads: usize,
+    kernel_threads: usize,
+) -> std::io::Result<(Vec<JoinHandle<()>>, Answers)> {
+    let (answers, receiver) = mpsc::unbounded_channel();
+    let splits_badly = Arc::new(AtomicBool::new(false));
+    let handles = (0..threads.max(1))
+        .map(|number| {
+            let executor = Executor {
+                queue: Arc::clone(queue),
+                runner: Arc::clone(runner),
+                signature: Arc::clone(signature),
+                telemetry: telemetry.clone(),
+                max_rows: max_rows.max(1),
+                answers: answers.clone(),
+                splits_badly: Arc::clone(&splits_badly),
+            };
+            std::thread::Builder::new().name(format!("executor-{number}")).spawn(move || {
+                let pool =
+                    rayon::ThreadPoolBuilder::new().num_threads(kernel_threads.max(1)).use_current_thread();
+                // Without a pool of its own the executor uses the global one: slower, and right.
+                let _pool = pool
+                    .build()
+                    .inspect_err(|error| tracing::warn!(%error, "an executor shares the global thread pool"));
+                executor.work();
+            })
+        })
+        .collect::<std::io::Result<_>>()?;
+    Ok((handles, Answers(receiver)))
+}
+
+impl<R: Runner, T: Telemetry> Executor<R, T> {
+    /// Runs batches until the queue is closed.
+    fn work(&self) {
+        loop {
+            let max_rows = if self.splits_badly.load(Ordering::Relaxed) { 1 } else { self.max_rows };
+            let Some(taken) = self.queue.take(max_rows) else { return };
+            if taken.cancelled + taken.expired > 0 {
+                self.telemetry.dropped(taken.cancelled, taken.expired);
+            }
+            // The model's panics end in `run`; this one is for faults around it, so that no executor is ever lost. The
+            // requests of the batch see their reply dropped.
+            let outcome = catch_unwind(AssertUnwindSafe(|| match taken.batch.len() {
+                0 => {}
+                1 => taken.batch.into_iter().for_each(|job| self.run_alone(job)),
+                _ => self.run_together(taken.batch),
+            }));
+            if outcome.is_err() {
+                self.telemetry.panicked();
+            }
+        }
+    }
+
+    /// Runs one request.
+    fn run_alone(&self, job: Job) {
+        let begun = Instant::now();
+        let Job { inputs, rows, queued, reply, .. } = job;
+        let result = self.run(inputs);
+        let computed = begun.elapsed();
+        self.telemetry.ran(1, rows.unwrap_or(1), computed);
+        let outcome = result.map(|outputs| Done { outputs, waited: begun - queued, computed });
+        self.answer(vec![(reply, outcome)]);
+    }
+
+    /// Runs requests as one. When that fails, each of them alone: only the one that is to blame gets the error.
+    fn run_together(&self, batch: Vec<Job>) {
+        let begun = Instant::now();
+        let counts: Vec<usize> = batch.iter().map(|job| job.rows.unwrap_or(0)).collect();
+        let total = counts.iter().sum();
+        let inputs: Result<Vec<_>, _> = (0..self.signature.inputs.len())
+            .map(|position| {
+                let parts: Vec<_> = batch.iter().filter_map(|job| job.inputs.get(position)).collect();
+                Value::concat(&parts)
+            })
+            .collect();
+        // What cannot be joined, such as a sum of rows that no memory holds, is not a fault of any one request.
+        let Ok(inputs) = inputs else { return batch.into_iter().for_each(|job| self.run_alone(job)) };
+        let Ok(outputs) = self.run(inputs) else {
+            return batch.into_iter().for_each(|job| self.run_alone(job));
+        };
+        let Some(parts) = self.divide(outputs, &counts, total) else {
+            return batch.into_iter().for_each(|job| self.run_alone(job));
+        };
+        let computed = begun.elapsed();
+        self.telemetry.ran(batch.len(), total, computed);
+        let outcomes = batch.into_iter().zip(parts).map(|(job, outputs)| {
+            let waited = begun - job.queued;
+            (job.reply, Ok(Done { outputs, waited, computed }))
+        });
+        self.answer(outcomes.collect());
+    }
+
+    /// Hands outcomes over. It fails only when the server is about to end and nobody waits.
+    fn answer(&self, outcomes: Vec<(oneshot::Sender<Outcome>, Outcome)>) {
+        let _ = self.answers.send(outcomes);
+    }
+
+    /// The outputs of each request of a batch. `None` when the outputs do not have the batch's rows.
+    fn divide(&self, outputs: Vec<Value>, counts: &[usize], total: usize) -> Option<Vec<Vec<Value>>> {
+        let mut parts: Vec<Vec<Value>> = counts.iter().map(|_| Vec::with_capacity(outputs.len())).collect();
+        for (output, info) in outputs.into_iter().zip(&self.signature.outputs) {
+            let rows = output.shape().first().copied();
+            let Ok(pieces) = output.split(counts) else {
+                if !self.splits_badly.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        output = info.name,
+                        rows_in = total,
+                        rows_out = ?rows,
+                        "the model declares axis 0 as the batch and does not keep it; requests run one by one from here on"
+                    );
+                }
+                return None;
+            };
+            for (part, piece) in parts.iter_mut().zip(pieces) {
+                part.push(piece);
+            }
+        }
+        Some(parts)
+    }
+
+    /// Runs the model once. A panic ends the run and not the thread.
+    fn run(&self, inputs: Vec<Value>) -> Result<Vec<Value>, Failure> {
+        let named = self.signature.inputs.iter().map(|info| info.name.clone()).zip(inputs).collect();
+        // The graph is immutable, so a panic leaves nothing half done behind.
+        let outputs = catch_unwind(AssertUnwindSafe(|| self.runner.run(named))).map_err(|_| {
+            self.telemetry.panicked();
+            Failure::Panicked
+        })??;
+        in_declared_order(outputs, &self.signature)
+    }
+}
+
+/// The values of the declared outputs, in their order.
+fn in_declared_order(
+    mut outputs: Vec<(String, Value)>,
+    signature: &Signature,
+) -> Result<Vec<Value>, Failure> {
+    signature
+        .outputs
+        .iter()
+        .map(|info| {
+            let position = outputs.iter().position(|(name, _)| *name == info.name);
+            position
+                .map(|position| outputs.swap_remove(position).1)
+                .ok_or_else(|| Failure::Output(format!("it gave no output `{}`", info.name)))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+#[path = "executor/tests.rs"]
+mod tests;

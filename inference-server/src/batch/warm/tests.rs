@@ -1,0 +1,64 @@
+//! Doubles for models that keep their rows apart, mix them, or fail.
+
+use stoker_graph::RunError;
+
+use super::*;
+
+const LONG: Duration = Duration::from_hours(1);
+
+fn signature(batch_axis: bool) -> Signature {
+    let info =
+        |name: &str| ValueInfo { name: name.to_owned(), dtype: DType::F32, shape: vec![None, Some(3)] };
+    Signature { inputs: vec![info("x")], outputs: vec![info("y")], batch_axis }
+}
+
+/// Computes outputs from the rows.
+struct Model<F>(F);
+
+impl<F: Fn(&[f32]) -> Result<Vec<f32>, RunError> + Send + Sync + 'static> Runner for Model<F> {
+    fn run(&self, mut inputs: Vec<(String, Value)>) -> Result<Vec<(String, Value)>, RunError> {
+        let (_, value) = inputs.remove(0);
+        let Data::F32(items) = value.data() else { panic!("FP32 is declared") };
+        let shape = value.shape().to_vec();
+        Ok(vec![("y".to_owned(), Value::new(shape, Data::F32((self.0)(items)?)).unwrap())])
+    }
+}
+
+#[test]
+fn every_doubling_is_run_and_independent_rows_may_be_joined() {
+    let warmth =
+        warm(&Model(|x: &[f32]| Ok(x.iter().map(|x| x * 2.0).collect())), &signature(true), 20, LONG);
+    assert_eq!(warmth, Warmth { sizes: vec![1, 2, 4, 8, 16, 20], failure: None, joinable: true });
+}
+
+#[test]
+fn a_model_that_mixes_rows_is_found_out() {
+    // Normalises over the whole batch, as an export in training mode does.
+    let mixes = |x: &[f32]| {
+        let mean = x.iter().sum::<f32>() / x.len() as f32;
+        Ok(x.iter().map(|x| x - mean).collect())
+    };
+    assert!(!warm(&Model(mixes), &signature(true), 8, LONG).joinable);
+}
+
+#[test]
+fn a_model_without_a_batch_axis_is_run_once() {
+    let warmth = warm(&Model(|x: &[f32]| Ok(x.to_vec())), &signature(false), 8, LONG);
+    assert_eq!(warmth, Warmth { sizes: vec![1], failure: None, joinable: false });
+}
+
+#[test]
+fn failing_on_zeros_is_told_and_not_held_against_the_model() {
+    let failing = |_: &[f32]| {
+        Err(RunError::Node { node: "g".to_owned(), op: "Gather".to_owned(), reason: "index 7".to_owned() })
+    };
+    let warmth = warm(&Model(failing), &signature(true), 8, LONG);
+    assert!(warmth.joinable && warmth.sizes.is_empty());
+    assert!(warmth.failure.unwrap().contains("1 row(s) of zeros: node `g`"));
+}
+
+#[test]
+fn a_model_that_takes_longer_than_the_patience_is_run_once() {
+    let warmth = warm(&Model(|x: &[f32]| Ok(x.to_vec())), &signature(true), 8, Duration::ZERO);
+    assert_eq!(warmth, Warmth { sizes: vec![1], failure: None, joinable: true });
+}

@@ -1,0 +1,186 @@
+//! The command line. Everything is checked before a port is bound; what is wrong here ends with exit code 64.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::artifact::{Digest, Location};
+
+/// Serves one ONNX model behind the Open Inference Protocol v2.
+#[derive(Debug, Parser)]
+#[command(name = "stoker-server", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Loads a model and serves it.
+    Serve(Box<Serve>),
+    /// Prints the digest of a model, for pinning it; also the termination message.
+    Resolve(Resolve),
+}
+
+/// Settings of `serve`.
+#[derive(Debug, Clone, Args)]
+pub struct Serve {
+    /// Name of the model in URLs and answers.
+    #[arg(long, value_parser = model_name)]
+    pub model_name: String,
+    /// What the artifact must be, `sha256:<64 hex digits>`. Without it the digest is logged and not checked.
+    #[arg(long)]
+    pub digest: Option<Digest>,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap shows a doc comment here as the heading of the command")]
+    pub source: Source,
+    /// Address of the Open Inference Protocol.
+    #[arg(long, default_value = "0.0.0.0:8080")]
+    pub listen: SocketAddr,
+    /// Address of /healthz, /readyz and /metrics.
+    #[arg(long, default_value = "0.0.0.0:9090")]
+    pub metrics_listen: SocketAddr,
+    /// Threads for connections and for the model; default: the CPUs that this process may use.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Threads that one run of the model may use; default: 1, so that there are as many runs at a time as --threads.
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads_per_run: u16,
+    /// Largest request body.
+    #[arg(long, default_value = "32Mi", value_parser = bytes)]
+    pub max_body: u64,
+    /// Bytes of request bodies that are in the process at a time; above, 503.
+    #[arg(long, default_value = "128Mi", value_parser = bytes)]
+    pub max_body_total: u64,
+    /// Most rows that run as one batch; 1 switches batching off.
+    #[arg(long, default_value = "64", value_parser = clap::value_parser!(u32).range(1..=65536))]
+    pub max_batch: u32,
+    /// Requests that wait for the model at a time; above, 503.
+    #[arg(long, default_value = "1024", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub queue: u32,
+    /// Time from the head of a request to its answer; above, 504.
+    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
+    pub request_timeout: Duration,
+    /// Time between SIGTERM and the close of the port: routers learn meanwhile that this pod is not ready.
+    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub drain_delay: Duration,
+    /// Time that requests then have to finish.
+    #[arg(long, default_value = "25s", value_parser = humantime::parse_duration)]
+    pub drain_timeout: Duration,
+    /// Connections at a time; above, 503.
+    #[arg(long, default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_connections: u32,
+}
+
+/// Settings of `resolve`.
+#[derive(Debug, Clone, Args)]
+pub struct Resolve {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap shows a doc comment here as the heading of the command")]
+    pub source: Source,
+}
+
+/// Where the artifact is and how to get it.
+#[derive(Debug, Clone, Args)]
+pub struct Source {
+    /// The artifact: https://, http:// or file:///.
+    #[arg(long)]
+    pub model_uri: Location,
+    /// Folder with the files `token`, or `username` and `password`, for the artifact's server.
+    #[arg(long)]
+    pub credentials: Option<PathBuf>,
+    /// Largest artifact.
+    #[arg(long, default_value = "2Gi", value_parser = bytes)]
+    pub max_artifact: u64,
+    /// No try to fetch begins later than this after the first.
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub fetch_retry_for: Duration,
+    /// The whole fetch ends by then.
+    #[arg(long, default_value = "15m", value_parser = humantime::parse_duration)]
+    pub fetch_timeout: Duration,
+}
+
+/// A name that stands in a URL as it is.
+fn model_name(text: &str) -> Result<String, String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if (1..=253).contains(&text.len()) && text.chars().all(allowed) {
+        Ok(text.to_owned())
+    } else {
+        Err("1 to 253 letters, digits, dots, underscores and hyphens".to_owned())
+    }
+}
+
+/// A number of bytes as Kubernetes writes it: `1048576`, `1Mi`, `1M`.
+fn bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 6] = [
+        ("Ki", 1 << 10),
+        ("Mi", 1 << 20),
+        ("Gi", 1 << 30),
+        ("k", 1_000),
+        ("M", 1_000_000),
+        ("G", 1_000_000_000),
+    ];
+    let (number, unit) = UNITS
+        .iter()
+        .find_map(|(suffix, unit)| text.strip_suffix(suffix).map(|number| (number, *unit)))
+        .unwrap_or((text, 1));
+    let count = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    match count {
+        Some(count) if count > 0 && usize::try_from(count).is_ok() => Ok(count),
+        _ => Err("a whole number of bytes above 0, such as 1048576, 32Mi or 2Gi".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_operator_s_command_line_is_taken() {
+        let line = "stoker-server serve --model-name digits --model-uri file:///mnt/models/a.onnx --digest \
+                    sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 --threads 2";
+        let Ok(Cli { command: Command::Serve(serve) }) = parse(line) else { panic!("{:?}", parse(line)) };
+        assert_eq!((serve.model_name.as_str(), serve.threads, serve.max_body), ("digits", Some(2), 32 << 20));
+        assert!(matches!(
+            parse("stoker-server resolve --model-uri https://a/b"),
+            Ok(Cli { command: Command::Resolve(_) })
+        ));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused() {
+        let serve = "stoker-server serve --model-uri file:///a --model-name";
+        for line in [
+            "stoker-server".to_owned(),
+            "stoker-server serve --model-name m".to_owned(),
+            format!("{serve} a/b"),
+            format!("{serve} m --max-batch 0"),
+            format!("{serve} m --threads 0"),
+            format!("{serve} m --max-body 0"),
+            format!("{serve} m --digest sha256:12"),
+            format!("{serve} m --request-timeout 5"),
+            "stoker-server resolve --model-uri pvc://a/b".to_owned(),
+        ] {
+            assert!(parse(&line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_those_of_kubernetes() {
+        for (text, size) in [("1", 1), ("2Ki", 2048), ("32Mi", 32 << 20), ("2Gi", 2 << 30), ("5M", 5_000_000)]
+        {
+            assert_eq!(bytes(text), Ok(size), "{text}");
+        }
+        for text in ["", "0", "-1", "1.5Gi", "1 Mi", "99999999999Gi", "x"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! The inference server: one ONNX model on burn behind the Open Inference Protocol v2.
+//!
+//! - [`config`]: the command line.
+//! - [`artifact`]: where the model comes from, fetched with bounds and checked.
+//! - [`protocol`]: JSON to typed values and back; pure.
+//! - [`batch`]: the queue, the rule that joins requests, the threads that run them, warm-up.
+//! - [`service`]: answers requests.
+//! - [`metrics`]: what is counted.
+//! - [`serve`]: puts them together and runs them to the end.
+
+pub mod artifact;
+pub mod batch;
+pub mod config;
+pub mod metrics;
+pub mod protocol;
+pub mod serve;
+pub mod service;

@@ -1,0 +1,71 @@
+//! Starts the inference server.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use stoker_edge::{exit, logs};
+use stoker_server::config::{Cli, Command};
+use stoker_server::serve::{self, ServeError};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    logs::init();
+    std::panic::set_hook(Box::new(|panic| {
+        tracing::error!(place = panic.location().map(tracing::field::display), "panic: {panic}");
+    }));
+    // Only a second installation fails, and then there is a provider.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    match run(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::fail(error.exit_code(), &error.to_string()),
+    }
+}
+
+/// Runs a command on a runtime of its size.
+fn run(command: Command) -> Result<(), ServeError> {
+    let threads = match &command {
+        Command::Serve(settings) => serve::threads(settings.threads),
+        Command::Resolve(_) => 1,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        // For loading the model and for bodies that take long to read: never more than can use a CPU, and one to spare.
+        .max_blocking_threads(threads + 1)
+        .enable_all()
+        .build()
+        .map_err(ServeError::Start)?;
+    let outcome = match command {
+        Command::Serve(settings) => runtime.block_on(serve::serve(*settings)).map(|finished| {
+            tracing::info!(cut = finished.cut, "ended");
+        }),
+        Command::Resolve(settings) => runtime.block_on(serve::resolve(&settings.source)).map(|digest| {
+            let text = digest.to_string();
+            exit::termination_message(&text);
+            print_line(&text);
+        }),
+    };
+    // A model that hangs on a blocking thread does not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Says what is wrong with the command line, or prints the help that was asked for.
+fn usage(error: &clap::Error) -> ExitCode {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        print_line(error.to_string().trim_end());
+        return ExitCode::SUCCESS;
+    }
+    logs::init();
+    let text = error.to_string();
+    exit::fail(exit::BAD_CONFIGURATION, text.trim_start_matches("error: ").trim_end())
+}
+
+/// Prints a line. Standard output may be closed, and then there is nobody to tell.
+fn print_line(text: &str) {
+    use std::io::Write as _;
+    drop(writeln!(std::io::stdout(), "{text}"));
+}

@@ -1,0 +1,202 @@
+//! What the server counts, as Prometheus metrics with the prefix `stoker_server_`.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use http::StatusCode;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use stoker_edge::metrics::LatencyHistogram;
+
+use crate::artifact::Digest;
+use crate::batch::Telemetry;
+
+/// A part of a request's way through the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// From JSON to typed values.
+    Parse,
+    /// Waiting for an executor.
+    Queue,
+    /// The run of the batch that the request was in.
+    Compute,
+    /// From typed values to JSON.
+    Serialise,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabels {
+    model: Arc<str>,
+    phase: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    model: Arc<str>,
+    code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DroppedLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InfoLabels {
+    model: Arc<str>,
+    digest: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StepLabels {
+    step: &'static str,
+}
+
+/// The counts of one server. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    model: Arc<str>,
+    requests: Family<RequestLabels, Counter>,
+    /// The counter that nearly all requests go to, without the way through the family.
+    answered: Counter,
+    parse: LatencyHistogram,
+    queue: LatencyHistogram,
+    compute: LatencyHistogram,
+    serialise: LatencyHistogram,
+    total: LatencyHistogram,
+    batch_rows: Histogram,
+    batch_requests: Histogram,
+    waiting: Gauge,
+    dropped: Family<DroppedLabels, Counter>,
+    panics: Counter,
+    info: Family<InfoLabels, Gauge>,
+    start: Family<StepLabels, Gauge<f64, AtomicU64>>,
+}
+
+impl Metrics {
+    /// Puts the metrics of `model` into a registry. `max_batch` bounds the buckets of the batch sizes.
+    pub fn new(registry: &mut Registry, model: &str, max_batch: usize) -> Self {
+        let model: Arc<str> = model.into();
+        let doubling = |most: usize| {
+            std::iter::successors(Some(1_usize), |size| size.checked_mul(2))
+                .take_while(move |size| *size <= most)
+        };
+        let sizes = || Histogram::new(doubling(max_batch).map(|size| size as f64));
+
+        let requests = Family::<RequestLabels, Counter>::default();
+        registry.register("requests", "Infer requests by status code", requests.clone());
+        let phases = Family::<PhaseLabels, LatencyHistogram>::default();
+        let help = "Time of infer requests by phase; total is the whole";
+        registry.register_with_unit("phase", help, Unit::Seconds, phases.clone());
+        let (batch_rows, batch_requests) = (sizes(), sizes());
+        registry.register("batch_rows", "Rows of each run of the model", batch_rows.clone());
+        registry.register("batch_requests", "Requests of each run of the model", batch_requests.clone());
+        let waiting = Gauge::default();
+        registry.register("queue_requests", "Infer requests that wait for the model or run", waiting.clone());
+        let dropped = Family::<DroppedLabels, Counter>::default();
+        let help =
+            "Requests that left the queue without a run: the client had gone, or the time limit had passed";
+        registry.register("requests_dropped", help, dropped.clone());
+        let panics = Counter::default();
+        registry.register(
+            "model_panics",
+            "Panics while the model ran; above 0 is a fault of ours",
+            panics.clone(),
+        );
+        let info = Family::<InfoLabels, Gauge>::default();
+        registry.register("model_info", "The model that is served", info.clone());
+        let start = Family::<StepLabels, Gauge<f64, AtomicU64>>::default();
+        let help = "Time of each step of the start: fetch, load, warm";
+        registry.register_with_unit("start", help, Unit::Seconds, start.clone());
+
+        let phase = |phase| phases.get_or_create_owned(&PhaseLabels { model: Arc::clone(&model), phase });
+        Self {
+            answered: requests.get_or_create_owned(&RequestLabels { model: Arc::clone(&model), code: 200 }),
+            parse: phase("parse"),
+            queue: phase("queue"),
+            compute: phase("compute"),
+            serialise: phase("serialise"),
+            total: phase("total"),
+            model,
+            requests,
+            batch_rows,
+            batch_requests,
+            waiting,
+            dropped,
+            panics,
+            info,
+            start,
+        }
+    }
+
+    /// Counts an infer request that was answered.
+    pub fn answered(&self, code: StatusCode, total: Duration) {
+        self.total.record(total);
+        if code == StatusCode::OK {
+            self.answered.inc();
+        } else {
+            let labels = RequestLabels { model: Arc::clone(&self.model), code: code.as_u16() };
+            self.requests.get_or_create(&labels).inc();
+        }
+    }
+
+    /// Counts the time of one phase of a request.
+    pub fn phase(&self, phase: Phase, time: Duration) {
+        match phase {
+            Phase::Parse => self.parse.record(time),
+            Phase::Queue => self.queue.record(time),
+            Phase::Compute => self.compute.record(time),
+            Phase::Serialise => self.serialise.record(time),
+        }
+    }
+
+    /// Counts a request as waiting until the guard is dropped.
+    pub fn waiting(&self) -> Waiting<'_> {
+        self.waiting.inc();
+        Waiting(&self.waiting)
+    }
+
+    /// Says which model is served.
+    pub fn serves(&self, digest: Digest) {
+        let labels = InfoLabels { model: Arc::clone(&self.model), digest: digest.to_string() };
+        self.info.get_or_create(&labels).set(1);
+    }
+
+    /// Says how long a step of the start took.
+    pub fn started(&self, step: &'static str, time: Duration) {
+        self.start.get_or_create(&StepLabels { step }).set(time.as_secs_f64());
+    }
+}
+
+impl Telemetry for Metrics {
+    fn ran(&self, requests: usize, rows: usize, _: Duration) {
+        self.batch_requests.observe(requests as f64);
+        self.batch_rows.observe(rows as f64);
+    }
+
+    fn dropped(&self, cancelled: usize, expired: usize) {
+        for (reason, count) in [("cancelled", cancelled), ("expired", expired)] {
+            if count > 0 {
+                self.dropped.get_or_create(&DroppedLabels { reason }).inc_by(count as u64);
+            }
+        }
+    }
+
+    fn panicked(&self) {
+        self.panics.inc();
+    }
+}
+
+/// Counts a request as waiting for as long as it lives, however it ends.
+pub struct Waiting<'a>(&'a Gauge);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

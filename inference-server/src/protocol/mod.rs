@@ -1,0 +1,13 @@
+//! The Open Inference Protocol v2 as JSON: requests become typed values, values become answers.
+//!
+//! Pure: bytes in, bytes out. `request` and `data` read, `answer` writes, `path` says what a URL means, `signature`
+//! is what the model declares.
+
+pub mod answer;
+pub mod data;
+pub mod path;
+pub mod request;
+pub mod signature;
+
+pub use request::{InferRequest, RequestError};
+pub use signature::Signature;

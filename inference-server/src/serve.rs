@@ -1,0 +1,254 @@
+//! Runs the server: binds, fetches, loads, warms, serves, drains.
+
+use std::convert::Infallible;
+use std::num::NonZero;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use prometheus_client::registry::Registry;
+use stoker_edge::admin::Admin;
+use stoker_edge::drain::Drain;
+use stoker_edge::listen::{self, Finished, Options, Stats};
+use stoker_edge::{drain, exit};
+use stoker_graph::{Graph, LoadError};
+use tokio::net::TcpListener;
+
+use crate::artifact::{Credentials, CredentialsError, Digest, FetchError, Fetcher, Limits as FetchLimits};
+use crate::batch::{Queue, start, warm};
+use crate::config::{Serve, Source};
+use crate::metrics::Metrics;
+use crate::protocol::Signature;
+use crate::service::{App, Limits, Loaded};
+
+/// How long readiness waits for warm-up at ever larger batches.
+const WARM_TIME: Duration = Duration::from_secs(5);
+/// How long the end of the process waits for runs of the model whose clients have gone.
+const LAST_RUNS: Duration = Duration::from_secs(1);
+
+/// Why the process ends other than by a signal.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The folder of credentials.
+    #[error(transparent)]
+    Credentials(#[from] CredentialsError),
+    /// The artifact is not there, or not the right one.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// The artifact is not a model that can be served.
+    #[error("the artifact at {location} cannot be served: {error}")]
+    Load {
+        /// Where it came from.
+        location: String,
+        /// What is wrong with it.
+        error: LoadError,
+    },
+    /// A port cannot be bound.
+    #[error("{address} cannot be bound: {error}")]
+    Bind {
+        /// The address.
+        address: String,
+        /// What the operating system said.
+        error: std::io::Error,
+    },
+    /// Threads or signal handlers cannot be made.
+    #[error("the server cannot start: {0}")]
+    Start(#[source] std::io::Error),
+    /// The loader panicked.
+    #[error("internal error while the model was loaded; the log has the place")]
+    Panicked,
+}
+
+impl ServeError {
+    /// The code to end the process with.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Credentials(_) => exit::BAD_CONFIGURATION,
+            Self::Fetch(error) => error.exit_code(),
+            Self::Load { error: LoadError::Read { .. }, .. } => exit::UNAVAILABLE,
+            Self::Load { .. } => exit::BAD_ARTIFACT,
+            Self::Bind { .. } | Self::Start(_) | Self::Panicked => exit::INTERNAL,
+        }
+    }
+}
+
+/// Threads that the process may use: what was asked for, else the CPUs that its cgroup and affinity leave it.
+pub fn threads(asked: Option<u16>) -> usize {
+    match asked {
+        Some(count) => usize::from(count).max(1),
+        None => std::thread::available_parallelism().map_or(1, NonZero::get),
+    }
+}
+
+/// A server whose ports are bound.
+pub struct Server {
+    app: Arc<App>,
+    metrics: Metrics,
+    stats: Stats,
+    admin: Admin,
+    data_port: TcpListener,
+    metrics_port: TcpListener,
+    settings: Serve,
+    fetcher: Fetcher,
+    drain: Drain,
+}
+
+impl Server {
+    /// Checks the settings, then binds the ports: a wrong setting ends the process before it can be seen.
+    pub async fn bind(settings: Serve, drain: Drain) -> Result<Self, ServeError> {
+        let fetcher = fetcher(&settings.source)?;
+        let mut registry = Registry::default();
+        let stats = Stats::default();
+        let prefixed = registry.sub_registry_with_prefix("stoker_server");
+        stats.register(prefixed);
+        let metrics = Metrics::new(prefixed, &settings.model_name, settings.max_batch as usize);
+        let limits = Limits {
+            // The size of a body was checked to fit into an address when it was read.
+            max_body: usize::try_from(settings.max_body).unwrap_or(usize::MAX),
+            max_body_total: settings.max_body_total,
+            request_time: settings.request_timeout,
+        };
+        let app = Arc::new(App::new(settings.model_name.clone(), limits, metrics.clone(), drain.clone()));
+        let asked = Arc::clone(&app);
+        let admin = Admin::new(registry, drain.clone(), Arc::new(move || asked.readiness()));
+        let bind = async |address: std::net::SocketAddr| {
+            let bound = TcpListener::bind(address).await;
+            bound.map_err(|error| ServeError::Bind { address: address.to_string(), error })
+        };
+        let (data_port, metrics_port) = (bind(settings.listen).await?, bind(settings.metrics_listen).await?);
+        Ok(Self { app, metrics, stats, admin, data_port, metrics_port, settings, fetcher, drain })
+    }
+
+    /// The address of the Open Inference Protocol, for those who bound port 0.
+    pub fn data_address(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.data_port.local_addr()
+    }
+
+    /// The address of the metrics, for those who bound port 0.
+    pub fn metrics_address(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.metrics_port.local_addr()
+    }
+
+    /// Serves until the drain is over. Both ports answer from the start: the data port with 503 until the model is warm.
+    pub async fn run(self) -> Result<Finished, ServeError> {
+        let Self { app, metrics, stats, admin, data_port, metrics_port, settings, fetcher, drain } = self;
+        let admin = tokio::spawn(admin.serve(metrics_port));
+        let mut options = Options { stats, ..Options::default() };
+        options.limits.connections = settings.max_connections as usize;
+        let answering = Arc::clone(&app);
+        let service = hyper::service::service_fn(move |request| {
+            let app = Arc::clone(&answering);
+            async move { Ok::<_, Infallible>(app.answer(request).await) }
+        });
+        let mut serving = tokio::spawn(listen::serve(data_port, service, options, drain));
+
+        let outcome = tokio::select! {
+            started = start_model(&app, &metrics, &settings, &fetcher) => match started {
+                Ok((queue, executors)) => {
+                    let finished = (&mut serving).await;
+                    // Nobody is left who could ask: what still waits are requests whose clients have gone.
+                    queue.close();
+                    // On a thread that may block; a model that runs for long is not waited for beyond the drain.
+                    let ended = tokio::task::spawn_blocking(move || executors.into_iter().for_each(|executor| drop(executor.join())));
+                    drop(tokio::time::timeout(LAST_RUNS, ended).await);
+                    finished
+                }
+                Err(error) => {
+                    serving.abort();
+                    admin.abort();
+                    return Err(error);
+                }
+            },
+            // Told to end while still loading.
+            finished = &mut serving => finished,
+        };
+        admin.abort();
+        outcome.map_err(|_| ServeError::Panicked)
+    }
+}
+
+/// Fetches, loads and warms the model, then starts its executors and declares the server ready.
+async fn start_model(
+    app: &App,
+    metrics: &Metrics,
+    settings: &Serve,
+    fetcher: &Fetcher,
+) -> Result<(Arc<Queue>, Vec<JoinHandle<()>>), ServeError> {
+    let location = &settings.source.model_uri;
+    let begun = Instant::now();
+    tracing::info!(model = settings.model_name, %location, "fetching the model");
+    let (bytes, digest) = fetcher.fetch(location, settings.digest).await?;
+    metrics.started("fetch", begun.elapsed());
+    if settings.digest.is_none() {
+        tracing::warn!(%digest, "no --digest was given: the model is served unchecked");
+    }
+
+    let begun = Instant::now();
+    let size = bytes.len();
+    let loaded = tokio::task::spawn_blocking(move || Graph::from_bytes(&bytes)).await;
+    let graph = loaded
+        .map_err(|_| ServeError::Panicked)?
+        .map_err(|error| ServeError::Load { location: location.to_string(), error })?;
+    metrics.started("load", begun.elapsed());
+
+    let begun = Instant::now();
+    let graph = Arc::new(graph);
+    let signature = Arc::new(Signature::of(&graph));
+    let max_rows = settings.max_batch as usize;
+    let warmth = {
+        let (graph, signature) = (Arc::clone(&graph), Arc::clone(&signature));
+        let warmed =
+            tokio::task::spawn_blocking(move || warm(&*graph, &signature, max_rows, WARM_TIME)).await;
+        warmed.map_err(|_| ServeError::Panicked)?
+    };
+    metrics.started("warm", begun.elapsed());
+    if let Some(reason) = &warmth.failure {
+        tracing::warn!(reason, "warm-up failed; the first requests may be slower");
+    }
+    if signature.batch_axis && !warmth.joinable {
+        tracing::warn!("the model declares a batch axis but mixes rows; requests run one by one");
+    }
+
+    let queue = Arc::new(Queue::new(settings.queue as usize));
+    let per_run = usize::from(settings.threads_per_run);
+    let executors = (threads(settings.threads) / per_run).max(1);
+    let (handles, answers) = start(&queue, &graph, &signature, metrics, max_rows, executors, per_run)
+        .map_err(ServeError::Start)?;
+    tokio::spawn(answers.deliver());
+    metrics.serves(digest);
+    tracing::info!(
+        model = settings.model_name,
+        %digest,
+        bytes = size,
+        executors,
+        batching = warmth.joinable,
+        warm = ?warmth.sizes,
+        "ready"
+    );
+    app.ready(Loaded { digest, signature, joinable: warmth.joinable, queue: Arc::clone(&queue) });
+    Ok((queue, handles))
+}
+
+/// Runs `serve` to its end.
+pub async fn serve(settings: Serve) -> Result<Finished, ServeError> {
+    let drain = drain::on_signal(settings.drain_delay, settings.drain_timeout).map_err(ServeError::Start)?;
+    Server::bind(settings, drain).await?.run().await
+}
+
+/// Runs `resolve`: the digest of what is at the URI.
+pub async fn resolve(source: &Source) -> Result<Digest, ServeError> {
+    Ok(fetcher(source)?.digest(&source.model_uri).await?)
+}
+
+/// What fetches the artifact.
+fn fetcher(source: &Source) -> Result<Fetcher, CredentialsError> {
+    let credentials =
+        source.credentials.as_deref().map(|folder: &Path| Credentials::read(folder)).transpose()?;
+    let limits = FetchLimits {
+        max_bytes: source.max_artifact,
+        retry_for: source.fetch_retry_for,
+        total_time: source.fetch_timeout,
+    };
+    Ok(Fetcher::new(limits, credentials))
+}

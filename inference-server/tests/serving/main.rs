@@ -1,0 +1,16 @@
+//! The server as its clients see it: over HTTP on loopback, with the demo's models; and as Kubernetes sees it: by its
+//! exit code.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "the settings for tests do not reach the functions beside them"
+)]
+
+mod artifacts;
+mod draining;
+mod isolation;
+mod process;
+mod protocol;
+mod refusals;
+mod started;

@@ -1,0 +1,102 @@
+//! The process as Kubernetes sees it: how it ends, and what it says last.
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+
+use crate::started::{fixture, model_uri};
+
+/// Runs the server with ports that the system chooses; it must end by itself.
+fn serve(arguments: &[&str]) -> Output {
+    serve_at("127.0.0.1:0", arguments)
+}
+
+fn serve_at(address: &str, arguments: &[&str]) -> Output {
+    let fixed = ["serve", "--model-name", "m", "--listen", address, "--metrics-listen", "127.0.0.1:0"];
+    run(&[&fixed, arguments].concat())
+}
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_stoker-server"))
+        .args(arguments)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+/// The exit code, and the text of the last error in the log.
+fn ending(output: &Output) -> (i32, String) {
+    let log = String::from_utf8_lossy(&output.stdout);
+    let last = log.lines().rev().find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        (line["level"] == "ERROR").then(|| line["message"].as_str().unwrap_or_default().to_owned())
+    });
+    (output.status.code().unwrap_or(-1), last.unwrap_or_else(|| format!("no error in the log:\n{log}")))
+}
+
+#[test]
+fn a_wrong_digest_ends_with_65_and_names_both() {
+    let (uri, wrong) = (model_uri("digits-v2.onnx"), format!("sha256:{}", "0".repeat(64)));
+    let (code, message) = ending(&serve(&["--model-uri", &uri, "--digest", &wrong]));
+    assert_eq!(code, 65, "{message}");
+    let right = run(&["resolve", "--model-uri", &uri]);
+    let right = String::from_utf8(right.stdout).unwrap().lines().last().unwrap().to_owned();
+    assert!(right.starts_with("sha256:"), "{right}");
+    for part in [&uri, &wrong, &right] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+}
+
+#[test]
+fn files_that_are_no_models_end_with_65_and_say_why() {
+    let model = std::fs::read(fixture("digits-v2.onnx")).unwrap();
+    let cases: [&[u8]; 3] = [&model[..model.len() / 2], b"<html>404 not found</html>", b""];
+    for bytes in cases {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(bytes).unwrap();
+        let uri = format!("file://{}", file.path().display());
+        let (code, message) = ending(&serve(&["--model-uri", &uri]));
+        assert_eq!(code, 65, "{message}");
+        assert!(message.contains(&format!("the artifact at {uri} cannot be served: ")), "{message}");
+    }
+}
+
+#[test]
+fn an_artifact_that_is_not_there_ends_with_69() {
+    let (code, message) = ending(&serve(&["--model-uri", "file:///no/such/model.onnx"]));
+    assert_eq!(code, 69);
+    assert!(message.contains("file:///no/such/model.onnx cannot be read"), "{message}");
+    let (code, message) =
+        ending(&run(&["resolve", "--model-uri", "http://127.0.0.1:1/a", "--fetch-retry-for", "1ms"]));
+    assert_eq!(code, 69);
+    assert!(message.contains("http://127.0.0.1:1/a could not be fetched"), "{message}");
+}
+
+#[test]
+fn a_wrong_command_line_ends_with_64() {
+    let uri = model_uri("digits-v2.onnx");
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().to_str().unwrap();
+    let cases: [(&[&str], &str); 4] = [
+        (&["--model-uri", "s3://bucket/a"], "the scheme \"s3\" is not known"),
+        (&["--model-uri", &uri, "--digest", "sha256:12"], "64 lower-case hex digits"),
+        (&["--model-uri", &uri, "--threads", "0"], "--threads"),
+        (&["--model-uri", &uri, "--credentials", empty], "neither a file `token`"),
+    ];
+    for (arguments, part) in cases {
+        let (code, message) = ending(&serve(arguments));
+        assert_eq!(code, 64, "{arguments:?}: {message}");
+        assert!(message.contains(part), "{message}");
+    }
+    assert_eq!(run(&["--help"]).status.code(), Some(0));
+    assert_eq!(run(&[]).status.code(), Some(64));
+}
+
+#[test]
+fn a_port_that_is_taken_ends_with_70() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, message) = ending(&serve_at(&address, &["--model-uri", &model_uri("digits-v2.onnx")]));
+    assert_eq!(code, 70);
+    assert!(message.contains(&format!("{address} cannot be bound")), "{message}");
+}

@@ -1,0 +1,160 @@
+//! What the operator asks a router, on a port of its own with mutual TLS.
+//!
+//! `POST /stoker/v1/scrape` answers about one route; `GET /stoker/v1/table` shows all tables to people.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use serde::Serialize;
+use stoker_api::scrape::{ArmState, SCRAPE_PATH, ScrapeReply, ScrapeRequest, TableVersion};
+use stoker_edge::body::read_bounded;
+use stoker_edge::reply::{self, Reply};
+
+use crate::metrics::Counts;
+use crate::plane::Plane;
+use crate::table::keeper::Keeper;
+use crate::watch::{self, Lookup};
+
+/// Where all tables are shown.
+pub const TABLE_PATH: &str = "/stoker/v1/table";
+/// Longest body of a scrape.
+const LONGEST: usize = 16 << 10;
+/// A table is read live at most this often, however often the operator asks.
+const READ_PAUSE: Duration = Duration::from_millis(250);
+
+/// Answers the operator. Shared by all connections.
+pub struct Admin {
+    plane: Arc<Plane>,
+    keeper: Arc<Keeper>,
+    counts: Counts,
+    lookup: Lookup,
+    process: String,
+    read: Mutex<HashMap<String, Instant>>,
+}
+
+/// All tables of a router.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TableReply<'a> {
+    process: &'a str,
+    tables: Vec<TableState>,
+}
+
+/// One table, for people.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TableState {
+    route: String,
+    uid: String,
+    generation: i64,
+    run: u64,
+    step: u32,
+    hosts: Vec<String>,
+    weights: Vec<Weight>,
+    arms: Vec<ArmState>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
+}
+
+/// The share of an arm, for people.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Weight {
+    revision: String,
+    ppm: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallback: Option<String>,
+}
+
+impl Admin {
+    /// Answers by the state of `plane`, under an id that no other process has.
+    pub fn new(plane: Arc<Plane>, keeper: Arc<Keeper>, counts: Counts, lookup: Lookup) -> Self {
+        let process = format!("{:032x}", rand::random::<u128>());
+        Self { plane, keeper, counts, lookup, process, read: Mutex::default() }
+    }
+
+    /// Answers one request.
+    pub async fn handle(&self, request: Request<Incoming>) -> Reply {
+        let (parts, mut body) = request.into_parts();
+        match (&parts.method, parts.uri.path()) {
+            (&Method::POST, SCRAPE_PATH) => match read_bounded(&mut body, LONGEST).await {
+                Err(error) => reply::error(StatusCode::BAD_REQUEST, &error.to_string()),
+                Ok(text) => match serde_json::from_slice::<ScrapeRequest>(&text) {
+                    Err(error) => {
+                        reply::error(StatusCode::BAD_REQUEST, &format!("not a scrape request: {error}"))
+                    }
+                    Ok(asked) => reply::json(StatusCode::OK, &self.scrape(&asked).await),
+                },
+            },
+            (&Method::GET, TABLE_PATH) => reply::json(StatusCode::OK, &self.tables()),
+            _ => reply::error(
+                StatusCode::NOT_FOUND,
+                "there are POST /stoker/v1/scrape and GET /stoker/v1/table",
+            ),
+        }
+    }
+
+    /// What this router knows of a route; reads its table live when the operator expects a newer one.
+    pub async fn scrape(&self, asked: &ScrapeRequest) -> ScrapeReply {
+        if let Some(expected) = &asked.expect
+            && self.is_behind(&asked.route, expected)
+            && self.may_read(&asked.route)
+        {
+            watch::read_live(&self.keeper, &self.lookup, &self.counts, &asked.route).await;
+        }
+        ScrapeReply {
+            process: self.process.clone(),
+            serving: self.serving(&asked.route),
+            refused: self.keeper.refusal(&asked.route),
+            arms: self.plane.arms(&asked.route),
+            counts: self.plane.ledger.read(&asked.route),
+        }
+    }
+
+    fn serving(&self, route: &str) -> Option<TableVersion> {
+        self.plane.tables().route(route).map(|route| route.version.clone())
+    }
+
+    fn is_behind(&self, route: &str, expected: &TableVersion) -> bool {
+        self.serving(route).is_none_or(|now| now.uid != expected.uid || now.generation < expected.generation)
+    }
+
+    /// Keeps the API server from being asked at the rate of the operator's questions.
+    fn may_read(&self, route: &str) -> bool {
+        let now = Instant::now();
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.retain(|_, at| now.duration_since(*at) < READ_PAUSE);
+        let allowed = !read.contains_key(route);
+        if allowed {
+            read.insert(route.to_owned(), now);
+        }
+        allowed
+    }
+
+    fn tables(&self) -> TableReply<'_> {
+        let tables = self.plane.tables();
+        let tables = tables.routes().map(|route| TableState {
+            route: route.name.clone(),
+            uid: route.version.uid.clone(),
+            generation: route.version.generation,
+            run: route.run,
+            step: route.step,
+            hosts: route.hosts.clone(),
+            weights: route
+                .arms
+                .iter()
+                .map(|arm| Weight {
+                    revision: arm.revision.name.clone(),
+                    ppm: arm.ppm,
+                    fallback: arm.fallback.map(|index| route.arms[index].revision.name.clone()),
+                })
+                .collect(),
+            arms: self.plane.arms(&route.name),
+            refused: self.keeper.refusal(&route.name),
+        });
+        TableReply { process: &self.process, tables: tables.collect() }
+    }
+}

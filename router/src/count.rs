@@ -1,0 +1,203 @@
+//! What happened to attempts, by (run, step, arm): the evidence that the operator decides on.
+//!
+//! Each arm of each table has its own count, so a request is counted under the table that it was assigned by, however
+//! long it takes. Counts of the run that is served and of the one before are kept; older ones are folded into a total
+//! of their revision, so that what Prometheus reads never shrinks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use stoker_api::scrape::ArmCounts;
+use stoker_decide::histogram::Histogram;
+
+/// How many runs of a route are kept.
+const RUNS: usize = 2;
+
+/// Totals of attempts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tally {
+    /// Attempts that ended.
+    pub attempts: u64,
+    /// Of these, failed.
+    pub errors: u64,
+    /// Latencies of those that succeeded.
+    pub latency: Histogram,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.attempts += other.attempts;
+        self.errors += other.errors;
+        self.latency.merge(&other.latency);
+    }
+}
+
+/// The count of one (run, step, arm).
+#[derive(Debug, Default)]
+pub struct ArmCount(Mutex<Tally>);
+
+impl ArmCount {
+    /// An attempt succeeded after `latency`.
+    pub fn succeeded(&self, latency: Duration) {
+        let mut tally = lock(&self.0);
+        tally.attempts += 1;
+        tally.latency.record(latency);
+    }
+
+    /// An attempt failed.
+    pub fn failed(&self) {
+        let mut tally = lock(&self.0);
+        tally.attempts += 1;
+        tally.errors += 1;
+    }
+
+    /// A copy of the totals.
+    pub fn read(&self) -> Tally {
+        lock(&self.0).clone()
+    }
+}
+
+/// All counts of this process.
+#[derive(Debug, Default)]
+pub struct Ledger(Mutex<HashMap<String, RouteCounts>>);
+
+#[derive(Debug, Default)]
+struct RouteCounts {
+    uid: String,
+    /// The runs that are kept, the one that is served last.
+    runs: Vec<u64>,
+    arms: BTreeMap<(u64, u32, String), Arc<ArmCount>>,
+    /// Totals of what is not kept any more, by revision.
+    past: HashMap<String, Tally>,
+}
+
+impl Ledger {
+    /// The count of an arm of a table that is about to be served.
+    pub fn arm(&self, route: &str, uid: &str, run: u64, step: u32, revision: &str) -> Arc<ArmCount> {
+        let mut routes = lock(&self.0);
+        let counts = routes.entry(route.to_owned()).or_default();
+        if counts.uid != uid {
+            // Another object of the same name: its runs are numbered anew, and have nothing to do with the old ones.
+            counts.forget(|_| true);
+            counts.runs.clear();
+            uid.clone_into(&mut counts.uid);
+        }
+        if counts.runs.last() != Some(&run) {
+            counts.runs.retain(|known| *known != run);
+            counts.runs.push(run);
+            let surplus = counts.runs.len().saturating_sub(RUNS);
+            let old: Vec<u64> = counts.runs.drain(..surplus).collect();
+            counts.forget(|run| old.contains(&run));
+        }
+        let key = (run, step, revision.to_owned());
+        Arc::clone(counts.arms.entry(key).or_default())
+    }
+
+    /// The counts of a route, as the operator reads them.
+    pub fn read(&self, route: &str) -> Vec<ArmCounts> {
+        let routes = lock(&self.0);
+        let Some(counts) = routes.get(route) else { return Vec::new() };
+        let arms = counts.arms.iter().map(|((run, step, revision), count)| {
+            let Tally { attempts, errors, latency } = count.read();
+            ArmCounts { run: *run, step: *step, revision: revision.clone(), attempts, errors, latency }
+        });
+        arms.collect()
+    }
+
+    /// Totals of each revision of a route since the process started, or since the revision came.
+    pub fn totals(&self, route: &str) -> BTreeMap<String, Tally> {
+        let routes = lock(&self.0);
+        let Some(counts) = routes.get(route) else { return BTreeMap::new() };
+        let mut totals: BTreeMap<_, _> =
+            counts.past.iter().map(|(revision, tally)| (revision.clone(), tally.clone())).collect();
+        for ((_, _, revision), count) in &counts.arms {
+            totals.entry(revision.clone()).or_default().add(&count.read());
+        }
+        totals
+    }
+
+    /// Forgets a route that is gone.
+    pub fn forget(&self, route: &str) {
+        lock(&self.0).remove(route);
+    }
+
+    /// Forgets the totals of revisions that are neither kept nor `wanted`, so that labels stay few.
+    pub fn retain(&self, route: &str, wanted: impl Fn(&str) -> bool) {
+        if let Some(counts) = lock(&self.0).get_mut(route) {
+            let kept: Vec<String> = counts.arms.keys().map(|(_, _, revision)| revision.clone()).collect();
+            counts.past.retain(|revision, _| kept.contains(revision) || wanted(revision));
+        }
+    }
+}
+
+impl RouteCounts {
+    /// Folds the arms of some runs into the totals of their revisions. Attempts of theirs that are still under way are
+    /// lost to the totals; the operator asked for those runs long ago.
+    fn forget(&mut self, is_old: impl Fn(u64) -> bool) {
+        let (old, kept) =
+            std::mem::take(&mut self.arms).into_iter().partition(|((run, _, _), _)| is_old(*run));
+        self.arms = kept;
+        let old: BTreeMap<(u64, u32, String), Arc<ArmCount>> = old;
+        for ((_, _, revision), count) in old {
+            self.past.entry(revision).or_default().add(&count.read());
+        }
+    }
+}
+
+/// A panic while counting leaves the counts usable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_kept_for_two_runs_and_totals_never_shrink() {
+        let ledger = Ledger::default();
+        for run in 1..=4 {
+            let arm = ledger.arm("digits", "uid", run, 0, "digits-a");
+            arm.succeeded(Duration::from_millis(5));
+            arm.failed();
+        }
+        let counts = ledger.read("digits");
+        assert_eq!(counts.iter().map(|count| count.run).collect::<Vec<_>>(), [3, 4]);
+        assert!(
+            counts.iter().all(|count| count.attempts == 2 && count.errors == 1 && count.latency.count() == 1)
+        );
+        assert_eq!(ledger.totals("digits")["digits-a"].attempts, 8);
+    }
+
+    #[test]
+    fn an_arm_of_the_same_table_keeps_its_count() {
+        let ledger = Ledger::default();
+        ledger.arm("digits", "uid", 1, 2, "digits-a").failed();
+        ledger.arm("digits", "uid", 1, 2, "digits-a").failed();
+        ledger.arm("digits", "uid", 1, 3, "digits-a").failed();
+        let errors: Vec<_> = ledger.read("digits").iter().map(|count| (count.step, count.errors)).collect();
+        assert_eq!(errors, [(2, 2), (3, 1)]);
+    }
+
+    #[test]
+    fn another_object_of_the_same_name_starts_anew() {
+        let ledger = Ledger::default();
+        ledger.arm("digits", "old", 1, 0, "digits-a").failed();
+        ledger.arm("digits", "new", 1, 0, "digits-a").failed();
+        assert_eq!(ledger.read("digits")[0].errors, 1);
+        assert_eq!(ledger.totals("digits")["digits-a"].errors, 2);
+        ledger.forget("digits");
+        assert!(ledger.read("digits").is_empty());
+    }
+
+    #[test]
+    fn totals_of_revisions_that_nobody_knows_are_dropped() {
+        let ledger = Ledger::default();
+        for (run, revision) in [(1, "a"), (2, "b"), (3, "c")] {
+            ledger.arm("digits", "uid", run, 0, revision).failed();
+        }
+        ledger.retain("digits", |_| false);
+        assert_eq!(ledger.totals("digits").into_keys().collect::<Vec<_>>(), ["b", "c"]);
+    }
+}

@@ -1,0 +1,250 @@
+//! Writing child objects (client required). The only place that does.
+//!
+//! An object is created where there is none. One that is there is changed only when its ownerReference carries our uid, and
+//! only when it differs: a converged object is not written again.
+
+use std::fmt::Debug;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::call::{CallError, Calls};
+
+/// Why an object could not be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server said no, or nothing.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The name is taken.
+    #[error("{kind} {name} exists and is not ours ({owner}); delete it or choose another name")]
+    Conflicted {
+        /// Kind of the object.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// Whose it is.
+        owner: String,
+    },
+    /// An object that cannot be written as JSON: a bug.
+    #[error("{0} cannot be serialised: {1}")]
+    Serialise(String, serde_json::Error),
+}
+
+impl Error {
+    /// The word for conditions, Events and metrics.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Conflicted { .. } => stoker_api::names::reasons::CONFLICTED,
+            Self::Call(_) | Self::Serialise(..) => stoker_api::names::reasons::RECONCILE_FAILED,
+        }
+    }
+}
+
+/// Writes the children of one owner.
+#[derive(Clone)]
+pub struct Applier {
+    /// To the API server.
+    pub client: Client,
+    /// Deadlines and counters.
+    pub calls: Calls,
+    /// Field manager: one for each concern.
+    pub manager: &'static str,
+    /// Namespace of the owner and of its children.
+    pub namespace: String,
+    /// Goes into every child; what carries another uid is not ours.
+    pub owner: OwnerReference,
+}
+
+/// A namespaced kind of object that can be written. Saves repeating its bounds.
+pub trait Child:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + Clone
+    + Debug
+    + Serialize
+    + DeserializeOwned
+    + Send
+    + Sync
+{
+}
+
+impl<K> Child for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned
+        + Send
+        + Sync
+{
+}
+
+impl Applier {
+    /// Makes `desired` so, and returns the object as it is then. `call` names verb and kind for the metrics.
+    ///
+    /// We own all fields that are set, so the last word on them is ours.
+    pub async fn ensure<K: Child>(&self, call: &'static str, desired: K) -> Result<K, Error> {
+        let (name, desired) = (desired.name_any(), self.owned(desired));
+        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
+        let body = body(&desired, &name)?;
+        let mut params = PatchParams::apply(self.manager);
+        if let Some(live) = self.calls.make(call, &name, api.get_opt(&name)).await? {
+            self.check_owner(&live, &name)?;
+            if covers(&to_value(&live, &name)?, &body) {
+                return Ok(live);
+            }
+            params = params.force();
+        }
+        Ok(self.calls.make(call, &name, api.patch(&name, &params, &Patch::Apply(&body))).await?)
+    }
+
+    /// As [`Applier::ensure`], where the object was read a moment ago: one of ours that is as desired costs no call.
+    pub async fn keep<K: Child>(
+        &self,
+        call: &'static str,
+        desired: K,
+        read: Option<&K>,
+    ) -> Result<(), Error> {
+        let name = desired.name_any();
+        if let Some(read) = read.filter(|read| self.check_owner(*read, &name).is_ok())
+            && covers(&to_value(read, &name)?, &body(&self.owned(desired.clone()), &name)?)
+        {
+            return Ok(());
+        }
+        self.ensure(call, desired).await.map(drop)
+    }
+
+    /// Makes `desired` out of `read`, the version that was decided from: the write is refused when the object has changed
+    /// since, or has appeared. That is the fence against an operator that lost the lead and does not know it yet.
+    pub async fn replace<K: Child>(
+        &self,
+        call: &'static str,
+        desired: K,
+        read: Option<&K>,
+    ) -> Result<(), Error> {
+        let (name, mut desired) = (desired.name_any(), self.owned(desired));
+        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
+        let params = PostParams { field_manager: Some(self.manager.to_owned()), ..PostParams::default() };
+        let Some(read) = read else {
+            self.calls.make(call, &name, api.create(&params, &desired)).await?;
+            return Ok(());
+        };
+        self.check_owner(read, &name)?;
+        if covers(&to_value(read, &name)?, &body(&desired, &name)?) {
+            return Ok(());
+        }
+        desired.meta_mut().resource_version = read.resource_version();
+        self.calls.make(call, &name, api.replace(&name, &params, &desired)).await?;
+        Ok(())
+    }
+
+    /// Deletes an object that is ours. One that is not there, or not ours, is left alone.
+    pub async fn remove<K: Child>(&self, call: &'static str, live: &K) -> Result<(), Error> {
+        let name = live.name_any();
+        if self.check_owner(live, &name).is_err() || live.meta().deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
+        // The uid keeps us from deleting a namesake that was made since.
+        let params = DeleteParams {
+            preconditions: Some(Preconditions { uid: live.uid(), resource_version: None }),
+            ..DeleteParams::background()
+        };
+        match self.calls.make(call, &name, api.delete(&name, &params)).await {
+            Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_owner<K: Resource<DynamicType = ()>>(&self, live: &K, name: &str) -> Result<(), Error> {
+        let owners = live.meta().owner_references.as_deref().unwrap_or_default();
+        if owners.iter().any(|owner| owner.uid == self.owner.uid) {
+            return Ok(());
+        }
+        let owner = match owners.first() {
+            Some(other) if other.name == self.owner.name && other.kind == self.owner.kind => {
+                "it belongs to a deleted object of our name and goes soon".to_owned()
+            }
+            Some(other) => format!("it belongs to {} {}", other.kind, other.name),
+            None => "it belongs to nobody".to_owned(),
+        };
+        Err(Error::Conflicted { kind: K::kind(&()).into_owned(), name: name.to_owned(), owner })
+    }
+
+    /// The object with its namespace and owner.
+    fn owned<K: Child>(&self, mut object: K) -> K {
+        object.meta_mut().namespace = Some(self.namespace.clone());
+        object.meta_mut().owner_references = Some(vec![self.owner.clone()]);
+        object
+    }
+}
+
+/// The object as it is sent: with its kind, without status.
+fn body<K: Child>(desired: &K, name: &str) -> Result<Value, Error> {
+    let mut body = to_value(desired, name)?;
+    body["apiVersion"] = Value::from(K::api_version(&()));
+    body["kind"] = Value::from(K::kind(&()));
+    if let Some(object) = body.as_object_mut() {
+        object.remove("status");
+    }
+    Ok(body)
+}
+
+fn to_value<K: Serialize>(object: &K, name: &str) -> Result<Value, Error> {
+    serde_json::to_value(object).map_err(|error| Error::Serialise(name.to_owned(), error))
+}
+
+/// Whether everything that `desired` sets is so in `live`. What the API server or others added is not looked at.
+fn covers(live: &Value, desired: &Value) -> bool {
+    match (live, desired) {
+        (Value::Object(live), Value::Object(desired)) => {
+            desired.iter().all(|(key, wanted)| match live.get(key) {
+                Some(value) => covers(value, wanted),
+                None => is_nothing(wanted) || key == "apiVersion" || key == "kind",
+            })
+        }
+        (Value::Array(live), Value::Array(desired)) => {
+            live.len() == desired.len()
+                && live.iter().zip(desired).all(|(live, desired)| covers(live, desired))
+        }
+        _ => live == desired,
+    }
+}
+
+/// Unset, or an empty list or map, which the API server leaves out.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.values().all(is_nothing),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_we_set_is_compared() {
+        let live = json!({"metadata": {"name": "a", "uid": "1"}, "spec": {"replicas": 2, "strategy": {"type": "RollingUpdate"}, "list": [1, 2]}});
+        let same = [
+            json!({"spec": {"replicas": 2}}),
+            json!({"kind": "Deployment", "spec": {"list": [1, 2], "empty": {}, "none": null}}),
+        ];
+        let different = [
+            json!({"spec": {"replicas": 3}}),
+            json!({"spec": {"list": [1]}}),
+            json!({"spec": {"paused": true}}),
+        ];
+        assert!(same.iter().all(|desired| covers(&live, desired)));
+        assert!(!different.iter().any(|desired| covers(&live, desired)));
+    }
+}

@@ -1,0 +1,8 @@
+//! Making objects (no client): pure functions from specs, snapshots and state to what should be in the cluster.
+
+pub mod labels;
+pub mod resolver;
+pub mod revision;
+pub mod route;
+pub mod router;
+pub mod workload;

@@ -1,0 +1,46 @@
+//! The one-shot pod that finds out the digest of an artifact, in the tenant's namespace and with the tenant's credentials.
+//!
+//! It answers by its termination message. The kubelet repeats it with growing pauses while it fails.
+
+use k8s_openapi::DeepMerge;
+use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use stoker_api::ModelDeployment;
+use stoker_api::artifact::{Digest, Uri};
+use stoker_api::names::{labels as label, parts};
+
+use super::{labels, revision};
+use crate::context::Settings;
+
+/// Name of the pod that resolves the digest of a revision.
+pub fn name(revision: &str) -> String {
+    format!("{revision}-resolve")
+}
+
+/// The pod.
+pub fn pod(md: &ModelDeployment, target: &str, uri: &Uri, settings: &Settings) -> Pod {
+    let mut spec = revision::template(&md.spec.runtime, settings);
+    let place = revision::place(&mut spec, &md.spec.model, uri);
+    let args = std::iter::once("resolve".to_owned()).chain(place).collect();
+    spec.containers[0].merge_from(Container {
+        name: "server".into(),
+        args: Some(args),
+        ..Container::default()
+    });
+    spec.restart_policy = Some("OnFailure".into());
+    let mut labels = labels::of_revision(&md.name_any(), target);
+    labels.insert(label::PART.to_owned(), parts::RESOLVER.to_owned());
+    let metadata = ObjectMeta { name: Some(name(target)), labels: Some(labels), ..ObjectMeta::default() };
+    Pod { metadata, spec: Some(spec), status: None }
+}
+
+/// The digest that a finished pod found.
+pub fn answer(pod: &Pod) -> Option<Digest> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+    let ended = statuses.iter().find_map(|container| container.state.as_ref()?.terminated.as_ref())?;
+    if ended.exit_code != 0 {
+        return None;
+    }
+    ended.message.as_deref()?.trim().parse().ok()
+}

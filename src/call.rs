@@ -1,0 +1,98 @@
+//! Remote calls: each has a deadline and ends in one of three counters: ok, failed, timed out.
+
+use std::future::Future;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::Registry;
+
+/// Longest time that a call to the API server may take. The client retries 429 and 503 by itself within it.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why a remote call gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The API server answered with an error, or could not be reached.
+    #[error("{what}: {}", chain(cause))]
+    Failed {
+        /// Verb, kind and name.
+        what: String,
+        /// What the client says.
+        #[source]
+        cause: Box<kube::Error>,
+    },
+    /// Nothing came within the deadline.
+    #[error("{what}: no answer within {} s", DEADLINE.as_secs())]
+    TimedOut {
+        /// Verb, kind and name.
+        what: String,
+    },
+}
+
+impl CallError {
+    /// The object was changed since it was read: read again and decide anew.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Failed { cause, .. } if matches!(&**cause, kube::Error::Api(status) if status.is_conflict()))
+    }
+
+    /// The API server does not know the object.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Failed { cause, .. } if matches!(&**cause, kube::Error::Api(status) if status.is_not_found()))
+    }
+
+    /// The API server refused what we sent, and will refuse it again: the message is for the user.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Failed { cause, .. } if matches!(&**cause, kube::Error::Api(status) if status.is_forbidden() || status.is_invalid()))
+    }
+}
+
+/// An error with all that caused it: the outermost alone ("client error (Connect)") helps nobody.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Labels {
+    call: &'static str,
+    outcome: &'static str,
+}
+
+/// Counts the calls of this process.
+#[derive(Clone, Debug, Default)]
+pub struct Calls(Family<Labels, Counter>);
+
+impl Calls {
+    /// Shows the counters among the metrics.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register("stoker_operator_calls", "Calls to the API server by outcome", self.0.clone());
+    }
+
+    /// Makes a call. `call` is the verb and kind, the same for all objects (a metric label); `name` is the object's.
+    pub async fn make<T>(
+        &self,
+        call: &'static str,
+        name: &str,
+        future: impl Future<Output = Result<T, kube::Error>> + Send,
+    ) -> Result<T, CallError> {
+        let (outcome, result) = match tokio::time::timeout(DEADLINE, future).await {
+            Ok(Ok(value)) => ("ok", Ok(value)),
+            Ok(Err(cause)) => {
+                ("failed", Err(CallError::Failed { what: format!("{call} {name}"), cause: Box::new(cause) }))
+            }
+            Err(_) => ("timed_out", Err(CallError::TimedOut { what: format!("{call} {name}") })),
+        };
+        self.0.get_or_create(&Labels { call, outcome }).inc();
+        result
+    }
+}

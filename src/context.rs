@@ -1,0 +1,87 @@
+//! What every reconcile needs: the client, the settings, counters, and the little that is remembered between looks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::{Client, Resource, ResourceExt};
+use prometheus_client::registry::Registry;
+
+use crate::apply::Applier;
+use crate::call::Calls;
+use crate::controllers::memory::Memory;
+use crate::observe::routers::Routers;
+use crate::report::metrics::Metrics;
+
+/// Settings of the operator. They come from its Deployment, never from a namespaced object.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The operator's own namespace.
+    pub namespace: String,
+    /// Watch one namespace instead of the whole cluster.
+    pub watch: Option<String>,
+    /// Image of the inference server, for revisions that name none.
+    pub server_image: String,
+    /// Image of the routers.
+    pub router_image: String,
+    /// `imagePullPolicy` of the pods that the operator makes.
+    pub pull_policy: String,
+    /// Time between two looks at a run.
+    pub tick: Duration,
+}
+
+/// Shared by all reconciles.
+pub struct Context {
+    /// To the API server.
+    pub client: Client,
+    /// From the command line.
+    pub settings: Settings,
+    /// Deadlines and counters of remote calls.
+    pub calls: Calls,
+    /// Figures of the operator itself.
+    pub metrics: Metrics,
+    /// Publishes Events.
+    pub recorder: Recorder,
+    /// Talks to the routers.
+    pub routers: Routers,
+    /// What is known between looks and may be lost: counts, detectors, times.
+    pub memory: Memory,
+}
+
+impl Context {
+    /// A context whose figures are shown in `registry`.
+    pub fn new(client: Client, settings: Settings, routers: Routers, registry: &mut Registry) -> Arc<Self> {
+        let reporter = Reporter { controller: "stoker".into(), instance: None };
+        let calls = Calls::default();
+        calls.register(registry);
+        let metrics = Metrics::default();
+        metrics.register(registry);
+        let recorder = Recorder::new(client.clone(), reporter);
+        Arc::new(Self { client, settings, calls, metrics, recorder, routers, memory: Memory::default() })
+    }
+
+    /// A writer of children of `owner`.
+    pub fn applier<K: Resource<DynamicType = ()>>(&self, owner: &K, manager: &'static str) -> Applier {
+        Applier {
+            client: self.client.clone(),
+            calls: self.calls.clone(),
+            manager,
+            namespace: owner.namespace().unwrap_or_default(),
+            owner: owner_reference(owner),
+        }
+    }
+}
+
+/// The ownerReference of a child. Deleting the owner deletes the child.
+pub fn owner_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReference {
+    OwnerReference {
+        api_version: K::api_version(&()).into_owned(),
+        kind: K::kind(&()).into_owned(),
+        name: owner.name_any(),
+        uid: owner.uid().unwrap_or_default(),
+        controller: Some(true),
+        // Would need the right to update finalizers of the owner, for nothing that we need.
+        block_owner_deletion: None,
+    }
+}

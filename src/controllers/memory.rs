@@ -1,0 +1,54 @@
+//! What the operator remembers between looks. All of it may be lost: it comes back from status and from the routers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use stoker_api::deployment::ModelDeploymentStatus;
+use stoker_decide::analysis::Analysis;
+use stoker_decide::rollout::State;
+
+/// A gap between looks longer than this (a suspended process) counts as this much: a rollout errs late.
+const LONGEST_GAP: Duration = Duration::from_secs(10);
+
+/// What is remembered of one ModelDeployment.
+#[derive(Default)]
+pub struct Remembered {
+    /// Counts and evidence of the run.
+    pub analysis: Analysis,
+    /// The state after the last look, with times more exact than the status has them.
+    pub state: Option<State>,
+    /// The status as it was written last. When the live one differs, somebody else wrote it: then it is read anew.
+    pub written: Option<ModelDeploymentStatus>,
+    /// When status was written last.
+    pub written_at: Option<Instant>,
+    /// When the last look was.
+    pub looked_at: Option<Instant>,
+    /// The last trouble or hold that an Event was published for, without its figures.
+    pub told: Option<String>,
+}
+
+impl Remembered {
+    /// Time since the last look; nothing at the first one.
+    pub fn elapsed(&mut self, now: Instant) -> Duration {
+        let before = self.looked_at.replace(now);
+        before.map_or(Duration::ZERO, |before| now.duration_since(before).min(LONGEST_GAP))
+    }
+}
+
+/// All ModelDeployments that were looked at, by uid.
+#[derive(Default)]
+pub struct Memory(Mutex<HashMap<String, Arc<tokio::sync::Mutex<Remembered>>>>);
+
+impl Memory {
+    /// What is remembered of a ModelDeployment; nothing at the first look. Held by the one reconcile that works on it.
+    pub fn of(&self, uid: &str) -> Arc<tokio::sync::Mutex<Remembered>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(all.entry(uid.to_owned()).or_default())
+    }
+
+    /// Forgets a ModelDeployment that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}

@@ -1,0 +1,5 @@
+//! One short driver for each kind: observe, decide, report, build, apply.
+
+pub mod deployment;
+pub mod memory;
+pub mod router;

@@ -1,0 +1,7 @@
+//! The operator's binary. Everything is in the library, where tests reach it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    stoker_operator::run::main()
+}

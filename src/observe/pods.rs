@@ -1,0 +1,249 @@
+//! What is wrong with the pods of a revision, in words. Pure, over pods and Deployments as the API server shows them.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Pod};
+use kube::ResourceExt;
+use stoker_decide::rollout::{Pods, Trouble};
+
+/// The exit code with which the inference server says that the artifact itself is bad.
+const BAD_ARTIFACT: i32 = 65;
+
+/// Reasons for which a kubelet waits that need someone to do something.
+const STUCK: [&str; 8] = [
+    "ImagePullBackOff",
+    "ErrImagePull",
+    "ErrImageNeverPull",
+    "InvalidImageName",
+    "ImageInspectError",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+];
+
+/// The pods of a revision: how many are ready, and what is wrong with the worst of them. `wanted` is what the spec asks for.
+pub fn summarise(deployment: &Deployment, wanted: u32, pods: &[&Pod], events: &[Event]) -> Pods {
+    let current = deployment
+        .status
+        .as_ref()
+        .filter(|status| status.observed_generation == deployment.metadata.generation);
+    let sized = deployment.spec.as_ref().and_then(|spec| spec.replicas) == i32::try_from(wanted).ok();
+    let ready = current
+        .and_then(|status| status.ready_replicas)
+        .and_then(|ready| u32::try_from(ready).ok())
+        .unwrap_or(0);
+    // A Deployment that still has another size is not complete, whatever it counts.
+    let ready = if sized && current.is_some() { ready } else { ready.min(wanted.saturating_sub(1)) };
+    let trouble =
+        pods.iter().find_map(|pod| pod_trouble(pod, events)).or_else(|| replica_failure(deployment));
+    Pods { wanted, ready, trouble }
+}
+
+/// What is wrong with a pod, if anything is.
+pub fn pod_trouble(pod: &Pod, events: &[Event]) -> Option<Trouble> {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return None;
+    }
+    let name = pod.name_any();
+    let status = pod.status.as_ref()?;
+    let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let mut containers = containers;
+    containers
+        .find_map(|container| container_trouble(&name, container))
+        .or_else(|| unscheduled(pod))
+        .or_else(|| unmounted(pod, events))
+}
+
+fn container_trouble(pod: &str, container: &ContainerStatus) -> Option<Trouble> {
+    if container.ready {
+        return None;
+    }
+    let state = container.state.as_ref()?;
+    if let Some(waiting) = &state.waiting {
+        let reason = waiting.reason.as_deref().unwrap_or_default();
+        if STUCK.contains(&reason) {
+            let message = waiting.message.as_deref().unwrap_or("no further message");
+            return Some(Trouble {
+                what: format!("pod {pod}: {reason}: {message}"),
+                permanent: false,
+                crashed: false,
+            });
+        }
+    }
+    let ended = state.terminated.as_ref().or_else(|| last_end(container.last_state.as_ref()))?;
+    if ended.exit_code == 0 {
+        return None;
+    }
+    let message = ended.message.as_deref().map(str::trim).filter(|message| !message.is_empty());
+    let what = if ended.reason.as_deref() == Some("OOMKilled") {
+        format!(
+            "pod {pod} was killed because it used more memory than its limit; raise spec.runtime.resources.limits.memory"
+        )
+    } else if let Some(message) = message {
+        format!("pod {pod} ended with {}: {message}", ended.exit_code)
+    } else {
+        format!(
+            "pod {pod} ended with {} and left no message; see `kubectl logs --previous {pod}`",
+            ended.exit_code
+        )
+    };
+    let restarts = container.restart_count;
+    let what = if restarts > 1 { format!("{what} ({restarts} restarts)") } else { what };
+    Some(Trouble { what, permanent: ended.exit_code == BAD_ARTIFACT, crashed: true })
+}
+
+fn last_end(state: Option<&ContainerState>) -> Option<&k8s_openapi::api::core::v1::ContainerStateTerminated> {
+    state?.terminated.as_ref()
+}
+
+/// No node takes the pod.
+fn unscheduled(pod: &Pod) -> Option<Trouble> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    let scheduled = conditions
+        .iter()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False")?;
+    let message = scheduled.message.as_deref().unwrap_or("no node fits");
+    Some(Trouble {
+        what: format!("pod {} cannot be scheduled: {message}", pod.name_any()),
+        permanent: false,
+        crashed: false,
+    })
+}
+
+/// A volume is missing: only an Event says so.
+fn unmounted(pod: &Pod, events: &[Event]) -> Option<Trouble> {
+    let uid = pod.uid()?;
+    let about = |event: &&Event| {
+        event.involved_object.uid.as_deref() == Some(uid.as_str())
+            && event.reason.as_deref() == Some("FailedMount")
+    };
+    let message = events.iter().filter(about).filter_map(|event| event.message.as_deref()).next_back()?;
+    Some(Trouble { what: format!("pod {}: {message}", pod.name_any()), permanent: false, crashed: false })
+}
+
+/// Whether the pod has been waiting for its volumes or network, so that Events are worth a look.
+pub fn is_creating(pod: &Pod) -> bool {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    statuses.into_iter().flatten().any(|container| {
+        let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
+        waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("ContainerCreating"))
+    })
+}
+
+/// Pods cannot even be made (quota, admission).
+fn replica_failure(deployment: &Deployment) -> Option<Trouble> {
+    let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
+    let failure = conditions
+        .iter()
+        .find(|condition| condition.type_ == "ReplicaFailure" && condition.status == "True")?;
+    let message = failure.message.as_deref().unwrap_or("no further message");
+    Some(Trouble {
+        what: format!("pods of {} cannot be made: {message}", deployment.name_any()),
+        permanent: false,
+        crashed: false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(container: &Value, conditions: &Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": "p", "uid": "u1"},
+            "status": {"conditions": conditions, "containerStatuses": [container]},
+        }))
+        .unwrap()
+    }
+
+    fn container(ready: bool, state: &Value, last: &Value) -> Value {
+        json!({"name": "server", "image": "x", "imageID": "", "ready": ready, "restartCount": 3, "state": state, "lastState": last})
+    }
+
+    #[test]
+    fn troubles_are_told_with_the_pod_and_the_cause() {
+        let ended = |code: i32, reason: &str, message: &str| json!({"terminated": {"exitCode": code, "reason": reason, "message": message}});
+        let waiting =
+            |reason: &str, message: &str| json!({"waiting": {"reason": reason, "message": message}});
+        // (container, part of the sentence, permanent, crashed)
+        let cases = [
+            (
+                container(false, &waiting("ImagePullBackOff", "no such image"), &json!({})),
+                "no such image",
+                false,
+                false,
+            ),
+            (
+                container(
+                    false,
+                    &waiting("CreateContainerConfigError", "secret \"s\" not found"),
+                    &json!({}),
+                ),
+                "secret \"s\"",
+                false,
+                false,
+            ),
+            (
+                container(
+                    false,
+                    &waiting("CrashLoopBackOff", "x"),
+                    &ended(65, "Error", "digest is a, not b"),
+                ),
+                "digest is a, not b",
+                true,
+                true,
+            ),
+            (
+                container(false, &waiting("CrashLoopBackOff", "x"), &ended(137, "OOMKilled", "")),
+                "more memory",
+                false,
+                true,
+            ),
+            (container(false, &ended(1, "Error", ""), &json!({})), "kubectl logs", false, true),
+        ];
+        for (container, part, permanent, crashed) in cases {
+            let trouble = pod_trouble(&pod(&container, &json!([])), &[]).unwrap();
+            assert!(trouble.what.contains(part) && trouble.what.contains("pod p"), "{}", trouble.what);
+            assert_eq!((trouble.permanent, trouble.crashed), (permanent, crashed), "{}", trouble.what);
+        }
+    }
+
+    #[test]
+    fn what_heals_by_itself_is_no_trouble() {
+        let running = container(true, &json!({"running": {}}), &json!({"terminated": {"exitCode": 1}}));
+        let creating = container(false, &json!({"waiting": {"reason": "ContainerCreating"}}), &json!({}));
+        assert_eq!(pod_trouble(&pod(&running, &json!([])), &[]), None);
+        assert_eq!(pod_trouble(&pod(&creating, &json!([])), &[]), None);
+    }
+
+    #[test]
+    fn a_missing_volume_and_a_full_cluster_are_told() {
+        let creating = container(false, &json!({"waiting": {"reason": "ContainerCreating"}}), &json!({}));
+        let event: Event = serde_json::from_value(json!({
+            "metadata": {}, "involvedObject": {"uid": "u1"}, "reason": "FailedMount", "message": "secret \"token\" not found",
+        }))
+        .unwrap();
+        let pending = pod(&creating, &json!([]));
+        assert!(is_creating(&pending));
+        assert!(pod_trouble(&pending, &[event]).unwrap().what.contains("secret \"token\" not found"));
+        let full =
+            pod(&creating, &json!([{"type": "PodScheduled", "status": "False", "message": "0/1 nodes fit"}]));
+        assert!(pod_trouble(&full, &[]).unwrap().what.contains("0/1 nodes fit"));
+    }
+
+    #[test]
+    fn a_deployment_of_another_size_is_not_complete() {
+        let deployment = |replicas: i32, observed: i64| -> Deployment {
+            serde_json::from_value(json!({
+                "metadata": {"name": "d", "generation": 2},
+                "spec": {"replicas": replicas, "selector": {}, "template": {}},
+                "status": {"observedGeneration": observed, "readyReplicas": 2},
+            }))
+            .unwrap()
+        };
+        assert!(summarise(&deployment(2, 2), 2, &[], &[]).complete());
+        assert!(!summarise(&deployment(1, 2), 2, &[], &[]).complete());
+        assert!(!summarise(&deployment(2, 1), 2, &[], &[]).complete());
+    }
+}

@@ -1,0 +1,87 @@
+//! Events: one for each transition. A failed publication is logged and dropped; it never fails a reconcile.
+
+use std::time::Duration;
+
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Resource, ResourceExt};
+use stoker_api::ModelDeployment;
+use stoker_api::names::reasons;
+use stoker_decide::rollout::{Reason, Transition};
+
+/// Longest note that the API server takes, in bytes.
+const LONGEST: usize = 1024;
+
+/// An Event that is not taken by then is dropped.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The word of a transition, for Events, the history and metrics.
+pub fn word(reason: Reason) -> &'static str {
+    match reason {
+        Reason::RunStarted => reasons::RUN_STARTED,
+        Reason::StepStarted => reasons::STEP_STARTED,
+        Reason::Promoted => reasons::PROMOTED,
+        Reason::RolledBack => reasons::ROLLED_BACK,
+        Reason::Aborted => reasons::ABORTED,
+        Reason::Superseded => reasons::SUPERSEDED,
+        Reason::Undone => reasons::UNDONE,
+        Reason::Retried => reasons::RETRIED,
+        Reason::RequestRefused => reasons::REQUEST_REFUSED,
+    }
+}
+
+/// Publishes a transition.
+pub async fn transition(recorder: &Recorder, md: &ModelDeployment, transition: &Transition) {
+    let warning = matches!(transition.reason, Reason::RolledBack | Reason::RequestRefused);
+    let reason = word(transition.reason);
+    // The recorder joins Events of one (reason, action) and keeps the first note, so the action differs for each.
+    let action = format!("{reason} {}", transition.message);
+    publish(recorder, md, warning, reason, &action, &transition.message).await;
+}
+
+/// Publishes something that is wrong or waited for.
+pub async fn concern(recorder: &Recorder, md: &ModelDeployment, reason: &'static str, message: &str) {
+    publish(recorder, md, true, reason, &format!("{reason} {message}"), message).await;
+}
+
+async fn publish(
+    recorder: &Recorder,
+    md: &ModelDeployment,
+    warning: bool,
+    reason: &str,
+    action: &str,
+    message: &str,
+) {
+    let event = Event {
+        type_: if warning { EventType::Warning } else { EventType::Normal },
+        reason: reason.to_owned(),
+        note: Some(cut(message, LONGEST).to_owned()),
+        action: cut(action, 128).to_owned(),
+        secondary: None,
+    };
+    let about = md.object_ref(&());
+    match tokio::time::timeout(PATIENCE, recorder.publish(&event, &about)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => {
+            tracing::warn!(name = md.name_any(), reason, %error, "an Event could not be published");
+        }
+        Err(_) => tracing::warn!(name = md.name_any(), reason, "an Event could not be published within 5 s"),
+    }
+}
+
+/// The beginning of a text, at most `bytes` long, cut between characters.
+pub fn cut(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(super::cut("grün", 3), "gr");
+        assert_eq!(super::cut("grün", 10), "grün");
+    }
+}

@@ -1,0 +1,259 @@
+//! The status of a ModelDeployment: made from a decision (pure), written when it differs, with the version that was read.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource, ResourceExt};
+use serde_json::json;
+use stoker_api::ModelDeployment;
+use stoker_api::deployment::{ArmEvidence, Evidence, ModelDeploymentStatus, Outcome, Phase};
+use stoker_api::names::{conditions, managers, reasons};
+use stoker_decide::analysis::Finding;
+use stoker_decide::evidence::Counts;
+use stoker_decide::rollout::{Decision, Plan, Pods, Standing};
+
+use super::conditions::Wanted;
+use super::events::{cut, word};
+use crate::call::CallError;
+use crate::context::Context;
+use crate::controllers::memory::Remembered;
+
+/// Runs that the history holds.
+const HISTORY: usize = 10;
+/// Longest message, in bytes.
+const LONGEST: usize = 1024;
+/// Live figures are written at most this often.
+const LIVE: Duration = Duration::from_secs(15);
+
+/// Everything that a status is made from, beside the old one.
+pub struct Told<'a> {
+    /// The plan that the spec asks for.
+    pub plan: &'a Plan,
+    /// What was decided.
+    pub decision: &'a Decision,
+    /// What the routers' counts say, in a run.
+    pub finding: Option<&'a Finding>,
+    /// The revision that the spec asks for.
+    pub target: &'a str,
+    /// Pods of stable.
+    pub stable: Option<&'a Pods>,
+    /// Why the last table is not served everywhere, if so.
+    pub unverified: Option<&'a str>,
+    /// The value of the request annotation that was handled, now or before.
+    pub handled: Option<&'a str>,
+    /// Wall time, for people.
+    pub now: Time,
+}
+
+/// The status after a decision.
+pub fn compose(old: &ModelDeploymentStatus, generation: i64, told: &Told<'_>) -> ModelDeploymentStatus {
+    let Told { plan, decision, finding, target, stable, unverified, handled, now } = told;
+    let mut status = old.clone();
+    status.store(&decision.state, plan);
+    status.observed_generation = generation;
+    status.target = Some((*target).to_owned());
+    cut(&decision.sentence, LONGEST).clone_into(&mut status.message);
+    status.phase = phase(told);
+    status.ready = stable.map(|pods| format!("{}/{}", pods.ready, pods.wanted));
+    status.handled_request = handled.map(str::to_owned);
+    if let Some(finding) = finding {
+        status.verdict = Some(finding.verdict.word().to_owned());
+        if let Some(run) = &mut status.run {
+            run.slow_above_ms =
+                finding.slow_above.map(|limit| limit.as_millis().try_into().unwrap_or(u64::MAX));
+            run.evidence = Some(evidence(finding));
+        }
+    } else if status.run.is_some() {
+        status.verdict = None;
+    }
+    for transition in decision.transitions.iter().filter(|transition| transition.reason.ends_run()) {
+        let outcome = Outcome {
+            run: transition.run,
+            revision: transition.revision.clone(),
+            outcome: word(transition.reason).to_owned(),
+            message: cut(&transition.message, LONGEST).to_owned(),
+            at: now.clone(),
+        };
+        status.history.insert(0, outcome);
+    }
+    status.history.truncate(HISTORY);
+    let wanted = conditions(told, &status, *unverified);
+    status.conditions = super::conditions::update(&old.conditions, wanted, generation, now);
+    status
+}
+
+/// The status when the reconcile itself failed: all is kept but the sentence and what follows from it.
+pub fn failed(
+    old: &ModelDeploymentStatus,
+    generation: i64,
+    reason: &'static str,
+    message: &str,
+    now: &Time,
+) -> ModelDeploymentStatus {
+    let mut status = old.clone();
+    cut(message, LONGEST).clone_into(&mut status.message);
+    if reason == reasons::CONFLICTED {
+        status.phase = Phase::Conflicted;
+    } else if status.stable.is_none() {
+        status.phase = Phase::Degraded;
+    }
+    let mut conditions = status.conditions.clone();
+    let wanted = vec![Wanted {
+        type_: conditions::PROGRESSING,
+        status: Some(false),
+        reason,
+        message: status.message.clone(),
+    }];
+    conditions.retain(|condition| condition.type_ != conditions::PROGRESSING);
+    conditions.extend(super::conditions::update(&old.conditions, wanted, generation, now));
+    conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+    status.conditions = conditions;
+    status
+}
+
+/// Writes a status if it says something new: at once for what matters, live figures only now and then. The write carries
+/// the version that was read, so that a deposed leader's is refused.
+pub async fn write(
+    ctx: &Context,
+    md: &ModelDeployment,
+    memory: &mut Remembered,
+    status: ModelDeploymentStatus,
+) -> Result<(), CallError> {
+    let old = md.status.clone().unwrap_or_default();
+    let due = memory.written_at.is_none_or(|at| at.elapsed() >= LIVE);
+    if status == old || (gist(&status) == gist(&old) && !(due && status.run.is_some())) {
+        return Ok(());
+    }
+    let name = md.name_any();
+    let api: Api<ModelDeployment> = Api::namespaced(ctx.client.clone(), &md.namespace().unwrap_or_default());
+    let body = json!({
+        "apiVersion": ModelDeployment::api_version(&()),
+        "kind": ModelDeployment::kind(&()),
+        "metadata": {"name": name, "resourceVersion": md.resource_version()},
+        "status": status,
+    });
+    let params = PatchParams::apply(managers::STATUS).force();
+    let written = ctx
+        .calls
+        .make("patch ModelDeployment status", &name, api.patch_status(&name, &params, &Patch::Apply(&body)))
+        .await?;
+    memory.written = written.status;
+    memory.written_at = Some(Instant::now());
+    ctx.metrics.status_written();
+    Ok(())
+}
+
+/// A status without the figures that change with every look.
+fn gist(status: &ModelDeploymentStatus) -> ModelDeploymentStatus {
+    let mut gist = status.clone();
+    gist.message = shape(&gist.message);
+    for condition in &mut gist.conditions {
+        condition.message = shape(&condition.message);
+    }
+    if let Some(run) = &mut gist.run {
+        run.step_seconds = 0;
+        run.evidence = None;
+    }
+    if let Some(previous) = &mut gist.previous {
+        previous.kept_seconds = 0;
+    }
+    gist
+}
+
+/// A sentence without its figures.
+pub fn shape(message: &str) -> String {
+    message.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect()
+}
+
+fn phase(told: &Told<'_>) -> Phase {
+    let state = &told.decision.state;
+    let Some(stable) = &state.stable else {
+        return if told.decision.standing == Standing::Troubled { Phase::Degraded } else { Phase::Pending };
+    };
+    if state.run.is_some() {
+        return Phase::Progressing;
+    }
+    if told.stable.is_some_and(|pods| !pods.complete()) {
+        return Phase::Degraded;
+    }
+    if stable == told.target {
+        return Phase::Healthy;
+    }
+    let taken_back =
+        state.pin.is_some() || state.rejected.iter().any(|(revision, _)| revision == told.target);
+    match told.decision.standing {
+        _ if taken_back => Phase::RolledBack,
+        Standing::Troubled => Phase::Degraded,
+        _ => Phase::Progressing,
+    }
+}
+
+fn evidence(finding: &Finding) -> Evidence {
+    let arm = |counts: &Counts| ArmEvidence {
+        requests: counts.attempts,
+        errors: counts.errors,
+        slow: counts.slow(finding.slow_above),
+        p99_ms: counts.latency.quantile(0.99).map(|p99| p99.as_millis().try_into().unwrap_or(u64::MAX)),
+    };
+    Evidence {
+        candidate: arm(&finding.candidate),
+        stable: arm(&finding.stable),
+        harm_log10: finding.harm_log10,
+    }
+}
+
+fn conditions(told: &Told<'_>, status: &ModelDeploymentStatus, unverified: Option<&str>) -> Vec<Wanted> {
+    let message = || status.message.clone();
+    let state = &told.decision.state;
+    let ready = state.stable.is_some() && told.stable.is_some_and(Pods::complete);
+    let progressing = state.run.is_some();
+    let analysis = match told.finding.map(|finding| &finding.verdict) {
+        Some(verdict) if progressing => {
+            let passing = match verdict.word() {
+                reasons::PASS => Some(true),
+                reasons::FAIL => Some(false),
+                _ => None,
+            };
+            (passing, verdict.word(), verdict.because().to_owned())
+        }
+        _ => (None, reasons::NO_RUN, "no candidate has traffic".to_owned()),
+    };
+    let taken_back = state.rejected.iter().find(|(revision, _)| revision == told.target);
+    let pinned = state.pin.as_ref();
+    let back = match (taken_back, pinned) {
+        (Some((_, because)), _) => (true, reasons::ROLLED_BACK, because.clone()),
+        (None, Some(pin)) => (true, reasons::UNDONE, pin.because.clone()),
+        (None, None) => (false, reasons::CONVERGED, "the spec's revision was not taken back".to_owned()),
+    };
+    let standing = match told.decision.standing {
+        Standing::Serving => reasons::CONVERGED,
+        Standing::Unready => reasons::STABLE_UNREADY,
+        Standing::Moving => reasons::RUN_STARTED,
+        Standing::Holding => reasons::HOLDING,
+        Standing::Troubled => reasons::CANDIDATE_FAILED,
+    };
+    let ready_reason = if ready { reasons::CONVERGED } else { reasons::STABLE_UNREADY };
+    vec![
+        Wanted {
+            type_: conditions::ANALYSIS_PASSING,
+            status: analysis.0,
+            reason: analysis.1,
+            message: analysis.2,
+        },
+        Wanted {
+            type_: conditions::PROGRESSING,
+            status: Some(progressing),
+            reason: standing,
+            message: message(),
+        },
+        Wanted { type_: conditions::READY, status: Some(ready), reason: ready_reason, message: message() },
+        Wanted { type_: conditions::ROLLED_BACK, status: Some(back.0), reason: back.1, message: back.2 },
+        Wanted {
+            type_: conditions::TRAFFIC_VERIFIED,
+            status: Some(unverified.is_none()),
+            reason: if unverified.is_none() { reasons::VERIFIED } else { reasons::UNVERIFIED },
+            message: unverified.unwrap_or("all routers serve the table").to_owned(),
+        },
+    ]
+}

@@ -1,0 +1,265 @@
+//! Who leads: one operator at a time, by a Lease. The rule is pure; the loop around it writes (client required).
+//!
+//! Time is measured on the local monotonic clock alone: a Lease is given up for dead when it was *seen unchanged* for its
+//! duration, whatever its timestamps say. A leader that cannot renew for two thirds of that time ends its process, so that
+//! it is silent before another one starts.
+
+use std::future::Future;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::call::{CallError, Calls};
+
+/// Name of the Lease.
+const NAME: &str = "stoker";
+/// Time between two looks of one who waits, and between two tries to renew after a failure.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long the release may take when the process ends.
+const RELEASE: Duration = Duration::from_secs(3);
+
+/// What to do about a Lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// There is none: make it.
+    Create,
+    /// It was given up, or was not renewed for its duration: take it over.
+    Take,
+    /// It is ours already.
+    Renew,
+    /// Somebody leads; at the earliest in this time it may be taken.
+    Wait(Duration),
+}
+
+/// The rule. `unchanged` is how long this process has seen `lease` as it is; `ours` is the duration that we would set.
+pub fn evaluate(lease: Option<&LeaseSpec>, me: &str, unchanged: Duration, ours: Duration) -> Action {
+    let Some(lease) = lease else { return Action::Create };
+    let lasts = lease.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    let lasts = lasts.map_or(ours, Duration::from_secs);
+    match lease.holder_identity.as_deref() {
+        None | Some("") => Action::Take,
+        Some(holder) if holder == me => Action::Renew,
+        Some(_) if unchanged >= lasts => Action::Take,
+        Some(_) => Action::Wait(lasts.saturating_sub(unchanged)),
+    }
+}
+
+/// The Lease as `me` holds it. Times in it are for people.
+pub fn held(before: Option<&LeaseSpec>, me: &str, duration: Duration, now: Timestamp) -> LeaseSpec {
+    let same = before.filter(|before| before.holder_identity.as_deref() == Some(me));
+    let transitions = before.map_or(0, |before| before.lease_transitions.unwrap_or(0));
+    LeaseSpec {
+        holder_identity: Some(me.to_owned()),
+        lease_duration_seconds: Some(i32::try_from(duration.as_secs()).unwrap_or(i32::MAX)),
+        acquire_time: same.and_then(|same| same.acquire_time.clone()).or(Some(MicroTime(now))),
+        renew_time: Some(MicroTime(now)),
+        lease_transitions: Some(if same.is_some() || before.is_none() {
+            transitions
+        } else {
+            transitions.saturating_add(1)
+        }),
+        ..LeaseSpec::default()
+    }
+}
+
+/// The Lease as one who leaves writes it: the next one need not wait.
+fn released(before: &LeaseSpec, now: Timestamp) -> LeaseSpec {
+    LeaseSpec {
+        holder_identity: Some(String::new()),
+        lease_duration_seconds: Some(1),
+        renew_time: Some(MicroTime(now)),
+        ..before.clone()
+    }
+}
+
+/// A candidate for the lead.
+#[derive(Clone)]
+pub struct Election {
+    api: Api<Lease>,
+    calls: Calls,
+    me: String,
+    duration: Duration,
+}
+
+/// The lead, as long as it is kept.
+pub struct Lead {
+    election: Election,
+    lease: Lease,
+    /// When the last renewal that succeeded was begun.
+    renewed: Instant,
+}
+
+/// How the lead ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// We gave it back.
+    Released,
+    /// It is gone, or may be: this process must not act any more.
+    Lost(String),
+}
+
+impl Election {
+    /// `me` must differ between processes that live at the same time. Another one waits for `duration`.
+    pub fn new(client: Client, calls: Calls, namespace: &str, me: String, duration: Duration) -> Self {
+        Self { api: Api::namespaced(client, namespace), calls, me, duration }
+    }
+
+    /// Waits until this process leads.
+    pub async fn win(self) -> Lead {
+        let mut seen: Option<(LeaseSpec, Instant)> = None;
+        let mut told = String::new();
+        loop {
+            match self.try_once(&mut seen, &mut told).await {
+                Ok(Some((lease, renewed))) => return Lead { election: self, lease, renewed },
+                Ok(None) => sleep(LOOK).await,
+                Err(error) => {
+                    tracing::warn!(%error, "the Lease cannot be read or written; tried again");
+                    sleep(LOOK).await;
+                }
+            }
+        }
+    }
+
+    async fn try_once(
+        &self,
+        seen: &mut Option<(LeaseSpec, Instant)>,
+        told: &mut String,
+    ) -> Result<Option<(Lease, Instant)>, CallError> {
+        let live = self.calls.make("get Lease", NAME, self.api.get_opt(NAME)).await?;
+        let now = Instant::now();
+        let spec = live.as_ref().map(|lease| lease.spec.clone().unwrap_or_default());
+        let unchanged = match (&spec, &*seen) {
+            (Some(spec), Some((before, since))) if spec == before => now.duration_since(*since),
+            _ => {
+                *seen = spec.clone().map(|spec| (spec, now));
+                Duration::ZERO
+            }
+        };
+        let action = evaluate(spec.as_ref(), &self.me, unchanged, self.duration);
+        if let Action::Wait(left) = action {
+            let holder = spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
+            if *told != holder {
+                tracing::info!(holder, left_s = left.as_secs_f64(), "another operator leads; this one waits");
+                *told = holder;
+            }
+            return Ok(None);
+        }
+        let lease = Lease {
+            metadata: live.map_or_else(
+                || ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+                |live| live.metadata,
+            ),
+            spec: Some(held(spec.as_ref(), &self.me, self.duration, Timestamp::now())),
+        };
+        let written = if action == Action::Create {
+            self.calls.make("create Lease", NAME, self.api.create(&PostParams::default(), &lease)).await
+        } else {
+            self.write(&lease).await
+        };
+        match written {
+            Ok(lease) => Ok(Some((lease, now))),
+            // Somebody else was faster.
+            Err(CallError::Failed { cause, .. }) if matches!(&*cause, kube::Error::Api(status) if status.is_conflict() || status.is_already_exists()) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the Lease; refused when it has changed since it was read.
+    async fn write(&self, lease: &Lease) -> Result<Lease, CallError> {
+        self.calls.make("update Lease", NAME, self.api.replace(NAME, &PostParams::default(), lease)).await
+    }
+}
+
+impl Lead {
+    /// Renews until `stop`, and gives the Lease back then.
+    pub async fn keep(mut self, stop: impl Future<Output = ()>) -> Ended {
+        let mut stop = std::pin::pin!(stop);
+        let limit = self.election.duration * 2 / 3;
+        let mut pause = self.election.duration / 3;
+        loop {
+            tokio::select! {
+                () = &mut stop => return self.release().await,
+                () = sleep(pause) => {}
+            }
+            let tried = timeout(limit.saturating_sub(self.renewed.elapsed()), self.renew()).await;
+            let left = limit.saturating_sub(self.renewed.elapsed());
+            match tried {
+                Ok(Ok(())) => pause = self.election.duration / 3,
+                Ok(Err(Refusal::Deposed(holder))) => return Ended::Lost(format!("{holder} leads now")),
+                Ok(Err(Refusal::Call(error))) if !left.is_zero() => {
+                    let left_s = left.as_secs_f64();
+                    tracing::warn!(%error, left_s, "the Lease cannot be renewed; tried again");
+                    pause = LOOK.min(left);
+                }
+                Ok(Err(Refusal::Call(_))) | Err(_) => {
+                    let silent = self.renewed.elapsed().as_secs_f64();
+                    return Ended::Lost(format!("the Lease could not be renewed for {silent:.0} s"));
+                }
+            }
+        }
+    }
+
+    async fn renew(&mut self) -> Result<(), Refusal> {
+        let begun = Instant::now();
+        let election = self.election.clone();
+        self.lease.spec =
+            Some(held(self.lease.spec.as_ref(), &election.me, election.duration, Timestamp::now()));
+        let written = match election.write(&self.lease).await {
+            Err(error) if error.is_conflict() => {
+                let live = election.calls.make("get Lease", NAME, election.api.get(NAME)).await?;
+                let holder =
+                    live.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
+                if holder != election.me {
+                    return Err(Refusal::Deposed(holder));
+                }
+                // Somebody touched our Lease without taking it.
+                self.lease.metadata = live.metadata;
+                election.write(&self.lease).await?
+            }
+            // Deleted by somebody: whoever makes it next leads, and that may be another.
+            Err(error) if error.is_not_found() => return Err(Refusal::Deposed("nobody".to_owned())),
+            other => other?,
+        };
+        (self.lease, self.renewed) = (written, begun);
+        Ok(())
+    }
+
+    async fn release(self) -> Ended {
+        let Self { election, mut lease, .. } = self;
+        lease.spec = Some(released(&lease.spec.unwrap_or_default(), Timestamp::now()));
+        match timeout(RELEASE, election.write(&lease)).await {
+            Ok(Ok(_)) => tracing::info!("the Lease is given back"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "the Lease could not be given back; the next operator waits for its end");
+            }
+            Err(_) => tracing::warn!(
+                "the Lease could not be given back in time; the next operator waits for its end"
+            ),
+        }
+        Ended::Released
+    }
+}
+
+/// Why a renewal did not succeed.
+enum Refusal {
+    /// Somebody else leads.
+    Deposed(String),
+    /// The API server said no, or nothing.
+    Call(CallError),
+}
+
+impl From<CallError> for Refusal {
+    fn from(error: CallError) -> Self {
+        Self::Call(error)
+    }
+}
+
+#[cfg(test)]
+mod tests;

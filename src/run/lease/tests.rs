@@ -1,0 +1,130 @@
+//! The rule as a table, and the loop around it.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::controllers::router::tests::api::Server;
+
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/stoker-system/leases/stoker";
+
+fn spec(holder: Option<&str>, seconds: Option<i32>) -> LeaseSpec {
+    LeaseSpec {
+        holder_identity: holder.map(str::to_owned),
+        lease_duration_seconds: seconds,
+        ..LeaseSpec::default()
+    }
+}
+
+#[test]
+fn a_lease_is_taken_only_when_it_is_free_or_was_seen_unchanged_for_its_duration() {
+    let wait = |seconds| Action::Wait(Duration::from_secs(seconds));
+    let cases = [
+        (None, 0, Action::Create),
+        (Some(spec(None, Some(15))), 0, Action::Take),
+        (Some(spec(Some(""), Some(15))), 0, Action::Take),
+        (Some(spec(Some("me"), Some(15))), 0, Action::Renew),
+        (Some(spec(Some("you"), Some(15))), 0, wait(15)),
+        (Some(spec(Some("you"), Some(15))), 14, wait(1)),
+        (Some(spec(Some("you"), Some(15))), 15, Action::Take),
+        // The holder's duration counts, not ours.
+        (Some(spec(Some("you"), Some(60))), 20, wait(40)),
+        (Some(spec(Some("you"), Some(1))), 2, Action::Take),
+        // Without a duration, or with one that makes no sense, ours.
+        (Some(spec(Some("you"), None)), 10, wait(5)),
+        (Some(spec(Some("you"), Some(-1))), 10, wait(5)),
+    ];
+    for (lease, unchanged, action) in cases {
+        let found = evaluate(lease.as_ref(), "me", Duration::from_secs(unchanged), Duration::from_secs(15));
+        assert_eq!(found, action, "{lease:?} unchanged for {unchanged} s");
+    }
+}
+
+#[test]
+fn times_and_transitions_tell_renewing_from_taking_over() {
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let duration = Duration::from_secs(15);
+    let first = held(None, "a", duration, at(10));
+    assert_eq!((first.lease_transitions, first.lease_duration_seconds), (Some(0), Some(15)));
+    let renewed = held(Some(&first), "a", duration, at(20));
+    assert_eq!(
+        (renewed.acquire_time.clone(), renewed.renew_time.clone()),
+        (Some(MicroTime(at(10))), Some(MicroTime(at(20))))
+    );
+    assert_eq!(renewed.lease_transitions, Some(0));
+    let taken = held(Some(&renewed), "b", duration, at(30));
+    assert_eq!((taken.acquire_time, taken.lease_transitions), (Some(MicroTime(at(30))), Some(1)));
+    let free = released(&renewed, at(40));
+    assert_eq!(evaluate(Some(&free), "b", Duration::ZERO, duration), Action::Take);
+}
+
+fn election(server: &Server, duration: Duration) -> Election {
+    Election::new(server.client(), Calls::default(), "stoker-system", "me".to_owned(), duration)
+}
+
+fn holder(server: &Server) -> Value {
+    server.get(LEASE).unwrap()["spec"]["holderIdentity"].clone()
+}
+
+#[tokio::test]
+async fn a_free_lease_is_won_and_given_back() {
+    let server = Server::default();
+    let lead = election(&server, Duration::from_mins(1)).win().await;
+    assert_eq!(holder(&server), "me");
+    assert_eq!(lead.keep(std::future::ready(())).await, Ended::Released);
+    assert_eq!(holder(&server), "");
+}
+
+#[tokio::test]
+async fn a_lead_that_another_took_is_lost() {
+    let server = Server::default();
+    let lead = election(&server, Duration::from_millis(30)).win().await;
+    server.put(LEASE, json!({"metadata": {"name": "stoker"}, "spec": {"holderIdentity": "you"}}));
+    assert_eq!(lead.keep(std::future::pending()).await, Ended::Lost("you leads now".to_owned()));
+    assert_eq!(holder(&server), "you");
+}
+
+#[tokio::test]
+async fn a_touch_by_somebody_who_does_not_take_it_is_no_loss() {
+    let server = Server::default();
+    let mut lead = election(&server, Duration::from_mins(1)).win().await;
+    let mut touched = server.get(LEASE).unwrap();
+    touched["metadata"]["annotations"] = json!({"note": "looked at"});
+    server.put(LEASE, touched);
+    assert!(lead.renew().await.is_ok());
+    assert_eq!(holder(&server), "me");
+}
+
+/// A client of an API server that says nothing, or is not there.
+fn away(silent: bool) -> Client {
+    let service = tower::service_fn(move |_: http::Request<kube::client::Body>| async move {
+        if silent {
+            std::future::pending::<()>().await;
+        }
+        Err::<http::Response<kube::client::Body>, _>(std::io::Error::from(
+            std::io::ErrorKind::ConnectionRefused,
+        ))
+    });
+    Client::new(service, "default")
+}
+
+#[tokio::test]
+async fn a_lead_that_cannot_be_renewed_in_time_is_lost() {
+    for silent in [true, false] {
+        let (calls, me) = (Calls::default(), "me".to_owned());
+        let election = Election::new(away(silent), calls, "stoker-system", me, Duration::from_millis(30));
+        let lead = Lead { election, lease: Lease::default(), renewed: Instant::now() };
+        let ended = lead.keep(std::future::pending()).await;
+        assert!(matches!(&ended, Ended::Lost(why) if why.contains("could not be renewed")), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn another_leader_is_waited_for_however_old_its_timestamps_are() {
+    let server = Server::default();
+    let stale = json!({"holderIdentity": "you", "leaseDurationSeconds": 15, "renewTime": "2001-01-01T00:00:00.000000Z"});
+    server.put(LEASE, json!({"metadata": {"name": "stoker"}, "spec": stale}));
+    let won =
+        election(&server, Duration::from_secs(15)).try_once(&mut None, &mut String::new()).await.unwrap();
+    assert!(won.is_none());
+    assert_eq!(holder(&server), "you");
+}
