@@ -75,9 +75,7 @@ fn the_named_packages_are_in_use() {
         .filter(|dependency| dependency["kind"].is_null())
         .map(|dependency| dependency["name"].as_str().unwrap())
         .collect();
-    // burn is a family of crates: the graph takes its backend and the backend's interface without the facade.
-    let used = |name: &str| direct.contains(name) || (name == "burn" && direct.contains("burn-backend"));
-    let missing: Vec<_> = PACKAGES.iter().filter(|name| !used(name)).collect();
+    let missing: Vec<_> = PACKAGES.iter().filter(|name| !direct.contains(**name)).collect();
     assert!(missing.is_empty(), "no crate of the workspace depends on {missing:?}");
 }
 

@@ -181,7 +181,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let (keeper, counts) = (Arc::clone(&router.keeper), router.counts.clone());
     tokio::spawn(watch::routes(tables, Arc::clone(&keeper), Arc::clone(&lookup), counts.clone()));
     tokio::spawn(watch::slices(slices, keeper, counts));
-    tokio::spawn(tls.clone().follow(args.tls_dir.clone(), objects::OPERATOR_IDENTITY.to_owned()));
+    tokio::spawn(tls.follow(args.tls_dir.clone(), objects::OPERATOR_IDENTITY.to_owned()).run());
     tokio::spawn(ready.serve(metrics));
     let shared = Arc::clone(&router);
     tokio::spawn(async move { shared.serve_admin(admin, tls, admin_stats, lookup).await });

@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
@@ -14,19 +14,17 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Resource;
 use kube::api::Api;
 use kube::core::DeserializeGuard;
-use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as follow};
 use stoker_api::ModelRoute;
+use stoker_api::pause::Pause;
 
 use crate::metrics::{Counts, Watched};
 use crate::table::keeper::{Keeper, Offer, Origin, Reading};
 use crate::table::slices::SERVICE_LABEL;
 
-/// First and longest pause after a failed read.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-/// After this long without a failure the pause is the first one again.
-const CALM: Duration = Duration::from_secs(20);
+/// Between two writes to disk.
+const SAVE_PAUSE: Duration = Duration::from_millis(200);
 /// How long a live read may take.
 const READ_TIME: Duration = Duration::from_secs(3);
 /// A watch is renewed this often, in seconds: a server that vanished without a word is noticed then.
@@ -153,32 +151,6 @@ where
     follow(api, config.timeout(WATCH_SECONDS)).backoff(Pause::default())
 }
 
-/// The pause after a failed read: doubled each time, and varied so that routers do not come back all at once.
-#[derive(Debug, Default)]
-struct Pause {
-    last: Option<(Instant, Duration)>,
-}
-
-impl Iterator for Pause {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        let (first, longest) = PAUSE;
-        let pause = match self.last {
-            Some((at, pause)) if at.elapsed() < CALM => (pause * 2).min(longest),
-            _ => first,
-        };
-        self.last = Some((Instant::now(), pause));
-        Some(pause.mul_f64(rand::random_range(0.5..1.0)))
-    }
-}
-
-impl Backoff for Pause {
-    /// Does nothing: a success says little, since the watcher reports one before it has asked for anything. An API
-    /// server that is away would be asked without end at the first pause. Only quiet time counts.
-    fn reset(&mut self) {}
-}
-
 /// Writes the tables to disk after each change, at most a few times a second; ends never.
 pub async fn save(keeper: Arc<Keeper>, counts: Counts, write: impl Fn() -> SaveFuture) {
     loop {
@@ -190,29 +162,9 @@ pub async fn save(keeper: Arc<Keeper>, counts: Counts, write: impl Fn() -> SaveF
                 "the tables could not be saved; a restart without the API server would not know them"
             );
         }
-        tokio::time::sleep(PAUSE.0).await;
+        tokio::time::sleep(SAVE_PAUSE).await;
     }
 }
 
 /// A write to disk under way.
 pub type SaveFuture = std::pin::Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_though_the_watcher_begins_anew_each_time() {
-        let mut pause = Pause::default();
-        let pauses: Vec<_> = (0..10)
-            .filter_map(|_| {
-                pause.reset();
-                pause.next()
-            })
-            .collect();
-        assert!(pauses[0] <= PAUSE.0, "{pauses:?}");
-        assert!(pauses[9] >= PAUSE.1 / 2 && pauses[9] <= PAUSE.1, "{pauses:?}");
-        pause.last = pause.last.map(|(at, pause)| (at.checked_sub(CALM).unwrap(), pause));
-        assert!(pause.next() <= Some(PAUSE.0));
-    }
-}

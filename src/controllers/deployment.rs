@@ -15,6 +15,7 @@ use kube::{Api, Resource, ResourceExt};
 use stoker_api::ModelDeployment;
 use stoker_api::artifact::Uri;
 use stoker_api::names::{annotations, managers, reasons};
+use stoker_api::pause::Pause;
 use stoker_api::route::ModelRoute;
 use stoker_decide::analysis::{Analysis, Finding, Look, Report};
 use stoker_decide::evidence::{Counts, Key};
@@ -73,6 +74,7 @@ pub async fn run(ctx: Arc<Context>, shutdown: impl Future<Output = ()> + Send + 
         .owns(scope::<Deployment>(&ctx), watched.clone())
         .owns(scope::<ModelRoute>(&ctx), watched)
         .with_config(Config::default().concurrency(CONCURRENCY))
+        .trigger_backoff(Pause::default())
         .graceful_shutdown_on(shutdown)
         .run(reconcile, on_error, ctx)
         .for_each(|result| async move {

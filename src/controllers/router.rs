@@ -22,6 +22,7 @@ use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use stoker_api::names::{labels, managers, objects, parts, reasons};
+use stoker_api::pause::Pause;
 use stoker_api::router::ModelRouterSpec;
 use stoker_api::{ModelDeployment, ModelRouter};
 
@@ -116,6 +117,7 @@ pub async fn run(
         Controller::new(scope::<DeserializeGuard<ModelRouter>>(&ctx), watcher::Config::default())
             .owns(scope::<Deployment>(&ctx), watcher::Config::default().labels(&router_part()))
             .with_config(Config::default().concurrency(CONCURRENCY))
+            .trigger_backoff(Pause::default())
             .graceful_shutdown_on(shutdown.clone())
             .run(reconcile, on_error, work)
             .for_each(|result| async move {
@@ -292,7 +294,7 @@ async fn reap(ctx: &Context, shutdown: impl Future<Output = ()>) {
         Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
         None => Api::all(ctx.client.clone()),
     };
-    let mut events = pin!(watcher(api, watcher::Config::default()).default_backoff().take_until(shutdown));
+    let mut events = pin!(watcher(api, watcher::Config::default()).backoff(Pause::default()).take_until(shutdown));
     while let Some(event) = events.next().await {
         match event {
             Ok(watcher::Event::Delete(gone)) => {

@@ -32,6 +32,7 @@ use prometheus_client::registry::Registry;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use stoker_api::names::{objects, ports};
+use stoker_api::pause::Pause;
 use stoker_api::scrape::{SCRAPE_PATH, ScrapeReply, ScrapeRequest, TableVersion};
 
 use crate::trust;
@@ -177,7 +178,7 @@ impl Routers {
         };
         let config =
             watcher::Config::default().labels(&format!("kubernetes.io/service-name={}", objects::ROUTER));
-        let events = watcher(api, config).default_backoff().reflect(writer).take_until(shutdown);
+        let events = watcher(api, config).backoff(Pause::default()).reflect(writer).take_until(shutdown);
         pin_mut!(events);
         while let Some(event) = events.next().await {
             if let Err(error) = event {

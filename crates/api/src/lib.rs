@@ -6,6 +6,7 @@
 //! - [`revision`]: what a `ControllerRevision` stores, and how a revision gets its name.
 //! - [`artifact`]: model URIs and digests.
 //! - [`scrape`]: what the operator asks a router, and what the router answers.
+//! - [`pause`]: how long to wait before the API server is asked again.
 //! - [`names`]: labels, annotations, condition types, reasons, ports and paths.
 //!
 //! | object | written by | holds |
@@ -19,6 +20,7 @@
 pub mod artifact;
 pub mod deployment;
 pub mod names;
+pub mod pause;
 pub mod revision;
 pub mod route;
 pub mod router;

@@ -93,28 +93,48 @@ impl Tls {
         Ok(Self::new(Files::read(folder)?.mutual(folder, client)?))
     }
 
-    /// Rereads the folder of [`Tls::mutual`] while the process runs; ends never.
-    pub async fn follow(self, folder: PathBuf, client: String) {
-        let mut seen = Files::read(&folder).ok();
+    /// Follows the folder of [`Tls::mutual`].
+    pub fn follow(&self, folder: PathBuf, client: String) -> Follower {
+        let seen = Files::read(&folder).ok();
+        Follower { tls: self.clone(), folder, client, seen }
+    }
+}
+
+/// Takes over the files of a folder when they change.
+pub struct Follower {
+    tls: Tls,
+    folder: PathBuf,
+    client: String,
+    seen: Option<Files>,
+}
+
+impl Follower {
+    /// Compares every few seconds while the process runs; ends never.
+    pub async fn run(mut self) {
         loop {
             tokio::time::sleep(INTERVAL).await;
-            let files = match Files::read(&folder) {
-                Ok(files) if seen.as_ref() != Some(&files) => files,
-                Ok(_) => continue,
-                Err(error) => {
-                    tracing::warn!(%error, "certificates cannot be read; the ones in use stay");
-                    continue;
-                }
-            };
-            match files.mutual(&folder, &client) {
-                Ok(config) => {
-                    tracing::info!(folder = %folder.display(), "certificates renewed");
-                    self.0.store(Arc::new(config));
-                }
-                Err(error) => tracing::warn!(%error, "new certificates cannot be used; the ones in use stay"),
-            }
-            seen = Some(files);
+            self.compare();
         }
+    }
+
+    /// Reads the files once and uses them when they are new and good.
+    pub fn compare(&mut self) {
+        let files = match Files::read(&self.folder) {
+            Ok(files) if self.seen.as_ref() != Some(&files) => files,
+            Ok(_) => return,
+            Err(error) => {
+                tracing::warn!(%error, "certificates cannot be read; the ones in use stay");
+                return;
+            }
+        };
+        match files.mutual(&self.folder, &self.client) {
+            Ok(config) => {
+                tracing::info!(folder = %self.folder.display(), "certificates renewed");
+                self.tls.0.store(Arc::new(config));
+            }
+            Err(error) => tracing::warn!(%error, "new certificates cannot be used; the ones in use stay"),
+        }
+        self.seen = Some(files);
     }
 }
 

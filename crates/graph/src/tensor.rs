@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use burn_backend::{BoolStore, Bytes, DType as BurnType, Element, Shape};
-use burn_flex::{FlexTensor, Layout};
+use burn::backend::flex::{FlexTensor, Layout};
+use burn::backend::{BoolStore, Bytes, DType as BurnType, Element, Shape};
 
 use crate::value::{DType, Data, Value, element_count};
 

@@ -74,6 +74,9 @@ COMMANDS = {
         f"--cluster-cidr={PODS}",
         f"--service-cluster-ip-range={SERVICES}",
         "--bind-address=127.0.0.1",
+        # With leader election it would end, and forget how long it heard nothing, when the API server is away. Without, it
+        # would take the only node for lost once the API server comes back after more than 50 s, and all pods for not ready.
+        "--node-monitor-grace-period=10m",
         # Its own limit on requests would make the start four seconds longer.
         "--kube-api-qps=200",
         "--kube-api-burst=400",

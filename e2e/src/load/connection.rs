@@ -13,6 +13,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use stoker_api::names::headers;
 use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use super::LONGEST_BODY;
 
@@ -24,12 +25,26 @@ pub(super) struct Reply {
     pub(super) moved: bool,
 }
 
+/// A connection, and what is known of it when a request gets lost on it.
+struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    /// Our end: finds the connection in a capture, and in the router's log.
+    local: SocketAddr,
+    answered: usize,
+}
+
+impl Connection {
+    fn describe(&self) -> String {
+        format!("on a connection from {} that carried {} answers before", self.local, self.answered)
+    }
+}
+
 /// Connections to one address.
 pub(super) struct Pool {
     address: SocketAddr,
     most: usize,
     /// The one that rested longest comes first, so that none rests for long.
-    idle: Mutex<VecDeque<SendRequest<Full<Bytes>>>>,
+    idle: Mutex<VecDeque<Connection>>,
 }
 
 impl Pool {
@@ -37,8 +52,15 @@ impl Pool {
         Self { address, most, idle: Mutex::default() }
     }
 
-    /// Sends one POST, over a connection of its own when `fresh`.
-    pub(super) async fn send(&self, host: &str, path: &str, body: Bytes, fresh: bool) -> Result<Reply> {
+    /// Sends one POST, over a connection of its own when `fresh`, and waits for its answer until `deadline`.
+    pub(super) async fn send(
+        &self,
+        host: &str,
+        path: &str,
+        body: Bytes,
+        fresh: bool,
+        deadline: Instant,
+    ) -> Result<Reply> {
         let mut request = Request::post(path)
             .header(HOST, host)
             .header(CONTENT_TYPE, "application/json")
@@ -47,57 +69,71 @@ impl Pool {
         if fresh {
             request.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        let resting = if fresh { None } else { self.take().await };
-        let mut connection = match resting {
+        let mut connection = match if fresh { None } else { self.take() } {
             Some(connection) => connection,
-            None => self.open().await?,
+            None => self.open(deadline).await?,
         };
-        let (answer, moved) = match connection.try_send_request(request).await {
-            Ok(answer) => (answer, false),
-            // hyper hands a request back only when not a byte of it was written: the server closed an idle connection, as it
-            // may at any time. Any client opens another one then; this is no retry, since nothing was tried.
-            Err(mut failed) => match failed.take_message() {
-                Some(request) => {
-                    connection = self.open().await?;
-                    (connection.send_request(request).await.context("on a new connection")?, true)
-                }
-                None => return Err(anyhow!(failed.into_error()).context("sending")),
-            },
+        let mut moved = false;
+        let answer = loop {
+            let sent = timeout_at(deadline, connection.sender.try_send_request(request)).await;
+            match sent.with_context(|| format!("no answer in time {}", connection.describe()))? {
+                Ok(answer) => break answer,
+                // hyper hands a request back only when not a byte of it was written: the server closed an idle connection,
+                // as it may at any time. Any client opens another one then; this is no retry, since nothing was tried.
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) if !moved => (request, moved) = (unsent, true),
+                    _ => {
+                        let error = anyhow!(failed.into_error());
+                        return Err(error.context(format!("sending {}", connection.describe())));
+                    }
+                },
+            }
+            connection = self.open(deadline).await?;
         };
         let status = answer.status();
         let revision = answer.headers().get(headers::REVISION);
         let revision = revision.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let body = Limited::new(answer.into_body(), LONGEST_BODY).collect().await;
-        let body = body.map_err(|error| anyhow!("{status}, but its body broke off: {error}"))?.to_bytes();
+        let body = timeout_at(deadline, Limited::new(answer.into_body(), LONGEST_BODY).collect()).await;
+        let body =
+            body.with_context(|| format!("{status}, but no whole body in time {}", connection.describe()))?;
+        let body = body.map_err(|error| {
+            anyhow!("{status}, but its body broke off {}: {error}", connection.describe())
+        })?;
         if !fresh {
+            connection.answered += 1;
             self.give_back(connection);
         }
-        Ok(Reply { status, revision, body, moved })
+        Ok(Reply { status, revision, body: body.to_bytes(), moved })
     }
 
-    async fn open(&self) -> Result<SendRequest<Full<Bytes>>> {
-        let stream = TcpStream::connect(self.address)
+    async fn open(&self, deadline: Instant) -> Result<Connection> {
+        let stream = timeout_at(deadline, TcpStream::connect(self.address))
             .await
+            .with_context(|| format!("no connection to {} in time", self.address))?
             .with_context(|| format!("connecting to {}", self.address))?;
         stream.set_nodelay(true).context("setting TCP_NODELAY")?;
+        let local = stream.local_addr().context("asking for the own address")?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.context("starting HTTP")?;
         // Its errors come out at the request that they hit.
         tokio::spawn(connection);
-        Ok(sender)
+        Ok(Connection { sender, local, answered: 0 })
     }
 
-    async fn take(&self) -> Option<SendRequest<Full<Bytes>>> {
-        loop {
-            let mut connection = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
-            if connection.ready().await.is_ok() {
-                return Some(connection);
-            }
-        }
-    }
-
-    fn give_back(&self, connection: SendRequest<Full<Bytes>>) {
+    /// One that can take a request at once.
+    fn take(&self) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.most && !connection.is_closed() {
+        let ready = idle.iter().position(|connection| connection.sender.is_ready())?;
+        // Those before it were closed by the server, or are still ending their last answer.
+        let mut skipped = idle.drain(..=ready);
+        let found = skipped.next_back();
+        let skipped: Vec<_> = skipped.filter(|connection| !connection.sender.is_closed()).collect();
+        idle.extend(skipped);
+        found
+    }
+
+    fn give_back(&self, connection: Connection) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < self.most && !connection.sender.is_closed() {
             idle.push_back(connection);
         }
     }

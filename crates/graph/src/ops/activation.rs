@@ -2,9 +2,9 @@
 //!
 //! burn's kernel is used where there is one; the rest are loops that work in place when they can.
 
-use burn_backend::Scalar;
-use burn_backend::ops::{ActivationOps, FloatTensorOps};
-use burn_flex::{Flex, FlexTensor};
+use burn::backend::Scalar;
+use burn::backend::flex::{Flex, FlexTensor};
+use burn::backend::ops::{ActivationOps, FloatTensorOps};
 use num_traits::Float;
 
 use super::cast::Narrow;

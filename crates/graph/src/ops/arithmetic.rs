@@ -3,8 +3,8 @@
 //! Floating-point sums and products are burn's. Integers wrap around, as in ONNX; a division of
 //! integers by zero is a fault.
 
-use burn_backend::ops::{ActivationOps, FloatTensorOps};
-use burn_flex::{Flex, FlexTensor};
+use burn::backend::flex::{Flex, FlexTensor};
+use burn::backend::ops::{ActivationOps, FloatTensorOps};
 use num_traits::{Float, PrimInt, WrappingAdd, WrappingMul, WrappingSub};
 
 use super::activation::map;

@@ -1,7 +1,7 @@
 //! Convolutions over one or two spatial dimensions.
 
-use burn_backend::ops::{ConvOptions, ModuleOps};
-use burn_flex::{Flex, FlexTensor};
+use burn::backend::flex::{Flex, FlexTensor};
+use burn::backend::ops::{ConvOptions, ModuleOps};
 
 use super::{Builder, Built, Refusal, operator};
 use crate::load::Node;

@@ -1,7 +1,7 @@
 //! Matrix products.
 
-use burn_backend::ops::FloatTensorOps;
-use burn_flex::{Flex, FlexTensor};
+use burn::backend::flex::{Flex, FlexTensor};
+use burn::backend::ops::FloatTensorOps;
 use num_traits::{PrimInt, WrappingAdd, WrappingMul};
 
 use super::activation::map;

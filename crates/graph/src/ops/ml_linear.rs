@@ -2,8 +2,8 @@
 //!
 //! All of them take numbers of any type and give FP32, as the domain prescribes.
 
-use burn_backend::ops::FloatTensorOps;
-use burn_flex::{Flex, FlexTensor};
+use burn::backend::flex::{Flex, FlexTensor};
+use burn::backend::ops::FloatTensorOps;
 
 use super::normalise::{Norm, rows_over_norm};
 use super::{Builder, Built, Outputs, Refusal, operator};

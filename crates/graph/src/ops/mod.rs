@@ -20,7 +20,7 @@ mod search;
 mod shape;
 mod slice;
 
-use burn_flex::FlexTensor;
+use burn::backend::flex::FlexTensor;
 
 use crate::load::Node;
 use crate::tensor::{Fault, Tensor};

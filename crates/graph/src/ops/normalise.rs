@@ -1,7 +1,7 @@
 //! Softmax and the normalisations of networks at inference.
 
-use burn_backend::ops::ActivationOps;
-use burn_flex::{Flex, FlexTensor};
+use burn::backend::flex::{Flex, FlexTensor};
+use burn::backend::ops::ActivationOps;
 use num_traits::Float;
 
 use super::arithmetic::{add, multiply};

@@ -3,7 +3,7 @@
 //! One loop serves one and two dimensions, padding on either side and dilation, because burn's pools
 //! take the same padding before and after.
 
-use burn_flex::FlexTensor;
+use burn::backend::flex::FlexTensor;
 use num_traits::Float;
 
 use super::convolution::{Span, Window};

@@ -1,6 +1,6 @@
 //! Reductions over dimensions, and the position of the largest or smallest element.
 
-use burn_flex::FlexTensor;
+use burn::backend::flex::FlexTensor;
 use num_traits::{Float, PrimInt, WrappingAdd, WrappingMul};
 
 use super::{Builder, Built, Inputs, Refusal, operator};

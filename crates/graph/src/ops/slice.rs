@@ -1,6 +1,6 @@
 //! Operators that cut tensors apart, put them together and surround them.
 
-use burn_flex::{FlexTensor, Layout};
+use burn::backend::flex::{FlexTensor, Layout};
 
 use super::{Builder, Built, Outputs, Refusal, operator};
 use crate::load::{Ints, Node};
