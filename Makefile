@@ -3,7 +3,7 @@
 .PHONY: help demo demo-down test lint deny unit e2e cluster cluster-down images install generate fixtures bench clean
 
 help: ## Show the targets.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 demo: ## Cluster, operator, and four versions of a model rolled out under load. Needs root; set up by itself.
 	e2e/demo
@@ -11,13 +11,13 @@ demo: ## Cluster, operator, and four versions of a model rolled out under load. 
 demo-down: ## Remove what `make demo` started.
 	e2e/demo down
 
-test: ## Everything that must hold: format, lints, generated files, unit and cluster tests.
+test: ## Everything that must hold: format, lints, licences, generated files, unit and cluster tests.
 	.ci/test
 
 lint: ## Format and clippy.
 	.ci/test lint
 
-deny: ## Licences, banned crates and sources, by cargo-deny.
+deny: ## Licences, banned crates, sources and advisories, by cargo-deny.
 	.ci/test deny
 
 unit: ## Tests that need no cluster.
@@ -39,7 +39,7 @@ install: ## Install the operator on the cluster named dev.
 	e2e/install dev
 
 generate: ## Write crds/ again.
-	cargo run --release --quiet --package stoker -- crd --out crds
+	cargo build --locked --release --workspace --bins && "$${CARGO_TARGET_DIR:-target}/release/stoker" crd --out crds
 
 fixtures: ## Train and write the demo's models and the golden cases again.
 	python3 -m venv target/models-venv && target/models-venv/bin/pip install --quiet -r e2e/models/requirements.txt
@@ -48,5 +48,6 @@ fixtures: ## Train and write the demo's models and the golden cases again.
 bench: ## Our server against FastAPI and ONNX Runtime: target/bench/main-job.json.
 	e2e/bench/main-job
 
-clean: cluster-down demo-down ## Remove clusters and all build output.
+clean: ## Remove this checkout's clusters and all build output.
+	CLUSTER= e2e/cluster/down --all --yes
 	cargo clean

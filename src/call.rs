@@ -44,7 +44,11 @@ impl CallError {
 
     /// The API server refused what we sent, and will refuse it again: the message is for the user.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Failed { cause, .. } if matches!(&**cause, kube::Error::Api(status) if status.is_forbidden() || status.is_invalid()))
+        let refused = |status: &kube::core::Status| {
+            // 400: a value that cannot even be read, such as a quantity.
+            status.is_forbidden() || status.is_invalid() || status.code == 400
+        };
+        matches!(self, Self::Failed { cause, .. } if matches!(&**cause, kube::Error::Api(status) if refused(status)))
     }
 }
 

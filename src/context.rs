@@ -31,6 +31,21 @@ pub struct Settings {
     pub tick: Duration,
 }
 
+#[cfg(test)]
+impl Settings {
+    /// What tests run with.
+    pub(crate) fn sample() -> Self {
+        Self {
+            namespace: "stoker-system".into(),
+            watch: None,
+            server_image: "server:1".into(),
+            router_image: "router:1".into(),
+            pull_policy: "IfNotPresent".into(),
+            tick: Duration::from_secs(1),
+        }
+    }
+}
+
 /// Shared by all reconciles.
 pub struct Context {
     /// To the API server.

@@ -26,8 +26,10 @@ const PURE: [&str; 10] = [
     "unicode-ident",
 ];
 
-/// Parts of the standard library that do I/O or read a clock.
-const IMPURE: [&str; 9] = [
+/// Parts of the standard library that do I/O or read a clock, and the form of `use` that would hide their names.
+const IMPURE: [&str; 11] = [
+    "std::{",
+    "std::*",
     "std::env",
     "std::fs",
     "std::io",

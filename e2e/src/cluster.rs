@@ -1,6 +1,6 @@
 //! Access to the cluster that the current kubeconfig names.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -24,18 +24,18 @@ pub async fn connect() -> Result<Client> {
     Client::try_from(config).context("the kubeconfig cannot be used")
 }
 
-/// The address at which pods reach a program that runs in the network of the cluster's first node.
+/// The address at which pods reach this program: that of the node in whose network it runs.
 pub async fn address_for_pods(client: &Client) -> Result<IpAddr> {
     let nodes =
         Api::<Node>::all(client.clone()).list(&ListParams::default()).await.context("listing nodes")?;
-    let node = nodes.items.into_iter().next().ok_or_else(|| anyhow!("the cluster has no node"))?;
-    let addresses = node.status.unwrap_or_default().addresses.unwrap_or_default();
-    let internal = addresses.iter().find(|address| address.type_ == "InternalIP");
+    let addresses = nodes.items.into_iter().filter_map(|node| node.status?.addresses).flatten();
+    let internal = addresses.filter(|address| address.type_ == "InternalIP");
+    // Only an address that the machine has can be bound.
+    let own = |ip: &IpAddr| UdpSocket::bind((*ip, 0)).is_ok();
     internal
-        .ok_or_else(|| anyhow!("the node has no InternalIP"))?
-        .address
-        .parse()
-        .context("the node's InternalIP")
+        .filter_map(|address| address.address.parse().ok())
+        .find(own)
+        .ok_or_else(|| anyhow!("this does not run on a node of the cluster: use e2e/run"))
 }
 
 /// Asks again and again until `look` finds something; errors of the API server count as nothing found.

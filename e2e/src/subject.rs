@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use stoker_api::deployment::{ModelDeploymentStatus, Phase};
 use stoker_api::names::{annotations, ports};
 use stoker_api::{ModelDeployment, names};
+use tokio::net::TcpStream;
 
 use crate::cluster::until;
 use crate::load::{Load, Plan};
@@ -185,9 +186,15 @@ impl<'a> Subject<'a> {
         Ok(SocketAddr::new(ip, ports::SERVICE))
     }
 
-    /// Sends real images to it, `rate` a second.
+    /// Sends real images to it, `rate` a second, once its Service's address can be reached: that a node's kube-proxy knows
+    /// a new Service is told nowhere.
     pub async fn load(&self, rate: u32) -> Result<Load> {
-        Load::start(Plan::of(self.address().await?, &self.namespace.name, &self.name, rate))
+        let address = self.address().await?;
+        until(&format!("{address} can be reached"), PATIENCE, async || {
+            Ok(Some(TcpStream::connect(address).await?))
+        })
+        .await?;
+        Load::start(Plan::of(address, &self.namespace.name, &self.name, rate))
     }
 }
 

@@ -186,7 +186,8 @@ impl Revision {
 
     /// Whether the pod may still be sent requests.
     pub fn is_listed(&self, endpoint: &Arc<Endpoint>) -> bool {
-        self.endpoints.load().ready.iter().any(|known| Arc::ptr_eq(known, endpoint))
+        let endpoints = self.endpoints.load();
+        endpoints.ready.iter().chain(&endpoints.leaving).any(|known| Arc::ptr_eq(known, endpoint))
     }
 
     /// Closes connections that wait too long or were closed by the pod.
@@ -294,11 +295,12 @@ mod tests {
     }
 
     #[test]
-    fn terminating_pods_are_no_ready_ones() {
+    fn terminating_pods_are_no_ready_ones_and_may_still_be_asked() {
         let revision = Revision::new("a");
         revision.set_addresses(&Addresses { ready: vec![], leaving: vec![address(1, "x")] });
         assert!(revision.pick(None).is_none());
-        assert!(revision.pick_leaving(None).is_some());
+        let leaving = revision.pick_leaving(None).unwrap();
+        assert!(revision.is_listed(leaving.endpoint()));
         assert_eq!(revision.ready_endpoints(), 0);
     }
 

@@ -3,6 +3,8 @@
 //! An object is created where there is none. One that is there is changed only when its ownerReference carries our uid, and
 //! only when it differs: a converged object is not written again.
 
+mod compare;
+
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
@@ -12,8 +14,11 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use stoker_api::artifact::Digest;
+use stoker_api::names::annotations;
 
 use crate::call::{CallError, Calls};
+use compare::covers;
 
 /// Why an object could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +121,8 @@ impl Applier {
         {
             return Ok(());
         }
-        self.ensure(call, desired).await.map(drop)
+        // On the heap: it is the rare case, and every caller would carry its size.
+        Box::pin(self.ensure(call, desired)).await.map(drop)
     }
 
     /// Makes `desired` out of `read`, the version that was decided from: the write is refused when the object has changed
@@ -135,7 +141,9 @@ impl Applier {
             return Ok(());
         };
         self.check_owner(read, &name)?;
-        if covers(&to_value(read, &name)?, &body(&desired, &name)?) {
+        let (live, wanted) = (to_value(read, &name)?, to_value(&desired, &name)?);
+        // The spec is ours alone, so what we want no more (the last host of a table) counts as a difference too.
+        if live["spec"] == wanted["spec"] && covers(&live["metadata"], &wanted["metadata"]) {
             return Ok(());
         }
         desired.meta_mut().resource_version = read.resource_version();
@@ -143,20 +151,20 @@ impl Applier {
         Ok(())
     }
 
-    /// Deletes an object that is ours. One that is not there, or not ours, is left alone.
+    /// Deletes an object that is ours, as it was read: one that has changed since is a conflict, and is looked at again. One
+    /// that is not there, or not ours, is left alone.
     pub async fn remove<K: Child>(&self, call: &'static str, live: &K) -> Result<(), Error> {
         let name = live.name_any();
         if self.check_owner(live, &name).is_err() || live.meta().deletion_timestamp.is_some() {
             return Ok(());
         }
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
-        // The uid keeps us from deleting a namesake that was made since.
-        let params = DeleteParams {
-            preconditions: Some(Preconditions { uid: live.uid(), resource_version: None }),
-            ..DeleteParams::background()
-        };
+        // The uid keeps us from deleting a namesake that was made since; the version is the fence against an operator that
+        // lost the lead and does not know it yet.
+        let preconditions = Preconditions { uid: live.uid(), resource_version: live.resource_version() };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
         match self.calls.make(call, &name, api.delete(&name, &params)).await {
-            Err(error) if !error.is_not_found() && !error.is_conflict() => Err(error.into()),
+            Err(error) if !error.is_not_found() => Err(error.into()),
             _ => Ok(()),
         }
     }
@@ -184,7 +192,10 @@ impl Applier {
     }
 }
 
-/// The object as it is sent: with its kind, without status.
+/// The object as it is applied: with its kind, without status, and with a digest of all that.
+///
+/// The digest is how a field that is wanted no more is noticed: it is in the object still, and nothing that is wanted
+/// contradicts it.
 fn body<K: Child>(desired: &K, name: &str) -> Result<Value, Error> {
     let mut body = to_value(desired, name)?;
     body["apiVersion"] = Value::from(K::api_version(&()));
@@ -192,6 +203,8 @@ fn body<K: Child>(desired: &K, name: &str) -> Result<Value, Error> {
     if let Some(object) = body.as_object_mut() {
         object.remove("status");
     }
+    let digest = Digest::of(body.to_string().as_bytes()).to_string();
+    body["metadata"]["annotations"][annotations::APPLIED] = Value::from(digest);
     Ok(body)
 }
 
@@ -199,52 +212,5 @@ fn to_value<K: Serialize>(object: &K, name: &str) -> Result<Value, Error> {
     serde_json::to_value(object).map_err(|error| Error::Serialise(name.to_owned(), error))
 }
 
-/// Whether everything that `desired` sets is so in `live`. What the API server or others added is not looked at.
-fn covers(live: &Value, desired: &Value) -> bool {
-    match (live, desired) {
-        (Value::Object(live), Value::Object(desired)) => {
-            desired.iter().all(|(key, wanted)| match live.get(key) {
-                Some(value) => covers(value, wanted),
-                None => is_nothing(wanted) || key == "apiVersion" || key == "kind",
-            })
-        }
-        (Value::Array(live), Value::Array(desired)) => {
-            live.len() == desired.len()
-                && live.iter().zip(desired).all(|(live, desired)| covers(live, desired))
-        }
-        _ => live == desired,
-    }
-}
-
-/// Unset, or an empty list or map, which the API server leaves out.
-fn is_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Array(list) => list.is_empty(),
-        Value::Object(map) => map.values().all(is_nothing),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn only_what_we_set_is_compared() {
-        let live = json!({"metadata": {"name": "a", "uid": "1"}, "spec": {"replicas": 2, "strategy": {"type": "RollingUpdate"}, "list": [1, 2]}});
-        let same = [
-            json!({"spec": {"replicas": 2}}),
-            json!({"kind": "Deployment", "spec": {"list": [1, 2], "empty": {}, "none": null}}),
-        ];
-        let different = [
-            json!({"spec": {"replicas": 3}}),
-            json!({"spec": {"list": [1]}}),
-            json!({"spec": {"paused": true}}),
-        ];
-        assert!(same.iter().all(|desired| covers(&live, desired)));
-        assert!(!different.iter().any(|desired| covers(&live, desired)));
-    }
-}
+mod tests;

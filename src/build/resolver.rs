@@ -18,13 +18,14 @@ pub fn name(revision: &str) -> String {
     format!("{revision}-resolve")
 }
 
-/// The pod.
+/// The pod. It runs the server image also where the revision runs another one, which need not know how to resolve.
 pub fn pod(md: &ModelDeployment, target: &str, uri: &Uri, settings: &Settings) -> Pod {
     let mut spec = revision::template(&md.spec.runtime, settings);
     let place = revision::place(&mut spec, &md.spec.model, uri);
     let args = std::iter::once("resolve".to_owned()).chain(place).collect();
     spec.containers[0].merge_from(Container {
         name: "server".into(),
+        image: Some(settings.server_image.clone()),
         args: Some(args),
         ..Container::default()
     });
@@ -43,4 +44,33 @@ pub fn answer(pod: &Pod) -> Option<Digest> {
         return None;
     }
     ended.message.as_deref()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_pod_runs_the_server_image_with_the_tenants_rights() {
+        let md: ModelDeployment = serde_json::from_value(json!({
+            "apiVersion": "stoker.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "digits"},
+            "spec": {
+                "model": {"uri": "https://models.example/a.onnx", "secret": "token"},
+                "runtime": {"image": "triton:1", "pod": {"serviceAccountName": "team"}},
+            },
+        }))
+        .unwrap();
+        let settings = Settings::sample();
+        let uri = md.spec.model.uri.parse().unwrap();
+        let spec = pod(&md, "digits-1", &uri, &settings).spec.unwrap();
+        let container = &spec.containers[0];
+        assert_eq!(container.image.as_deref(), Some("server:1"));
+        assert_eq!(spec.service_account_name.as_deref(), Some("team"));
+        let args =
+            ["resolve", "--model-uri=https://models.example/a.onnx", "--credentials=/etc/stoker/credentials"];
+        assert_eq!(container.args.as_deref().unwrap(), args);
+    }
 }

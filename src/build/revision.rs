@@ -76,11 +76,13 @@ pub fn snapshot(
 pub(super) fn template(runtime: &Runtime, settings: &Settings) -> PodSpec {
     let pod = &runtime.pod;
     let secrets = pod.image_pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
+    // Empty means unset, and the API server drops it: written, it would look like a difference for ever.
+    let set = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let tolerations = pod.tolerations.iter().map(|toleration| Toleration {
-        key: toleration.key.clone(),
-        operator: toleration.operator.clone(),
-        value: toleration.value.clone(),
-        effect: toleration.effect.clone(),
+        key: set(&toleration.key),
+        operator: set(&toleration.operator),
+        value: set(&toleration.value),
+        effect: set(&toleration.effect),
         toleration_seconds: None,
     });
     let container = Container {
@@ -169,10 +171,9 @@ pub fn controller_revision(
 
 /// What a pod of a user who says nothing gets.
 fn default_resources() -> Resources {
-    let quantity = |text: &str| IntOrString::String(text.to_owned());
     Resources {
-        requests: BTreeMap::from([("cpu".into(), quantity("100m")), ("memory".into(), quantity("128Mi"))]),
-        limits: BTreeMap::from([("memory".into(), quantity("1Gi"))]),
+        requests: BTreeMap::from([("cpu".into(), "100m".into()), ("memory".into(), "128Mi".into())]),
+        limits: BTreeMap::from([("memory".into(), "1Gi".into())]),
     }
 }
 

@@ -100,19 +100,21 @@ pub fn image(deployment: &Deployment) -> Option<&str> {
 }
 
 /// Whether new pods of a Deployment are still taking the place of old ones, and get anywhere.
+///
+/// One that finished and lost a pod since is not rolling: a sick namespace must not hold up the others.
 pub fn is_rolling(deployment: &Deployment) -> bool {
     let status = deployment.status.clone().unwrap_or_default();
     let wanted = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-    let stuck = status
-        .conditions
-        .iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Progressing" && condition.status == "False");
+    let progress = status.conditions.iter().flatten().find(|condition| condition.type_ == "Progressing");
+    let stuck = progress.is_some_and(|progress| progress.status == "False");
     let seen = status.observed_generation >= deployment.metadata.generation;
     let updated = status.updated_replicas.unwrap_or(0);
     let there = status.replicas.unwrap_or(0);
     let available = status.available_replicas.unwrap_or(0);
-    !seen || !stuck && (updated < wanted || there > updated || available < updated)
+    // The reason alone is not enough: it stays for a moment when an earlier ReplicaSet is rolled out again.
+    let finished = there == updated
+        && progress.is_some_and(|progress| progress.reason.as_deref() == Some("NewReplicaSetAvailable"));
+    !seen || !stuck && !finished && (updated < wanted || there > updated || available < updated)
 }
 
 /// Metadata of an object of ours. Namespace and owner are added where it is written.
@@ -340,10 +342,9 @@ fn container(router: &ModelRouter, settings: &Settings) -> Container {
 
 /// No CPU limit: throttling would show as latency of the models.
 fn default_resources() -> Resources {
-    let one = |name: &str, value: &str| (name.to_owned(), IntOrString::String(value.to_owned()));
     Resources {
-        requests: BTreeMap::from([one("cpu", "50m"), one("memory", "64Mi")]),
-        limits: BTreeMap::from([one("memory", "256Mi")]),
+        requests: BTreeMap::from([("cpu".into(), "50m".into()), ("memory".into(), "64Mi".into())]),
+        limits: BTreeMap::from([("memory".into(), "256Mi".into())]),
     }
 }
 

@@ -1,4 +1,8 @@
-//! The ModelDeployment's driver: one look every second in a run, none without a reason otherwise.
+//! The ModelDeployment's driver: one look every second in a run, otherwise when something changed, and every few minutes for
+//! what no watch tells.
+
+mod carry_out;
+mod target;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -7,32 +11,42 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use stoker_api::ModelDeployment;
-use stoker_api::artifact::Uri;
+use stoker_api::deployment::RunStatus;
 use stoker_api::names::{annotations, managers, reasons};
 use stoker_api::pause::Pause;
 use stoker_api::route::ModelRoute;
 use stoker_decide::analysis::{Analysis, Finding, Look, Report};
 use stoker_decide::evidence::{Counts, Key};
-use stoker_decide::rollout::{self, Decision, Plan, Request, Seen, Standing, State, Wait};
+use stoker_decide::rollout::{self, Decision, Plan, Request, Seen, Standing, State};
+
+pub(crate) use carry_out::Refused;
+use carry_out::carry_out;
 
 use super::memory::Remembered;
-use crate::apply::{self, Applier};
-use crate::build::{resolver, revision, route, router as router_objects, workload};
+use crate::apply;
+use crate::build::route;
 use crate::call::CallError;
 use crate::context::Context;
-use crate::observe::pods::pod_trouble;
 use crate::observe::routers::RouterView;
 use crate::observe::world::{World, version};
+use crate::report::events::cut;
 use crate::report::{events, status};
 
 /// ModelDeployments that are worked on at the same time.
 const CONCURRENCY: u16 = 16;
+/// Between two looks when nothing happens: finds what no watch tells, such as a deleted Service or routers that died.
+const CALM: Duration = Duration::from_mins(5);
+/// Between two tries of what the API server refuses.
+const REFUSED: Duration = Duration::from_secs(10);
+/// What counts of a request's text, in bytes.
+const LONGEST_REQUEST: usize = 128;
 
 /// Why a reconcile ended early.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +72,15 @@ impl Error {
             Self::Call(_) | Self::Router(_) => reasons::RECONCILE_FAILED,
             Self::Apply(error) => error.reason(),
             Self::InvalidSpec(_) => reasons::INVALID_SPEC,
+        }
+    }
+
+    /// The user must change the spec, or what it names.
+    fn is_about_the_spec(&self) -> bool {
+        match self {
+            Self::InvalidSpec(_) => true,
+            Self::Call(error) | Self::Apply(apply::Error::Call(error)) => error.is_refusal(),
+            Self::Apply(_) | Self::Router(_) => false,
         }
     }
 
@@ -109,13 +132,31 @@ async fn reconcile(
             // On the heap: a look reads and writes much, and many wait at the same time.
             Box::pin(look(&ctx, md, &uid, &mut memory)).await
         }
-        Err(invalid) => {
-            Err(Error::InvalidSpec(format!("the ModelDeployment cannot be read: {}", invalid.error)))
-        }
+        Err(invalid) => Err(unreadable(&ctx, object.meta(), &invalid.error).await),
     };
     let outcome = result.as_ref().map_or_else(Error::reason, |_| "ok");
     ctx.metrics.reconciled("ModelDeployment", outcome, started.elapsed());
     result
+}
+
+/// An object that cannot be read has no status that could be written: an Event tells the user.
+async fn unreadable(ctx: &Context, meta: &ObjectMeta, error: &str) -> Error {
+    let message = format!("the ModelDeployment cannot be read: {error}");
+    let shared = ctx.memory.of(meta.uid.as_deref().unwrap_or_default());
+    let mut memory = shared.lock().await;
+    if memory.told_failure.as_ref() != Some(&message) {
+        memory.told_failure = Some(message.clone());
+        let about = ObjectReference {
+            api_version: Some(ModelDeployment::api_version(&()).into_owned()),
+            kind: Some(ModelDeployment::kind(&()).into_owned()),
+            name: meta.name.clone(),
+            namespace: meta.namespace.clone(),
+            uid: meta.uid.clone(),
+            ..ObjectReference::default()
+        };
+        events::concern(&ctx.recorder, &about, reasons::INVALID_SPEC, &message).await;
+    }
+    Error::InvalidSpec(message)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is kube's")]
@@ -140,9 +181,17 @@ async fn look(
         ctx.memory.forget(uid);
         return Ok(Action::await_change());
     };
+    let failed_before = memory.failure.is_some();
     let result = Box::pin(act(ctx, &mut world, memory)).await;
-    if let Err(error) = &result {
-        tell_failure(ctx, &world.md, memory, error).await;
+    match &result {
+        Err(error) => tell_failure(ctx, &mut world.md, memory, error).await,
+        Ok(_) if failed_before => {
+            memory.failure = None;
+            memory.told_failure = None;
+            // Status still tells of the failure.
+            return Ok(Action::requeue(ctx.settings.tick));
+        }
+        Ok(_) => {}
     }
     result
 }
@@ -151,15 +200,16 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
     let plan = Plan::from(&world.md.spec);
     let applier = ctx.applier(&world.md, managers::CHILDREN);
     super::router::ensure_present(ctx, &applier.namespace).await?;
-    let waits = resolve_target(ctx, &applier, world).await?;
-    let state = remembered_state(world, memory);
+    let (state, recovered) = remembered_state(world, memory);
+    let waits = target::resolve(ctx, &applier, world, state.run.is_some()).await?;
     let elapsed = memory.elapsed(Instant::now());
 
     // decide (no client)
     let unverified = unverified(world, &plan, &state);
     let finding = examine(world, &plan, &state, memory, elapsed);
-    let (request, refused, handled) = request(&world.md);
-    let pods = world.summaries();
+    let (request, refused, handled) = request(&world.md, recovered);
+    let pods = carry_out::pods(world, &memory.refused);
+    let unreachable = unreachable(world, &state);
     let revisions: BTreeSet<String> = world.snapshots.keys().cloned().collect();
     let in_flight = world.routers.as_ref().map(RouterView::in_flight).unwrap_or_default();
     let seen = Seen {
@@ -168,6 +218,7 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
         pods: &pods,
         revisions: &revisions,
         unverified: unverified.as_deref(),
+        unreachable: unreachable.as_deref(),
         in_flight: &in_flight,
         verdict: finding.as_ref().filter(|_| state.step() > 0).map(|finding| &finding.verdict),
         request: request.as_ref(),
@@ -183,88 +234,39 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
         target: &world.target,
         stable: decision.state.stable.as_ref().and_then(|stable| pods.get(stable)),
         unverified: unverified.as_deref(),
+        unreachable: unreachable.as_deref(),
         handled: handled.as_deref(),
         now: Time(jiff::Timestamp::now()),
     };
     let old = world.md.status.clone().unwrap_or_default();
-    let new = status::compose(&old, world.md.metadata.generation.unwrap_or_default(), &told);
-    status::write(ctx, &world.md, memory, new).await?;
+    let generation = world.md.metadata.generation.unwrap_or_default();
+    let mut new = status::compose(&old, generation, &told);
+    if let Some((reason, message)) = &memory.failure {
+        // Until a look succeeds: else status would change to and fro with each.
+        new = status::failed(&new, generation, reason, message, &told.now);
+    }
+    status::write(ctx, &mut world.md, memory, new).await?;
     memory.state = Some(decision.state.clone());
     tell(ctx, &world.md, memory, &decision, refused.as_deref()).await;
 
     // build (no client) and apply (client required)
-    Box::pin(carry_out(ctx, &applier, world, &plan, &decision.state)).await?;
-    Ok(next_look(ctx, &plan, &decision, unverified.is_some(), waits.is_some()))
-}
-
-/// Makes sure that the target has a snapshot. Returns why it has none yet, if so.
-async fn resolve_target(ctx: &Context, applier: &Applier, world: &mut World) -> Result<Option<Wait>, Error> {
-    let resolver = world.resolver().cloned();
-    if world.snapshots.contains_key(&world.target) {
-        if let Some(pod) = resolver {
-            applier.remove("delete Pod", &pod).await?;
-        }
-        return Ok(None);
-    }
-    let model = world.md.spec.model.clone();
-    let uri: Uri = model
-        .uri
-        .parse()
-        .map_err(|error: stoker_api::artifact::UriError| Error::InvalidSpec(error.to_string()))?;
-    let digest = match (&model.digest, &resolver) {
-        (Some(digest), _) => digest.clone(),
-        (None, Some(pod)) => {
-            let Some(digest) = resolver::answer(pod) else {
-                let trouble = pod_trouble(pod, &world.events);
-                return Ok(Some(resolving(trouble.map(|trouble| trouble.what))));
-            };
-            digest.to_string()
-        }
-        (None, None) => {
-            let pod = resolver::pod(&world.md, &world.target, &uri, &ctx.settings);
-            applier.ensure("apply Pod", pod).await?;
-            return Ok(Some(resolving(None)));
-        }
-    };
-    let name = world.md.name_any();
-    let snapshot = revision::snapshot(
-        &name,
-        &world.target,
-        &model,
-        &world.md.spec.runtime,
-        &uri,
-        &digest,
-        &ctx.settings,
-    );
-    let number = world.controller_revisions.values().map(|kept| kept.revision).max().unwrap_or(0) + 1;
-    let kept = revision::controller_revision(&world.md, &world.target, number, &snapshot)
-        .map_err(|error| Error::InvalidSpec(format!("the revision cannot be stored: {error}")))?;
-    let kept = applier.ensure("apply ControllerRevision", kept).await?;
-    world.controller_revisions.insert(world.target.clone(), kept);
-    world.snapshots.insert(world.target.clone(), snapshot);
-    Ok(None)
-}
-
-/// The target waits for its digest, and what is wrong with that, if anything is.
-fn resolving(trouble: Option<String>) -> Wait {
-    match trouble {
-        None => Wait { why: "its digest is being resolved".to_owned(), trouble: false },
-        Some(what) => Wait { why: format!("its digest cannot be resolved: {what}"), trouble: true },
-    }
+    Box::pin(carry_out(ctx, &applier, world, &plan, &decision.state, &mut memory.refused)).await?;
+    let waits = unverified.is_some() || waits.is_some();
+    Ok(next_look(ctx, &plan, &decision, waits, !memory.refused.is_empty()))
 }
 
 /// The state to go on from: the one in memory while status is as we wrote it, else what status says, else (status is empty)
-/// what the table serves.
-fn remembered_state(world: &World, memory: &mut Remembered) -> State {
+/// what the table serves: then the flag is set.
+fn remembered_state(world: &World, memory: &mut Remembered) -> (State, bool) {
     let live = world.md.status.as_ref();
     if let Some(state) = memory.state.as_ref().filter(|_| live.is_some() && memory.written.as_ref() == live) {
-        return state.clone();
+        return (state.clone(), false);
     }
     memory.written = live.cloned();
     let state = live.map(stoker_api::deployment::ModelDeploymentStatus::state).unwrap_or_default();
     let lost = state.stable.is_none() && state.runs == 0;
     let recovered = world.route.as_ref().filter(|_| lost).and_then(route::recover);
-    let state = match recovered {
+    let (state, recovered) = match recovered {
         // Only a revision that was served can be served again, and a first one that never got ready is not stable.
         Some((stable, runs)) if world.snapshots.contains_key(&stable) => {
             let because = "status was lost, and what was served goes on".to_owned();
@@ -273,16 +275,15 @@ fn remembered_state(world: &World, memory: &mut Remembered) -> State {
                 instead_of: world.target.clone(),
                 because,
             });
-            State { stable: Some(stable), runs, pin, ..State::default() }
+            // Others may still have traffic until all routers serve the next table: their pods go after that.
+            let leaving = world.deployments.keys().filter(|name| **name != stable).cloned().collect();
+            (State { stable: Some(stable), runs, pin, leaving, ..State::default() }, true)
         }
-        _ => state,
+        _ => (state, false),
     };
-    let known = live
-        .and_then(|status| status.run.as_ref())
-        .and_then(|run| run.slow_above_ms)
-        .map(Duration::from_millis);
+    let known = live.and_then(|status| status.run.as_ref()).and_then(RunStatus::slow_above);
     memory.analysis = Analysis::resume(state.runs, known);
-    state
+    (state, recovered)
 }
 
 /// Why the table of this state is not served everywhere, if so.
@@ -295,6 +296,21 @@ fn unverified(world: &World, plan: &Plan, state: &State) -> Option<String> {
         return Some("the table is not written yet".to_owned());
     }
     version(live).and_then(|version| routers.unverified(&version))
+}
+
+/// Why no request gets to the revision that has the traffic, if so. Routers that do not answer are no proof of that.
+fn unreachable(world: &World, state: &State) -> Option<String> {
+    let run = state.run.as_ref().map(|run| &run.candidate);
+    let main = state.stable.as_ref().or(run).filter(|_| world.md.spec.replicas > 0)?;
+    let Some(routers) = &world.routers else { return Some("the table is not written yet".to_owned()) };
+    if routers.replies.is_empty() {
+        return Some("no router is running yet".to_owned());
+    }
+    let mut answers = routers.answers().peekable();
+    answers.peek()?;
+    let mut arms = answers.filter(|reply| reply.serving.is_some()).flat_map(|reply| &reply.arms);
+    let reached = arms.any(|arm| arm.revision == *main && arm.ready_endpoints > 0);
+    (!reached).then(|| format!("no router knows a ready pod of {main} yet"))
 }
 
 /// Counts of the routers, and the verdict that follows.
@@ -336,16 +352,20 @@ fn examine(
 }
 
 /// The request that is not handled yet, why it cannot be understood, and the annotation's value once it is handled.
-fn request(md: &ModelDeployment) -> (Option<Request>, Option<String>, Option<String>) {
+///
+/// When status was `lost`, nobody knows whether the annotation was handled: it counts as such, for an old `undo` must not
+/// come back to life.
+fn request(md: &ModelDeployment, lost: bool) -> (Option<Request>, Option<String>, Option<String>) {
     let before = md.status.as_ref().and_then(|status| status.handled_request.clone());
-    let Some(text) = md.annotations().get(annotations::REQUEST).filter(|text| before.as_ref() != Some(text))
-    else {
-        return (None, None, before);
-    };
+    let text = md.annotations().get(annotations::REQUEST).map(|text| cut(text, LONGEST_REQUEST).to_owned());
+    if lost {
+        return (None, None, text);
+    }
+    let Some(text) = text.filter(|text| before.as_ref() != Some(text)) else { return (None, None, before) };
     let by = md.annotations().get(annotations::REQUESTED_BY).map_or("someone", String::as_str);
-    match Request::parse(text, by) {
-        Ok(request) => (Some(request), None, Some(text.clone())),
-        Err(error) => (None, Some(error.to_string()), Some(text.clone())),
+    match Request::parse(&text, by) {
+        Ok(request) => (Some(request), None, Some(text)),
+        Err(error) => (None, Some(error.to_string()), Some(text)),
     }
 }
 
@@ -366,10 +386,10 @@ async fn tell(
             "{}",
             transition.message
         );
-        events::transition(&ctx.recorder, md, transition).await;
+        events::transition(&ctx.recorder, &md.object_ref(&()), transition).await;
     }
     if let Some(why) = refused {
-        events::concern(&ctx.recorder, md, reasons::REQUEST_REFUSED, why).await;
+        events::concern(&ctx.recorder, &md.object_ref(&()), reasons::REQUEST_REFUSED, why).await;
     }
     let reason = match decision.standing {
         Standing::Troubled => reasons::CANDIDATE_FAILED,
@@ -384,20 +404,21 @@ async fn tell(
     let shape = status::shape(&decision.sentence);
     if memory.told.as_ref() != Some(&shape) {
         memory.told = Some(shape);
-        events::concern(&ctx.recorder, md, reason, &decision.sentence).await;
+        events::concern(&ctx.recorder, &md.object_ref(&()), reason, &decision.sentence).await;
     }
 }
 
 /// A failed look is told too. What cannot even be told is logged by the controller.
-async fn tell_failure(ctx: &Context, md: &ModelDeployment, memory: &mut Remembered, error: &Error) {
+async fn tell_failure(ctx: &Context, md: &mut ModelDeployment, memory: &mut Remembered, error: &Error) {
     if error.is_conflict() {
         return;
     }
     let message = error.to_string();
+    memory.failure = Some((error.reason(), message.clone()));
     let shape = status::shape(&message);
-    if memory.told.as_ref() != Some(&shape) {
-        memory.told = Some(shape);
-        events::concern(&ctx.recorder, md, error.reason(), &message).await;
+    if memory.told_failure.as_ref() != Some(&shape) {
+        memory.told_failure = Some(shape);
+        events::concern(&ctx.recorder, &md.object_ref(&()), error.reason(), &message).await;
     }
     let old = md.status.clone().unwrap_or_default();
     let now = Time(jiff::Timestamp::now());
@@ -408,70 +429,22 @@ async fn tell_failure(ctx: &Context, md: &ModelDeployment, memory: &mut Remember
     }
 }
 
-/// Makes the cluster follow the state: pods first, then the table, then what is left over goes.
-async fn carry_out(
-    ctx: &Context,
-    applier: &Applier,
-    world: &World,
-    plan: &Plan,
-    state: &State,
-) -> Result<(), Error> {
-    let (name, replicas) = (world.md.name_any(), world.md.spec.replicas);
-    applier
-        .keep("apply Service", router_objects::front_service(&world.md), world.services.get(&name))
-        .await?;
-    let kept = state.kept();
-    for revision in &kept {
-        let Some(snapshot) = world.snapshots.get(*revision) else {
-            return Err(Error::InvalidSpec(format!(
-                "the ControllerRevision of {revision} is gone; its pods cannot be made again"
-            )));
-        };
-        let (service, deployment) = (world.services.get(*revision), world.deployments.get(*revision));
-        applier.keep("apply Service", workload::service(&name, revision), service).await?;
-        let desired = workload::deployment(&name, revision, &snapshot.template, replicas);
-        applier.keep("apply Deployment", desired, deployment).await?;
-    }
-    if let Some(route) = route::route(&world.md, plan, state) {
-        let writer = ctx.applier(&world.md, managers::ROUTE);
-        writer.replace("write ModelRoute", route, world.route.as_ref()).await?;
-    }
-    let unkept = |revision: &&String| !kept.contains(revision.as_str());
-    for revision in world.deployments.keys().filter(unkept) {
-        applier.remove("delete Deployment", &world.deployments[revision]).await?;
-    }
-    for revision in world.services.keys().filter(unkept).filter(|revision| **revision != name) {
-        applier.remove("delete Service", &world.services[revision]).await?;
-    }
-    let mut old: Vec<_> = world
-        .controller_revisions
-        .values()
-        .filter(|kept_revision| unkept(&&kept_revision.name_any()))
-        .collect();
-    old.retain(|kept_revision| kept_revision.name_any() != world.target);
-    old.sort_by_key(|kept_revision| std::cmp::Reverse(kept_revision.revision));
-    for revision in old.into_iter().skip(world.md.spec.rollback.revisions as usize) {
-        applier.remove("delete ControllerRevision", revision).await?;
-    }
-    Ok(())
-}
-
 /// When to look again: every second while something moves, else when something changes or the previous revision's time is up.
-fn next_look(ctx: &Context, plan: &Plan, decision: &Decision, unverified: bool, waits: bool) -> Action {
+fn next_look(ctx: &Context, plan: &Plan, decision: &Decision, waits: bool, refused: bool) -> Action {
     let state = &decision.state;
-    let moves = state.run.is_some()
-        || !state.leaving.is_empty()
-        || unverified
-        || waits
-        || !decision.transitions.is_empty();
+    let moves = state.run.is_some() || !state.leaving.is_empty() || waits || !decision.transitions.is_empty();
     if moves || decision.standing == Standing::Unready {
         return Action::requeue(ctx.settings.tick);
     }
-    match &state.previous {
+    let pause = match &state.previous {
         // Not longer than the gap that counts as one look.
-        Some((_, kept)) => Action::requeue(
-            plan.keep_warm.saturating_sub(*kept).clamp(ctx.settings.tick, Duration::from_secs(8)),
-        ),
-        None => Action::await_change(),
-    }
+        Some((_, kept)) => {
+            plan.keep_warm.saturating_sub(*kept).clamp(ctx.settings.tick, Duration::from_secs(8))
+        }
+        None => CALM,
+    };
+    Action::requeue(if refused { pause.min(REFUSED) } else { pause })
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,8 @@ use stoker_api::deployment::ModelDeploymentStatus;
 use stoker_decide::analysis::Analysis;
 use stoker_decide::rollout::State;
 
+use super::deployment::Refused;
+
 /// A gap between looks longer than this (a suspended process) counts as this much: a rollout errs late.
 const LONGEST_GAP: Duration = Duration::from_secs(10);
 
@@ -26,6 +28,12 @@ pub struct Remembered {
     pub looked_at: Option<Instant>,
     /// The last trouble or hold that an Event was published for, without its figures.
     pub told: Option<String>,
+    /// Why the last look failed, if it did: reason and message.
+    pub failure: Option<(&'static str, String)>,
+    /// The last failure that an Event was published for, without its figures.
+    pub told_failure: Option<String>,
+    /// What the API server refused at the last look.
+    pub refused: Refused,
 }
 
 impl Remembered {

@@ -3,34 +3,34 @@
 //! The object is made when the first ModelDeployment of a namespace is looked at, and goes after the last one, unless a
 //! user made it. Its children go with it, by their ownerReferences.
 
+mod presence;
 mod status;
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{DeleteParams, ListParams, PostParams, Preconditions};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::api::ListParams;
+use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::runtime::watcher;
+use kube::{Api, Resource, ResourceExt};
+use stoker_api::ModelRouter;
 use stoker_api::names::{labels, managers, objects, parts, reasons};
 use stoker_api::pause::Pause;
-use stoker_api::router::ModelRouterSpec;
-use stoker_api::{ModelDeployment, ModelRouter};
 
 use crate::apply::{self, Applier};
 use crate::build::router as build;
-use crate::call::{CallError, Calls};
+use crate::call::CallError;
 use crate::context::Context;
 use crate::trust::{self, Authority};
+pub use presence::ensure_present;
 
 /// Namespaces that are worked on at the same time.
 const CONCURRENCY: u16 = 4;
@@ -112,10 +112,13 @@ pub async fn run(
     let shutdown = shutdown.shared();
     let (failures, turn) = (Mutex::default(), tokio::sync::Mutex::default());
     let work = Arc::new(Work { ctx: Arc::clone(&ctx), authority, failures, turn });
+    let children = watcher::Config::default().labels(&router_part());
     // An object that cannot be read must not stop the watch of the others.
     let controller =
         Controller::new(scope::<DeserializeGuard<ModelRouter>>(&ctx), watcher::Config::default())
-            .owns(scope::<Deployment>(&ctx), watcher::Config::default().labels(&router_part()))
+            .owns(scope::<Deployment>(&ctx), children.clone())
+            // Without it the operator finds no router, and nothing advances.
+            .owns(scope::<Service>(&ctx), children)
             .with_config(Config::default().concurrency(CONCURRENCY))
             .trigger_backoff(Pause::default())
             .graceful_shutdown_on(shutdown.clone())
@@ -125,35 +128,9 @@ pub async fn run(
                     tracing::debug!(%error, "reconcile");
                 }
             });
-    tokio::join!(controller, reap(&ctx, shutdown));
-}
-
-/// The ModelRouter of a namespace that has ModelDeployments: made when there is none.
-pub async fn ensure_present(ctx: &Context, namespace: &str) -> Result<(), Error> {
-    present(&ctx.client, &ctx.calls, namespace).await
-}
-
-async fn present(client: &Client, calls: &Calls, namespace: &str) -> Result<(), Error> {
-    let api: Api<ModelRouter> = Api::namespaced(client.clone(), namespace);
-    // Only the metadata: one that cannot be read is there too, and its own driver says so.
-    if calls.make("get ModelRouter", objects::ROUTER, api.get_metadata_opt(objects::ROUTER)).await?.is_some()
-    {
-        return Ok(());
-    }
-    let mut router = ModelRouter::new(objects::ROUTER, ModelRouterSpec::default());
-    router.labels_mut().insert(labels::MANAGED_BY.to_owned(), labels::STOKER.to_owned());
-    match calls.make("create ModelRouter", objects::ROUTER, api.create(&PostParams::default(), &router)).await
-    {
-        // Somebody was quicker, which is as good.
-        Err(CallError::Failed { cause, .. }) if matches!(&*cause, kube::Error::Api(status) if status.is_already_exists()) => {
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
-        Ok(_) => {
-            tracing::info!(namespace, "first ModelDeployment of the namespace: routers are made");
-            Ok(())
-        }
-    }
+    let deployments = presence::watch(scope(&ctx), shutdown.clone());
+    let routers = presence::watch(scope(&ctx), shutdown);
+    tokio::join!(controller, presence::reap(&ctx, deployments), presence::restore(&ctx, routers));
 }
 
 fn scope<K>(ctx: &Context) -> Api<K>
@@ -206,7 +183,7 @@ async fn look(work: &Work, namespace: &str) -> Result<Action, Error> {
     let Some(router) = live.filter(|router| router.metadata.deletion_timestamp.is_none()) else {
         return Ok(Action::await_change());
     };
-    if release(&ctx.client, &ctx.calls, namespace).await? {
+    if presence::release(&ctx.client, &ctx.calls, namespace).await? {
         return Ok(Action::await_change());
     }
     // build (no client) and apply (client required)
@@ -285,57 +262,6 @@ async fn roll(work: &Work, applier: &Applier, desired: Deployment) -> Result<Sta
     }
     let live = applier.ensure("apply Deployment", desired).await?;
     Ok(Standing::Applied(Box::new(live)))
-}
-
-/// Watches ModelDeployments go, and takes the routers of a namespace away after the last one. What is missed here is
-/// found at the next look at the ModelRouter.
-async fn reap(ctx: &Context, shutdown: impl Future<Output = ()>) {
-    let api: Api<PartialObjectMeta<ModelDeployment>> = match &ctx.settings.watch {
-        Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
-        None => Api::all(ctx.client.clone()),
-    };
-    let mut events = pin!(watcher(api, watcher::Config::default()).backoff(Pause::default()).take_until(shutdown));
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(watcher::Event::Delete(gone)) => {
-                let namespace = gone.namespace().unwrap_or_default();
-                if let Err(error) = release(&ctx.client, &ctx.calls, &namespace).await {
-                    tracing::warn!(namespace, %error, "routers that nobody needs could not be removed; tried again later");
-                }
-            }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "ModelDeployments cannot be watched"),
-        }
-    }
-}
-
-/// Deletes the ModelRouter of a namespace when we made it and there is no ModelDeployment. Says whether it did.
-async fn release(client: &Client, calls: &Calls, namespace: &str) -> Result<bool, CallError> {
-    let routers: Api<ModelRouter> = Api::namespaced(client.clone(), namespace);
-    let router =
-        calls.make("get ModelRouter", objects::ROUTER, routers.get_metadata_opt(objects::ROUTER)).await?;
-    let ours = |router: &PartialObjectMeta<ModelRouter>| {
-        router.labels().get(labels::MANAGED_BY).is_some_and(|by| by == labels::STOKER)
-    };
-    let Some(router) = router.filter(ours) else { return Ok(false) };
-    let deployments: Api<ModelDeployment> = Api::namespaced(client.clone(), namespace);
-    let one = ListParams::default().limit(1);
-    let left = calls.make("list ModelDeployments", namespace, deployments.list_metadata(&one)).await?;
-    if !left.items.is_empty() {
-        return Ok(false);
-    }
-    // A namesake that was made since, or one that a user made their own, stays.
-    let preconditions = Preconditions { uid: router.uid(), resource_version: router.resource_version() };
-    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-    match calls.make("delete ModelRouter", objects::ROUTER, routers.delete(objects::ROUTER, &params)).await {
-        Ok(_) => {
-            tracing::info!(namespace, "the last ModelDeployment of the namespace is gone: its routers go");
-            Ok(true)
-        }
-        Err(error) if error.is_not_found() => Ok(true),
-        Err(error) if error.is_conflict() => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(test)]

@@ -45,12 +45,21 @@ pub fn pod_trouble(pod: &Pod, events: &[Event]) -> Option<Trouble> {
     }
     let name = pod.name_any();
     let status = pod.status.as_ref()?;
+    // Evicted, or of a node that shut down: it stays in the list for good, and another one took its place.
+    if status.phase.as_deref() == Some("Failed") && replaced(pod) {
+        return None;
+    }
     let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
     let mut containers = containers;
     containers
         .find_map(|container| container_trouble(&name, container))
         .or_else(|| unscheduled(pod))
         .or_else(|| unmounted(pod, events))
+}
+
+/// Whether a pod that ended for good is made anew by its owner. A resolver has no such owner.
+fn replaced(pod: &Pod) -> bool {
+    pod.owner_references().iter().any(|owner| owner.kind == "ReplicaSet")
 }
 
 fn container_trouble(pod: &str, container: &ContainerStatus) -> Option<Trouble> {
@@ -215,6 +224,18 @@ mod tests {
         let creating = container(false, &json!({"waiting": {"reason": "ContainerCreating"}}), &json!({}));
         assert_eq!(pod_trouble(&pod(&running, &json!([])), &[]), None);
         assert_eq!(pod_trouble(&pod(&creating, &json!([])), &[]), None);
+    }
+
+    #[test]
+    fn a_pod_that_was_evicted_is_no_crash() {
+        let ended =
+            container(false, &json!({"terminated": {"exitCode": 137, "reason": "Error"}}), &json!({}));
+        let mut evicted = pod(&ended, &json!([]));
+        evicted.status.as_mut().unwrap().phase = Some("Failed".into());
+        assert!(pod_trouble(&evicted, &[]).is_some(), "nobody makes this one anew");
+        let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "u2"}]);
+        evicted.metadata.owner_references = Some(serde_json::from_value(owner).unwrap());
+        assert_eq!(pod_trouble(&evicted, &[]), None);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Asking the routers of a namespace (client required): which table they serve, and what they count.
 //!
 //! Which routers there are comes from a watch on the EndpointSlices of the router Services, so that a look at a run costs
-//! the API server nothing. A router is asked while it is serving or terminating. The watch may be late, which is safe: a
-//! new router gets traffic only when it is an endpoint, and reads the newest table before it is ready.
+//! the API server nothing. A router is asked while it is serving or terminating; one that is terminating and cannot be
+//! connected to is gone. The watch may be late, which is safe: a new router gets traffic only when it is an endpoint, and
+//! reads the newest table before it is ready.
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
@@ -39,6 +40,8 @@ use crate::trust;
 
 /// Longest time that a router may take, connecting included. A look at a run waits for the slowest.
 const DEADLINE: Duration = Duration::from_secs(1);
+/// Longest time that connecting may take: below the deadline, so that a dead node is told from a slow router.
+const CONNECT: Duration = Duration::from_millis(750);
 /// Longest answer that is read, in bytes. Two runs of 20 steps with full histograms stay below a quarter of it.
 const ANSWER_LIMIT: usize = 4 << 20;
 /// How long a connection without a request is kept; above the time between two looks.
@@ -135,7 +138,20 @@ fn behind(reply: &ScrapeReply, expect: &TableVersion) -> Option<String> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Endpoint {
     address: IpAddr,
+    serving: bool,
     terminating: bool,
+}
+
+impl Endpoint {
+    /// Whether a router that gave no answer is gone; the list of endpoints just does not say so yet.
+    fn is_gone(self, why: &Unanswered) -> bool {
+        match why {
+            Unanswered::Refused(_) => self.terminating,
+            // Its node is dead, most likely. One that is serving would hold requests.
+            Unanswered::Unreachable(_) => self.terminating && !self.serving,
+            Unanswered::Other(_) => false,
+        }
+    }
 }
 
 /// Why a router gave no answer.
@@ -143,8 +159,18 @@ struct Endpoint {
 enum Unanswered {
     /// Nothing listens there: the process is gone.
     Refused(String),
+    /// Nobody says anything when it is connected to.
+    Unreachable(String),
     /// Anything else.
     Other(String),
+}
+
+impl Unanswered {
+    fn into_why(self) -> String {
+        match self {
+            Self::Refused(why) | Self::Unreachable(why) | Self::Other(why) => why,
+        }
+    }
 }
 
 impl Routers {
@@ -215,9 +241,8 @@ impl Routers {
             self.0.scrapes.get_or_create(&Labels { outcome }).inc();
             let reply = match answer {
                 Ok(reply) => Ok(reply),
-                // Its process has ended; the list of endpoints just does not say so yet.
-                Err(Unanswered::Refused(_)) if endpoint.terminating => return None,
-                Err(Unanswered::Refused(why) | Unanswered::Other(why)) => Err(why),
+                Err(why) if endpoint.is_gone(&why) => return None,
+                Err(why) => Err(why.into_why()),
             };
             Some((pod, reply))
         });
@@ -240,9 +265,11 @@ fn endpoints(slices: &[Arc<EndpointSlice>], namespace: &str) -> BTreeMap<String,
         if serving || terminating {
             let pod = endpoint.target_ref.as_ref().and_then(|pod| pod.name.clone());
             // A pod in two slices (two address families, or on its way from one to the other) is asked once.
-            found
-                .entry(pod.unwrap_or_else(|| address.to_string()))
-                .or_insert(Endpoint { address, terminating });
+            found.entry(pod.unwrap_or_else(|| address.to_string())).or_insert(Endpoint {
+                address,
+                serving,
+                terminating,
+            });
         }
     }
     found
@@ -279,19 +306,23 @@ async fn ask(http: &Http, authority: &str, body: Bytes) -> Result<ScrapeReply, U
     }
 }
 
-/// Tells a refused connection from the rest, and finds the sentence that says what happened.
+/// Tells a connection that was not made from the rest, and finds the sentence that says what happened.
 fn unanswered(error: &HttpError) -> Unanswered {
     let mut why = error.to_string();
-    let mut refused = false;
+    let mut kind = None;
     let mut source = error.source();
     while let Some(cause) = source {
         why = cause.to_string();
-        refused |= cause
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+        kind = cause.downcast_ref::<io::Error>().map(io::Error::kind).or(kind);
         source = cause.source();
     }
-    if refused { Unanswered::Refused(why) } else { Unanswered::Other(why) }
+    match kind.filter(|_| error.is_connect()) {
+        Some(io::ErrorKind::ConnectionRefused) => Unanswered::Refused(why),
+        Some(
+            io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable,
+        ) => Unanswered::Unreachable(format!("it cannot be connected to: {why}")),
+        _ => Unanswered::Other(why),
+    }
 }
 
 /// The host name of a pod, in the form that Kubernetes' DNS has for pods: `10-1-2-3.namespace.pod`.
@@ -326,7 +357,7 @@ fn http_client(config: ClientConfig) -> Http {
     let mut tcp = HttpConnector::new_with_resolver(tower::service_fn(resolve as fn(Name) -> _));
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
-    tcp.set_connect_timeout(Some(DEADLINE));
+    tcp.set_connect_timeout(Some(CONNECT));
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_tls_config(config)
         .https_only()

@@ -2,6 +2,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::events::cut;
+
+/// Longest message, in bytes: all of them together stay far below what the API server stores.
+const LONGEST: usize = 1024;
+
 /// What a condition should say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -32,7 +37,7 @@ pub fn update(old: &[Condition], wanted: Vec<Wanted>, generation: i64, now: &Tim
             type_: type_.to_owned(),
             status: status.to_owned(),
             reason: reason.to_owned(),
-            message,
+            message: cut(&message, LONGEST).to_owned(),
             observed_generation: Some(generation),
             last_transition_time: since.clone(),
         });

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
-use kube::{Resource, ResourceExt};
-use stoker_api::ModelDeployment;
 use stoker_api::names::reasons;
 use stoker_decide::rollout::{Reason, Transition};
 
@@ -19,6 +18,7 @@ pub fn word(reason: Reason) -> &'static str {
     match reason {
         Reason::RunStarted => reasons::RUN_STARTED,
         Reason::StepStarted => reasons::STEP_STARTED,
+        Reason::PromoteRequested => reasons::PROMOTE_REQUESTED,
         Reason::Promoted => reasons::PROMOTED,
         Reason::RolledBack => reasons::ROLLED_BACK,
         Reason::Aborted => reasons::ABORTED,
@@ -30,22 +30,22 @@ pub fn word(reason: Reason) -> &'static str {
 }
 
 /// Publishes a transition.
-pub async fn transition(recorder: &Recorder, md: &ModelDeployment, transition: &Transition) {
+pub async fn transition(recorder: &Recorder, about: &ObjectReference, transition: &Transition) {
     let warning = matches!(transition.reason, Reason::RolledBack | Reason::RequestRefused);
     let reason = word(transition.reason);
     // The recorder joins Events of one (reason, action) and keeps the first note, so the action differs for each.
     let action = format!("{reason} {}", transition.message);
-    publish(recorder, md, warning, reason, &action, &transition.message).await;
+    publish(recorder, about, warning, reason, &action, &transition.message).await;
 }
 
 /// Publishes something that is wrong or waited for.
-pub async fn concern(recorder: &Recorder, md: &ModelDeployment, reason: &'static str, message: &str) {
-    publish(recorder, md, true, reason, &format!("{reason} {message}"), message).await;
+pub async fn concern(recorder: &Recorder, about: &ObjectReference, reason: &'static str, message: &str) {
+    publish(recorder, about, true, reason, &format!("{reason} {message}"), message).await;
 }
 
 async fn publish(
     recorder: &Recorder,
-    md: &ModelDeployment,
+    about: &ObjectReference,
     warning: bool,
     reason: &str,
     action: &str,
@@ -58,13 +58,12 @@ async fn publish(
         action: cut(action, 128).to_owned(),
         secondary: None,
     };
-    let about = md.object_ref(&());
-    match tokio::time::timeout(PATIENCE, recorder.publish(&event, &about)).await {
+    match tokio::time::timeout(PATIENCE, recorder.publish(&event, about)).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => {
-            tracing::warn!(name = md.name_any(), reason, %error, "an Event could not be published");
+            tracing::warn!(name = about.name, reason, %error, "an Event could not be published");
         }
-        Err(_) => tracing::warn!(name = md.name_any(), reason, "an Event could not be published within 5 s"),
+        Err(_) => tracing::warn!(name = about.name, reason, "an Event could not be published within 5 s"),
     }
 }
 

@@ -11,7 +11,7 @@ use stoker_api::deployment::{ArmEvidence, Evidence, ModelDeploymentStatus, Outco
 use stoker_api::names::{conditions, managers, reasons};
 use stoker_decide::analysis::Finding;
 use stoker_decide::evidence::Counts;
-use stoker_decide::rollout::{Decision, Plan, Pods, Standing};
+use stoker_decide::rollout::{Decision, Plan, Pods, Reason, Standing};
 
 use super::conditions::Wanted;
 use super::events::{cut, word};
@@ -40,6 +40,8 @@ pub struct Told<'a> {
     pub stable: Option<&'a Pods>,
     /// Why the last table is not served everywhere, if so.
     pub unverified: Option<&'a str>,
+    /// Why no request gets to stable, if so.
+    pub unreachable: Option<&'a str>,
     /// The value of the request annotation that was handled, now or before.
     pub handled: Option<&'a str>,
     /// Wall time, for people.
@@ -48,7 +50,7 @@ pub struct Told<'a> {
 
 /// The status after a decision.
 pub fn compose(old: &ModelDeploymentStatus, generation: i64, told: &Told<'_>) -> ModelDeploymentStatus {
-    let Told { plan, decision, finding, target, stable, unverified, handled, now } = told;
+    let Told { plan, decision, finding, target, stable, unverified, handled, now, .. } = told;
     let mut status = old.clone();
     status.store(&decision.state, plan);
     status.observed_generation = generation;
@@ -60,14 +62,19 @@ pub fn compose(old: &ModelDeploymentStatus, generation: i64, told: &Told<'_>) ->
     if let Some(finding) = finding {
         status.verdict = Some(finding.verdict.word().to_owned());
         if let Some(run) = &mut status.run {
-            run.slow_above_ms =
-                finding.slow_above.map(|limit| limit.as_millis().try_into().unwrap_or(u64::MAX));
+            run.set_slow_above(finding.slow_above);
             run.evidence = Some(evidence(finding));
         }
     } else if status.run.is_some() {
         status.verdict = None;
     }
     for transition in decision.transitions.iter().filter(|transition| transition.reason.ends_run()) {
+        // The last figures may have looked well when a crash ended the run, or nobody may have waited for any.
+        match transition.reason {
+            Reason::RolledBack => status.verdict = Some(reasons::FAIL.to_owned()),
+            Reason::Aborted | Reason::Superseded => status.verdict = None,
+            _ => {}
+        }
         let outcome = Outcome {
             run: transition.run,
             revision: transition.revision.clone(),
@@ -95,7 +102,7 @@ pub fn failed(
     cut(message, LONGEST).clone_into(&mut status.message);
     if reason == reasons::CONFLICTED {
         status.phase = Phase::Conflicted;
-    } else if status.stable.is_none() {
+    } else if status.stable.is_none() || reason == reasons::INVALID_SPEC {
         status.phase = Phase::Degraded;
     }
     let mut conditions = status.conditions.clone();
@@ -113,10 +120,10 @@ pub fn failed(
 }
 
 /// Writes a status if it says something new: at once for what matters, live figures only now and then. The write carries
-/// the version that was read, so that a deposed leader's is refused.
+/// the version that was read, so that a deposed leader's is refused. `md` has the new version and status afterwards.
 pub async fn write(
     ctx: &Context,
-    md: &ModelDeployment,
+    md: &mut ModelDeployment,
     memory: &mut Remembered,
     status: ModelDeploymentStatus,
 ) -> Result<(), CallError> {
@@ -138,6 +145,9 @@ pub async fn write(
         .calls
         .make("patch ModelDeployment status", &name, api.patch_status(&name, &params, &Patch::Apply(&body)))
         .await?;
+    // What follows in this look goes on from here.
+    md.metadata.resource_version = written.metadata.resource_version;
+    md.status.clone_from(&written.status);
     memory.written = written.status;
     memory.written_at = Some(Instant::now());
     ctx.metrics.status_written();
@@ -174,7 +184,7 @@ fn phase(told: &Told<'_>) -> Phase {
     if state.run.is_some() {
         return Phase::Progressing;
     }
-    if told.stable.is_some_and(|pods| !pods.complete()) {
+    if told.unreachable.is_some() || told.stable.is_some_and(|pods| !pods.complete()) {
         return Phase::Degraded;
     }
     if stable == told.target {
@@ -194,7 +204,7 @@ fn evidence(finding: &Finding) -> Evidence {
         requests: counts.attempts,
         errors: counts.errors,
         slow: counts.slow(finding.slow_above),
-        p99_ms: counts.latency.quantile(0.99).map(|p99| p99.as_millis().try_into().unwrap_or(u64::MAX)),
+        p99_ms: counts.latency.quantile(0.99).map(|p99| (p99.as_secs_f64() * 1e6).round() / 1e3),
     };
     Evidence {
         candidate: arm(&finding.candidate),
@@ -206,10 +216,15 @@ fn evidence(finding: &Finding) -> Evidence {
 fn conditions(told: &Told<'_>, status: &ModelDeploymentStatus, unverified: Option<&str>) -> Vec<Wanted> {
     let message = || status.message.clone();
     let state = &told.decision.state;
-    let ready = state.stable.is_some() && told.stable.is_some_and(Pods::complete);
-    let progressing = state.run.is_some();
+    let ready =
+        state.stable.is_some() && told.stable.is_some_and(Pods::complete) && told.unreachable.is_none();
+    let taken_back = state.rejected.iter().find(|(revision, _)| revision == told.target);
+    let pinned = state.pin.as_ref();
+    let settled = taken_back.is_some() || pinned.is_some();
+    // From the change of the spec on, also while the digest is being resolved.
+    let progressing = state.run.is_some() || (!settled && state.stable.as_deref() != Some(told.target));
     let analysis = match told.finding.map(|finding| &finding.verdict) {
-        Some(verdict) if progressing => {
+        Some(verdict) if state.run.is_some() => {
             let passing = match verdict.word() {
                 reasons::PASS => Some(true),
                 reasons::FAIL => Some(false),
@@ -219,8 +234,6 @@ fn conditions(told: &Told<'_>, status: &ModelDeploymentStatus, unverified: Optio
         }
         _ => (None, reasons::NO_RUN, "no candidate has traffic".to_owned()),
     };
-    let taken_back = state.rejected.iter().find(|(revision, _)| revision == told.target);
-    let pinned = state.pin.as_ref();
     let back = match (taken_back, pinned) {
         (Some((_, because)), _) => (true, reasons::ROLLED_BACK, because.clone()),
         (None, Some(pin)) => (true, reasons::UNDONE, pin.because.clone()),

@@ -3,10 +3,24 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// What a `model.uri` may look like. The same expression is in the CRD, so the API server refuses what we cannot read.
-pub const URI_PATTERN: &str = r"^(https?://[A-Za-z0-9._~:@%/?#\[\]!$&'()*+,;=-]+|configmap://[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._-]+|pvc://[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._/-]+)$";
+/// What a `model.uri` looks like: the CRD's rule, so that the API server refuses what [`Uri`] cannot read. A test holds the
+/// two together.
+pub fn uri_pattern() -> String {
+    let user = "([A-Za-z0-9._~%!$&()*+,;=:-]*@)?";
+    let host = r"([A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?";
+    let rest = "([/?#][A-Za-z0-9._~:@%/?#!$&()*+,;=-]*)?";
+    // The name of an object: DNS labels with dots between them.
+    let label = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
+    let name = format!("{label}([.]{label})*");
+    // A key or a part of a path: one dot may come first, so it is neither `.` nor `..`.
+    let part = "[.]?[A-Za-z0-9_-][A-Za-z0-9._-]*";
+    format!("^(https?://{user}{host}{rest}|configmap://{name}/{part}|pvc://{name}(/{part})+)$")
+}
 
-/// What a `model.digest` may look like.
+/// Longest name, key and part of a path in a `model.uri`: what Kubernetes and file systems take.
+pub const LONGEST_NAME: usize = 253;
+
+/// What a `model.digest` looks like: the CRD's rule.
 pub const DIGEST_PATTERN: &str = "^sha256:[0-9a-f]{64}$";
 
 /// A place that an artifact is read from.
@@ -44,16 +58,20 @@ impl FromStr for Uri {
     fn from_str(text: &str) -> Result<Self, UriError> {
         let error = |reason| UriError { uri: text.to_owned(), reason };
         let (scheme, rest) = text.split_once("://").ok_or_else(|| error("it has no scheme"))?;
-        if rest.is_empty() {
-            return Err(error("nothing follows the scheme"));
-        }
         match scheme {
-            "http" | "https" => Ok(Self::Http(text.to_owned())),
+            "http" | "https" => {
+                check_address(rest).map_err(error)?;
+                Ok(Self::Http(text.to_owned()))
+            }
             "configmap" | "pvc" => {
                 let (name, path) = rest.split_once('/').ok_or_else(|| error("it names no file"))?;
-                let climbs = path.split('/').any(|part| part.is_empty() || part == "." || part == "..");
-                if name.is_empty() || climbs {
-                    return Err(error("the path must be relative, without empty parts, `.` or `..`"));
+                if !is_name(name) {
+                    return Err(error("the name before the path is not one that an object can have"));
+                }
+                if !path.split('/').all(is_part) {
+                    return Err(error(
+                        "the path must be relative, of A-Z, a-z, 0-9, `.`, `_` and `-`, without empty parts, `.` or `..`",
+                    ));
                 }
                 let (name, path) = (name.to_owned(), path.to_owned());
                 match scheme {
@@ -65,6 +83,55 @@ impl FromStr for Uri {
             _ => Err(error("the scheme is not known")),
         }
     }
+}
+
+/// Whether all of `text` is letters, digits or of `others`.
+fn is_of(text: &str, others: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_alphanumeric() || others.contains(c))
+}
+
+/// What follows `http://`: someone, a host, a port, and the rest.
+fn check_address(text: &str) -> Result<(), &'static str> {
+    let (authority, rest) = text.split_at(text.find(['/', '?', '#']).unwrap_or(text.len()));
+    let (user, place) = authority.split_once('@').unwrap_or(("", authority));
+    let (host, port) = match place.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
+        Some((address, port)) if !address.is_empty() => {
+            if !address.chars().all(|c| c.is_ascii_hexdigit() || ":.".contains(c)) {
+                return Err("it names no host");
+            }
+            ("ipv6", port)
+        }
+        _ => place.split_at(place.find(':').unwrap_or(place.len())),
+    };
+    if !host.starts_with(|c: char| c.is_ascii_alphanumeric()) || !is_of(host, "._-") {
+        return Err("it names no host");
+    }
+    let digits = port.strip_prefix(':').unwrap_or("0");
+    let is_port = (1..=5).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    if !is_port || (!port.is_empty() && !port.starts_with(':')) {
+        return Err("its port is not a number");
+    }
+    if !is_of(user, "._~%!$&()*+,;=:-") || !is_of(rest, "._~:@%/?#!$&()*+,;=-") {
+        return Err("it holds a character that a URL cannot have; write it as %XX");
+    }
+    Ok(())
+}
+
+/// A name that an object can have: DNS labels with dots between them.
+fn is_name(text: &str) -> bool {
+    let inside = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let is_label = |label: &str| {
+        label.bytes().all(|b| inside(b) || b == b'-')
+            && label.bytes().next().is_some_and(inside)
+            && label.bytes().last().is_some_and(inside)
+    };
+    text.len() <= LONGEST_NAME && text.split('.').all(is_label)
+}
+
+/// A key or a part of a path: one dot may come first.
+fn is_part(text: &str) -> bool {
+    let after = text.strip_prefix('.').unwrap_or(text);
+    text.len() <= LONGEST_NAME && !after.is_empty() && !after.starts_with('.') && is_of(after, "._-")
 }
 
 /// A SHA-256 digest, written `sha256:<64 lower-case hex digits>`.
@@ -143,6 +210,14 @@ mod tests {
             "pvc://claim//x",
             "pvc://claim",
             "configmap://a/b/c",
+            "configmap://a/..data",
+            "pvc://claim/a/",
+            "pvc://claim/./x",
+            "pvc://a..b/x",
+            "pvc://Claim/x",
+            "https:///x",
+            "https://host:port/x",
+            "https://host/a b",
             "file:///etc/passwd",
         ] {
             assert!(text.parse::<Uri>().is_err(), "{text:?} was accepted");

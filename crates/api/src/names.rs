@@ -44,6 +44,8 @@ pub mod annotations {
     pub const REQUEST: &str = "stoker.dev/request";
     /// Who asks, for the Event and the history.
     pub const REQUESTED_BY: &str = "stoker.dev/requested-by";
+    /// On children: a digest of all that the operator applied last. Where it differs, something was added or taken away.
+    pub const APPLIED: &str = "stoker.dev/applied";
 }
 
 /// Condition types of a ModelDeployment.
@@ -72,13 +74,15 @@ pub mod reasons {
     pub const STEP_STARTED: &str = "StepStarted";
     /// The run waits for something; the message names it.
     pub const HOLDING: &str = "Holding";
+    /// Someone asked to skip the remaining steps.
+    pub const PROMOTE_REQUESTED: &str = "PromoteRequested";
     /// The candidate became stable.
     pub const PROMOTED: &str = "Promoted";
     /// The candidate was taken out of traffic.
     pub const ROLLED_BACK: &str = "RolledBack";
     /// The candidate's pods do not get ready.
     pub const CANDIDATE_FAILED: &str = "CandidateFailed";
-    /// Stable's pods are not ready.
+    /// Stable's pods are not ready, or no request gets to them.
     pub const STABLE_UNREADY: &str = "StableUnready";
     /// Someone asked for an end of the run.
     pub const ABORTED: &str = "Aborted";

@@ -5,8 +5,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use kube::CustomResourceExt;
-use kube::core::cel::Validator;
+use kube::core::cel::{Validator, compile_schema};
 use serde_json::{Value, json};
+use stoker_api::artifact::Uri;
 use stoker_api::{ModelDeployment, ModelRoute, ModelRouter};
 
 const DIGEST: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -69,13 +70,19 @@ fn target(target: &str) -> Value {
     json!({"slo": {"latency": {"target": target}}})
 }
 
+fn tolerates(toleration: &Value) -> Value {
+    json!({"runtime": {"pod": {"tolerations": [toleration]}}})
+}
+
+fn limits(memory: &Value) -> Value {
+    json!({"runtime": {"resources": {"limits": {"memory": memory}}}})
+}
+
 #[test]
 fn good_model_deployments_are_accepted() {
     let changes = [
         json!({}),
-        uri("http://10.0.0.1:8000/a.onnx?x=1&y=%20"),
         uri("configmap://digits/v1.onnx"),
-        uri("pvc://models/team/a.onnx"),
         digest(DIGEST),
         hosts(&[]),
         hosts(&["digits.example", "a", "1.b-c.example"]),
@@ -88,7 +95,14 @@ fn good_model_deployments_are_accepted() {
         json!({"rollout": {"progressDeadline": "24h"}}),
         json!({"rollback": {"keepWarm": "0s"}}),
         json!({"rollback": {"keepWarm": "720h"}}),
-        json!({"runtime": {"pod": {"tolerations": [{"operator": "Exists"}]}}}),
+        tolerates(&json!({"operator": "Exists"})),
+        tolerates(&json!({"key": "gpu", "effect": "NoSchedule"})),
+        tolerates(&json!({"key": "gpu", "operator": "Equal", "value": "a100", "effect": ""})),
+        limits(&json!("1Gi")),
+        limits(&json!("0.5")),
+        limits(&json!("1e3")),
+        limits(&json!(0)),
+        limits(&json!(4_294_967_296_i64)),
     ];
     for change in changes {
         assert_eq!(check::<ModelDeployment>(&deployment("digits", &change)), [""; 0], "{change}");
@@ -121,6 +135,7 @@ fn wrong_fields_are_refused_by_name() {
         (hosts(&["-a.example"]), "traffic.hosts"),
         (hosts(&[""]), "traffic.hosts"),
         (weights(&[50, 10]), "rollout.steps"),
+        (weights(&[0]), "rollout.steps"),
         (weights(&[10, 10]), "rollout.steps"),
         (weights(&[10, 50, 50]), "rollout.steps"),
         (steps("0s"), "rollout.steps[].duration"),
@@ -130,12 +145,119 @@ fn wrong_fields_are_refused_by_name() {
         (json!({"rollout": {"progressDeadline": "4s"}}), "rollout.progressDeadline"),
         (json!({"rollout": {"progressDeadline": "25h"}}), "rollout.progressDeadline"),
         (json!({"rollback": {"keepWarm": "721h"}}), "rollback.keepWarm"),
-        (json!({"runtime": {"pod": {"tolerations": [{"operator": "Maybe"}]}}}), "operator"),
+        (tolerates(&json!({"key": "gpu", "operator": "Maybe"})), "operator"),
+        (tolerates(&json!({"key": "gpu", "effect": "NoSleep"})), "effect"),
+        (tolerates(&json!({"effect": "NoExecute"})), "without a key"),
+        (tolerates(&json!({"key": "gpu", "operator": "Exists", "value": "a100"})), "no value"),
+        (limits(&json!("1Gib")), "resources"),
+        (limits(&json!("")), "resources"),
+        (limits(&json!("-1")), "resources"),
+        (limits(&json!(-1)), "resources"),
+        (limits(&json!("a lot")), "resources"),
     ];
     for (change, field) in cases {
         let said = check::<ModelDeployment>(&deployment("digits", &change));
         assert!(said.iter().any(|message| message.contains(field)), "{change}: {said:?}");
     }
+}
+
+/// What the API server takes and the operator cannot read would only show when it is too late.
+#[test]
+fn rule_and_parser_agree_on_every_uri() {
+    let crd = serde_json::to_value(ModelDeployment::crd()).unwrap();
+    let at = "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/model/properties/uri";
+    let rule = compile_schema(crd.pointer(at).unwrap());
+    let long = "a".repeat(253);
+    let good = [
+        "https://models.example/digits/v1.onnx",
+        "http://10.0.0.1:8000/a.onnx?x=1&y=%20",
+        "https://user:word@host",
+        "https://[2001:db8::1]:8443/a.onnx",
+        "https://host_a/",
+        "https://host?x=1",
+        "configmap://digits/v1.onnx",
+        "configmap://digits.v1/.hidden",
+        "pvc://models/team/a.onnx",
+        "pvc://c/.x",
+        "pvc://c/a..b",
+        &format!("pvc://c/{long}/{long}"),
+        &format!("configmap://{long}/x"),
+    ];
+    let bad = [
+        "",
+        "a.onnx",
+        "ftp://host/a",
+        "https:/host/a",
+        "https://",
+        "https:///x",
+        "https://?x",
+        "https://@/x",
+        "https://:80/x",
+        "https://.host/x",
+        "https://host:/x",
+        "https://host:port/x",
+        "https://host:123456/x",
+        "https://a@b@host/x",
+        "https://[]/x",
+        "https://[::1/x",
+        "https://[::1]80/x",
+        "https://[host]/x",
+        "https://host/a b",
+        "https://host/a'b",
+        "https://ho st/a",
+        "https://host/ü",
+        "HTTPS://host/a",
+        "configmap://digits",
+        "configmap://digits/",
+        "configmap://digits/a/b",
+        "configmap://c/.",
+        "configmap://c/..",
+        "configmap://c/..data",
+        "configmap:///a",
+        "configmap://Digits/a",
+        "pvc://c",
+        "pvc://c/",
+        "pvc://c//x",
+        "pvc://c/a/",
+        "pvc://c/./x",
+        "pvc://c/../x",
+        "pvc://c/a/..",
+        "pvc://c/...",
+        "pvc://c/a b",
+        "pvc://a..b/x",
+        "pvc://-a/x",
+        "pvc://a-/x",
+        "pvc://a.-b/x",
+        "pvc://.a/x",
+        "pvc:///x",
+        "pvc://c/x\n",
+        &format!("pvc://c/{long}a"),
+        &format!("pvc://{long}a/x"),
+    ];
+    let accepted = |text: &str| Validator::new().validate_compiled(&rule, &json!(text), None).is_ok();
+    for text in good {
+        assert!(accepted(text), "{text:?} is refused by the rule");
+        assert!(text.parse::<Uri>().is_ok(), "{text:?} is refused by the parser");
+    }
+    for text in bad {
+        assert!(!accepted(text), "{text:?} is accepted by the rule");
+        assert!(text.parse::<Uri>().is_err(), "{text:?} is accepted by the parser");
+    }
+    // All short ones of what makes a difference.
+    let pieces = ["", ".", "..", "/", "a", "A", "-", ":", "@", "1", "[", "]", "?"];
+    for scheme in ["https://", "configmap://", "pvc://"] {
+        for (one, two, three) in triples(&pieces) {
+            for end in ["", "/a", "/"] {
+                let text = format!("{scheme}{one}{two}{three}{end}");
+                assert_eq!(accepted(&text), text.parse::<Uri>().is_ok(), "{text:?}: rule, then parser");
+            }
+        }
+    }
+}
+
+fn triples<'a>(of: &'a [&'a str]) -> impl Iterator<Item = (&'a str, &'a str, &'a str)> {
+    of.iter()
+        .flat_map(move |one| of.iter().flat_map(move |two| of.iter().map(move |three| (*one, *two, *three))))
 }
 
 #[test]

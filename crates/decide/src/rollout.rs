@@ -19,6 +19,8 @@ pub use request::{Request, Verb};
 
 /// Rejected revisions that are remembered.
 const REJECTED: usize = 10;
+/// Longest reason that is remembered with one, in bytes: pods' last words can be kilobytes.
+const LONGEST_REASON: usize = 512;
 
 /// What the user wants of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +31,8 @@ pub struct Plan {
     pub progress_deadline: Duration,
     /// How long the previous revision keeps its pods.
     pub keep_warm: Duration,
+    /// Pods of a revision. With none there is nothing to try: a new revision takes over at once.
+    pub replicas: u32,
 }
 
 /// One step of a plan.
@@ -127,6 +131,8 @@ pub struct Seen<'a> {
     pub revisions: &'a BTreeSet<String>,
     /// Why the last table cannot be taken as served everywhere, if so.
     pub unverified: Option<&'a str>,
+    /// Why no request gets to the revision that has the traffic (no router, or none that knows a pod), if so.
+    pub unreachable: Option<&'a str>,
     /// Requests in flight by revision, for those that have any.
     pub in_flight: &'a BTreeMap<String, u64>,
     /// The verdict on the candidate of the run's step; none while it has no traffic.
@@ -166,6 +172,8 @@ pub enum Reason {
     RunStarted,
     /// A step began.
     StepStarted,
+    /// Someone asked to skip the remaining steps.
+    PromoteRequested,
     /// The candidate became stable.
     Promoted,
     /// The candidate did harm or never got ready.
@@ -207,7 +215,7 @@ pub struct Decision {
 pub enum Standing {
     /// Stable serves with all its pods; there is no run.
     Serving,
-    /// Not all pods of stable are ready, or nothing was ever served; there is no run.
+    /// Not all pods of stable are ready, or no request gets there; there is no run.
     Unready,
     /// A run makes its way.
     Moving,
@@ -344,9 +352,8 @@ impl Next<'_> {
     }
 
     fn start(&mut self, candidate: String) {
-        let empty = self.seen.pods.get(&candidate).is_some_and(|pods| pods.wanted == 0);
-        let direct =
-            self.state.stable.is_none() || self.state.pin.is_some() || self.plan.steps.is_empty() || empty;
+        let nothing_to_try = self.plan.steps.is_empty() || self.plan.replicas == 0;
+        let direct = self.state.stable.is_none() || self.state.pin.is_some() || nothing_to_try;
         self.state.runs += 1;
         self.state.leaving.retain(|revision| *revision != candidate);
         self.state.previous.take_if(|(revision, _)| *revision == candidate);
@@ -367,6 +374,7 @@ impl Next<'_> {
     /// Ends the run against its candidate, which is remembered as rejected.
     fn reject(&mut self, reason: Reason, because: &str) {
         let Some(run) = self.state.run.take() else { return };
+        let because = cut(because, LONGEST_REASON);
         self.leave(&run.candidate);
         self.state.pin.take_if(|pin| pin.revision == run.candidate);
         self.state.rejected.retain(|(revision, _)| *revision != run.candidate);
@@ -411,6 +419,15 @@ impl Next<'_> {
             self.state.leaving.retain(|revision| in_flight.get(revision).is_some_and(|count| *count > 0));
         }
     }
+}
+
+/// The beginning of a text, at most `bytes` long, cut between characters.
+fn cut(text: &str, bytes: usize) -> &str {
+    let mut end = text.len().min(bytes);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -76,8 +76,11 @@ impl<T> Watched<T> {
         let limit = match self.activity.0.load(Ordering::Relaxed) {
             IDLE => self.patience.idle,
             HEAD => self.patience.head,
-            // The service bounds how long a request may take.
-            _ => return false,
+            // The service bounds how long a request may take, and after it the connection is idle anew.
+            _ => {
+                self.waiting = None;
+                return false;
+            }
         };
         let since = *self.waiting.get_or_insert_with(Instant::now);
         self.read_alarm.is_over(since + limit, cx)
@@ -180,17 +183,24 @@ impl Alarm {
 pub struct Tracked<B> {
     body: B,
     activity: Activity,
+    /// The connection's task, when it waited for a piece.
+    waited: Option<Waker>,
 }
 
 impl<B> Tracked<B> {
     pub(crate) fn new(body: B, activity: Activity) -> Self {
-        Self { body, activity }
+        Self { body, activity, waited: None }
     }
 }
 
 impl<B> Drop for Tracked<B> {
     fn drop(&mut self) {
         self.activity.0.store(IDLE, Ordering::Relaxed);
+        // hyper 1.12 forgets to look at a request that it has read already when the answer before it was waited for: one more
+        // look finds it.
+        if let Some(connection) = self.waited.take() {
+            connection.wake();
+        }
     }
 }
 
@@ -202,7 +212,12 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Tracked<B> {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let this = &mut *self;
+        let frame = Pin::new(&mut this.body).poll_frame(cx);
+        if frame.is_pending() {
+            this.waited.get_or_insert_with(|| cx.waker().clone()).clone_from(cx.waker());
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -63,19 +63,22 @@ enum Mode {
     Open,
 }
 
-/// What was seen in the time that counts.
+/// What was seen.
 #[derive(Debug, Default)]
 struct Seen {
+    /// Of the time that counts.
     latencies: Vec<Duration>,
-    /// Answers other than 200, and requests without an answer.
+    /// Answers other than 200, and requests without an answer, whenever: after one in the warm-up, the rest would be measured
+    /// with fewer connections.
     errors: u64,
     first_error: Option<String>,
 }
 
 impl Seen {
-    fn add(&mut self, outcome: anyhow::Result<()>, latency: Duration) {
+    fn add(&mut self, outcome: anyhow::Result<()>, latency: Duration, counts: bool) {
         match outcome {
-            Ok(()) => self.latencies.push(latency),
+            Ok(()) if counts => self.latencies.push(latency),
+            Ok(()) => {}
             Err(error) => {
                 self.errors += 1;
                 self.first_error.get_or_insert(format!("{error:#}"));
@@ -144,9 +147,7 @@ async fn closed_loop(settings: &Settings, target: &Target, bodies: &Rc<Bodies>) 
                 let answered = Instant::now();
                 let failed = outcome.is_err();
                 // An answer counts when it came within the time, so that the rate is that of the time.
-                if counted.contains(&answered) {
-                    seen.borrow_mut().add(outcome, answered - sent);
-                }
+                seen.borrow_mut().add(outcome, answered - sent, counted.contains(&answered));
                 if failed {
                     return;
                 }
@@ -181,6 +182,10 @@ async fn open_loop(settings: &Settings, target: &Target, bodies: &Rc<Bodies>) ->
             {
                 break connection;
             }
+            if in_flight.get() == 0 && idle.borrow().is_empty() {
+                // All of them failed: there is nothing to wait for.
+                return Ok(seen.take());
+            }
             tokio::task::yield_now().await;
         };
         let (seen, idle, counted) = (Rc::clone(&seen), Rc::clone(&idle), counted.clone());
@@ -193,9 +198,7 @@ async fn open_loop(settings: &Settings, target: &Target, bodies: &Rc<Bodies>) ->
             if outcome.is_ok() {
                 idle.borrow_mut().push_back(connection);
             }
-            if counted.contains(&due) {
-                seen.borrow_mut().add(outcome, latency);
-            }
+            seen.borrow_mut().add(outcome, latency, counted.contains(&due));
             in_flight.set(in_flight.get() - 1);
         });
         due += arrivals.gap();
@@ -204,4 +207,53 @@ async fn open_loop(settings: &Settings, target: &Target, bodies: &Rc<Bodies>) ->
         tokio::task::yield_now().await;
     }
     Ok(seen.take())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A server that answers each connection once and then closes it.
+    fn closing_server() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                // The request is short and comes whole. Whether the answer arrives does not matter here.
+                assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
+                drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+            }
+        });
+        url
+    }
+
+    fn run(mode: &str) -> Seen {
+        let url = closing_server();
+        let arguments = ["stoker-load", "--url", &url, "--bodies", "-", "--mode", mode, "--connections", "2"];
+        let times = ["--warm-up", "300ms", "--duration", "100ms", "--rate", "200"];
+        let settings = Settings::parse_from(arguments.into_iter().chain(times));
+        let bodies = Rc::new(Bodies { all: vec![Bytes::from_static(b"{}")], next: Cell::new(0) });
+        let target = Target::new(&settings.url).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let seen = LocalSet::new().block_on(&runtime, async {
+            match settings.mode {
+                Mode::Closed => closed_loop(&settings, &target, &bodies).await,
+                Mode::Open => open_loop(&settings, &target, &bodies).await,
+            }
+        });
+        seen.unwrap()
+    }
+
+    #[test]
+    fn a_connection_that_fails_in_the_warm_up_is_an_error() {
+        for mode in ["closed", "open"] {
+            let seen = run(mode);
+            assert_eq!((seen.errors, seen.latencies.len()), (2, 0), "{mode}");
+            assert!(seen.first_error.is_some(), "{mode}");
+        }
+    }
 }

@@ -24,13 +24,13 @@ GO_FOLDER = "/usr/local/go/bin"
 
 def build() -> None:
     """Builds all that is not there or whose source changed since. Several at once wait for each other."""
-    missing = machine.missing_packages(for_build=True)
-    if missing:
-        machine.install(missing)
     for folder in (BIN, IMAGES):
         folder.mkdir(parents=True, exist_ok=True)
     with open(ROOT / ".build.lock", "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        missing = machine.missing_packages(for_build=True)
+        if missing:
+            machine.install(missing)
         _build_go("kubernetes", _version_flags())
         for program in PROGRAMS:
             _link(BIN / program, "kubernetes")
@@ -73,7 +73,11 @@ def _build_go(name: str, linker_flags: Sequence[str]) -> None:
     wanted = re.search(r"^go (\S+)$", (folder / "go.mod").read_text(), re.MULTILINE)
     if not go:
         raise ClusterError(f"no Go compiler: install Go {wanted[1] if wanted else ''} or later in PATH or in {GO_FOLDER}")
-    version = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=True, cwd=folder).stdout
+    asked = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False, cwd=folder, env=environment)
+    if asked.returncode:
+        # An older Go that may not fetch the one that go.mod asks for refuses every command.
+        raise ClusterError(f"{go} cannot be used in {folder}: {asked.stderr.strip()}")
+    version = asked.stdout
     command = [go, "build", "-trimpath", "-ldflags", " ".join(["-s -w", *linker_flags]), "-o", str(BIN / f"{name}.new"), "."]
     sources = [folder / file for file in ("main.go", "go.mod", "go.sum")]
     with _unless_stamped(name, [version, *command[1:5]], sources, BIN / name) as changed:

@@ -1,6 +1,7 @@
 """The command lines of the programs in this folder. Each returns the exit status."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import Callable, Sequence
@@ -10,14 +11,26 @@ from . import existing, lifecycle
 from .layout import ClusterError
 
 
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+def _unwind(number: int, _frame: object) -> None:
+    """Ends the program so that what is half made is removed. Once: that work is not interrupted again."""
+    for each in _ENDING:
+        signal.signal(each, lambda *_: None)
+    sys.exit(128 + number)
+
+
 def _reported(work: Callable[[], None]) -> int:
+    for number in _ENDING:
+        # Who started this may have it ignore one.
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _unwind)
     try:
         work()
     except ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
     return 0
 
 
@@ -29,11 +42,23 @@ def build(arguments: Sequence[str]) -> int:
 
 
 def up(arguments: Sequence[str]) -> int:
-    """up [NAME]"""
+    """up [--on-node] [NAME]"""
     parser = argparse.ArgumentParser(prog="up", description="Makes a local cluster, or repairs it, or says that it is well.")
     parser.add_argument("name", nargs="?", default="dev")
+    parser.add_argument(
+        "--on-node", action="store_true", help="with CLUSTER=existing: refuse a machine that is not one of its nodes"
+    )
     given = parser.parse_args(arguments)
-    return _reported(lambda: existing.confirm() if existing.wanted() else lifecycle.up(given.name))
+
+    def work() -> None:
+        if not existing.wanted():
+            lifecycle.up(given.name)
+            return
+        existing.confirm()
+        if given.on_node:
+            existing.check_on_node()
+
+    return _reported(work)
 
 
 def down(arguments: Sequence[str]) -> int:

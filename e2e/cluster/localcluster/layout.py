@@ -37,7 +37,7 @@ class Layout:
         self.kubeconfig = self.state / "admin.kubeconfig"
         self.made_from = self.state / "made-from"
         self.kept_logs = ROOT / f"{name}.logs"
-        self.lock = ROOT / f".{name}.lock"
-        # The only file outside of target/: `exec` finds the cluster by it from any checkout.
+        # The only files outside of target/. A name is a cluster's on the whole machine, whatever checkout it is of.
+        self.lock = Path(f"/run/lock/stoker-{name}.lock")
         self.pid_file = Path(f"/run/stoker-{name}.pid")
         self.cgroup = f"stoker-{name}"

@@ -3,6 +3,7 @@
 import fcntl
 import re
 import shutil
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,9 +35,17 @@ def up(name: str) -> None:
         machine.check()
         try:
             _create(layout)
-        except BaseException:
-            _remove(layout)
-            _say(f"the logs are in {layout.kept_logs}")
+        except BaseException as error:
+            try:
+                # Told first: removing may fail too, and then only that would be known.
+                if isinstance(error, Exception):
+                    print(f"error: {error}", file=sys.stderr, flush=True)
+            finally:
+                _remove(layout)
+            logs = f"the logs are in {layout.kept_logs}"
+            if isinstance(error, ClusterError):
+                raise ClusterError(f"cluster {name} could not be made, see above; {logs}") from error
+            _say(logs)
             raise
         _say(f"cluster {name} is up after {time.monotonic() - began:.1f} s; try: e2e/cluster/exec {name} kubectl get pods -A")
 
@@ -142,9 +151,7 @@ def _repair(layout: Layout, node: processes.Node) -> bool:
 
 def _remove(layout: Layout) -> None:
     node = processes.find_node(layout)
-    if node:
-        for command in processes.stop_all(node):
-            _say(f"ended in the network of {layout.name}: {command}")
+    ended = processes.stop_all(node) if node else []
     cgroups.remove(layout.cgroup)
     if layout.log.exists():
         shutil.rmtree(layout.kept_logs, ignore_errors=True)
@@ -155,6 +162,9 @@ def _remove(layout: Layout) -> None:
     if layout.state.exists():
         shutil.rmtree(layout.state)
     layout.pid_file.unlink(missing_ok=True)
+    # Told last: nobody may be listening any more, and then telling fails.
+    for command in ended:
+        _say(f"ended in the network of {layout.name}: {command}")
 
 
 def _own_node(layout: Layout):
@@ -251,7 +261,7 @@ def _tail(layout: Layout, program: str, lines: int = 8) -> str:
 
 @contextmanager
 def _locked(layout: Layout) -> Iterator[None]:
-    ROOT.mkdir(parents=True, exist_ok=True)
+    layout.lock.parent.mkdir(parents=True, exist_ok=True)
     with open(layout.lock, "w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -27,6 +27,8 @@ RUN_PROGRAMS = {
     "openssl": "openssl",
 }
 BUILD_PROGRAMS = {"cc": "gcc"}
+# Another program may be installing something just now.
+_APT_GET = ("apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300")
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -52,7 +54,8 @@ def missing_packages(for_build: bool) -> dict:
         cni_folder()
     except ClusterError:
         missing["containernetworking-plugins"] = list(CNI_PLUGINS)
-    if for_build and "gcc" not in missing and not _has_static_libc():
+    # gcc only recommends the C library's headers, and what is recommended is not installed.
+    if for_build and ("gcc" in missing or not _has_static_libc()):
         missing["libc6-dev"] = ["libc.a"]
     return missing
 
@@ -69,15 +72,15 @@ def install(packages: dict) -> None:
     try:
         if masked:
             subprocess.run(["systemctl", "mask", "--runtime", "containerd.service"], check=True)
-        subprocess.run(["apt-get", "-qq", "update"], check=True, env=environment)
+        subprocess.run([*_APT_GET, "update"], check=True, env=environment)
         subprocess.run(
-            ["apt-get", "-qq", "install", "-y", "--no-install-recommends", *wanted],
+            [*_APT_GET, "install", "-y", "--no-install-recommends", *wanted],
             check=True,
             env=environment,
             stdout=subprocess.DEVNULL,
         )
     except subprocess.CalledProcessError as error:
-        raise ClusterError(f"{' '.join(error.cmd[:2])} ended with {error.returncode}: see above") from error
+        raise ClusterError(f"`{' '.join(error.cmd)}` ended with {error.returncode}: see above") from error
     finally:
         if masked:
             subprocess.run(["systemctl", "unmask", "--runtime", "containerd.service"], check=False)
@@ -105,8 +108,10 @@ def check() -> None:
 _PROBES = (
     ("true", "network, mount and PID namespaces (kernel options NET_NS, PID_NS; in a container: --privileged)"),
     (
-        "d=$(mktemp -d -p \"$0\" .overlay.XXXXXX); trap 'umount -n $d/m 2>/dev/null; rm -rf $d' EXIT; "
-        "mkdir $d/l $d/u $d/w $d/m; mount -n -t overlay o -o lowerdir=$d/l,upperdir=$d/u,workdir=$d/w $d/m",
+        # Without `|| true`, a mount that failed would end the trap before its folder is removed.
+        'd=$(mktemp -d -p "$0" .overlay.XXXXXX); trap \'umount -n "$d/m" 2>/dev/null || true; rm -rf "$d"\' EXIT; '
+        'mkdir "$d/l" "$d/u" "$d/w" "$d/m"; '
+        'mount -n -t overlay o -o "lowerdir=$d/l,upperdir=$d/u,workdir=$d/w" "$d/m"',
         f"overlayfs on the file system of {ROOT} (kernel option OVERLAY_FS, `modprobe overlay`; "
         "a folder that is itself on an overlay does not do)",
     ),

@@ -40,16 +40,31 @@ def start_node(layout: Layout) -> Node:
              str(Path(__file__).resolve().parent.parent / "node"), layout.name, str(layout.state), str(BIN)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=_environment(), cwd="/",
         )  # fmt: skip
-    while unshare.poll() is None:
-        try:
-            node = _as_node(int(layout.node_pid.read_text()), layout.name)
-        except (OSError, ValueError):
-            node = None
-        if node:
-            layout.pid_file.write_text(f"{node.pid}\n")
-            return node
-        time.sleep(0.02)
+    try:
+        while unshare.poll() is None:
+            try:
+                node = _as_node(int(layout.node_pid.read_text()), layout.name)
+            except (OSError, ValueError):
+                node = None
+            if node:
+                layout.pid_file.write_text(f"{node.pid}\n")
+                return node
+            time.sleep(0.02)
+    except BaseException:
+        _abandon(unshare)
+        raise
     raise ClusterError(f"the cluster's namespaces could not be made: {(layout.log / 'node.log').read_text().strip()}")
+
+
+def _abandon(unshare: subprocess.Popen) -> None:
+    """Ends a node whose first process has no name yet, so that nobody would find it later."""
+    # Stopped, it makes no child after its children were listed.
+    unshare.send_signal(signal.SIGSTOP)
+    for pid in _all():
+        if _parent(pid) == unshare.pid:
+            os.kill(pid, signal.SIGKILL)
+    unshare.kill()
+    unshare.wait()
 
 
 def running(node: Node) -> dict:

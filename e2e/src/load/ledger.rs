@@ -111,12 +111,11 @@ impl Ledger {
         self.answers.iter().filter(move |answer| self.revision(answer) == Some(revision))
     }
 
-    /// Requests that failed, without the model errors of `harmful` (answers that carry its revision header).
+    /// Requests that failed, without the model errors of `harmful`: answers with 500 that carry its revision header. Any other
+    /// failure is Stoker's, whatever the model does.
     pub fn failed_but_for(&self, harmful: Option<&str>) -> usize {
         let excused = |answer: &Answer| {
-            harmful.is_some()
-                && self.revision(answer) == harmful
-                && answer.status.is_some_and(|status| status != 200)
+            harmful.is_some() && self.revision(answer) == harmful && answer.status == Some(500)
         };
         self.answers.iter().filter(|answer| !answer.succeeded() && !excused(answer)).count()
     }
@@ -202,6 +201,19 @@ mod tests {
         assert_eq!(ledger.failed_but_for(Some("a")), 2);
         // A connection that broke carries no header: it is never excused.
         assert!(ledger.explain().contains("1 no answer from no revision"), "{}", ledger.explain());
+    }
+
+    #[test]
+    fn other_failures_of_the_harmful_revision_are_not_excused() {
+        let mut ledger = ledger();
+        for (number, status) in [503, 504, 400].into_iter().enumerate() {
+            let failed = ended(Some(status), "b", None);
+            ledger.record(Duration::from_secs(6), Duration::from_millis(1), failed);
+            assert_eq!(ledger.failed_but_for(Some("b")), number + 2, "{status}");
+        }
+        // A 200 without a label is no model error either.
+        ledger.record(Duration::from_secs(7), Duration::from_millis(1), ended(Some(200), "b", None));
+        assert_eq!(ledger.failed_but_for(Some("b")), 5);
     }
 
     #[test]

@@ -16,8 +16,10 @@ use stoker_e2e::namespace::{TestNamespace, case};
 use stoker_e2e::subject::{PATIENCE, Subject, revision, short_spec};
 use tokio::process::Command;
 
-/// The program that stops and starts the API server; takes `stop` or `start` as a further argument. Set by `e2e/run`.
+/// The program that stops and starts the API server, called with the cluster's name and `stop` or `start`. Set by `e2e/run`.
 const API_CONTROL: &str = "STOKER_E2E_API_CONTROL";
+/// The cluster's name. Set by `e2e/run`.
+const CLUSTER: &str = "STOKER_E2E_CLUSTER";
 
 /// Kills the operator without warning, and waits for the next one.
 async fn kill_operator(namespace: &TestNamespace) -> Result<()> {
@@ -113,8 +115,7 @@ fn an_operator_killed_during_a_harmful_rollout_still_rolls_it_back() {
 fn the_api_server_may_be_away_for_half_a_minute() {
     // Last in the alphabet, and so the last to run with one thread: nothing else works meanwhile.
     case("without-api", async |namespace| {
-        let control =
-            std::env::var(API_CONTROL).with_context(|| format!("{API_CONTROL} is not set; use e2e/run"))?;
+        let control = ApiControl::from_environment()?;
         models(namespace).await?;
         let digits = Subject::new(namespace, "digits");
         let mut spec = short_spec("configmap://digits/v1.onnx");
@@ -124,10 +125,10 @@ fn the_api_server_may_be_away_for_half_a_minute() {
         let load = digits.load(60).await?;
         digits.at_step(1).await?;
 
-        switch_api(&control, "stop").await?;
+        control.switch("stop").await?;
         tokio::time::sleep(Duration::from_secs(30)).await;
         let meanwhile = load.ledger().failed_but_for(None);
-        switch_api(&control, "start").await?;
+        control.switch("start").await?;
         ensure!(meanwhile == 0, "requests failed while it was away: {}", load.ledger().explain());
 
         let after = digits.healthy().await?.status.unwrap_or_default();
@@ -138,11 +139,24 @@ fn the_api_server_may_be_away_for_half_a_minute() {
     });
 }
 
-async fn switch_api(control: &str, what: &str) -> Result<()> {
-    let mut words = control.split(' ');
-    let program = words.next().context("an empty command")?;
-    let done =
-        Command::new(program).args(words).arg(what).output().await.with_context(|| control.to_owned())?;
-    ensure!(done.status.success(), "{control} {what}: {}", String::from_utf8_lossy(&done.stderr));
-    Ok(())
+/// How the API server is stopped and started. Two variables, since a path may hold spaces.
+struct ApiControl {
+    program: String,
+    cluster: String,
+}
+
+impl ApiControl {
+    fn from_environment() -> Result<Self> {
+        let set = |name| std::env::var(name).with_context(|| format!("{name} is not set; use e2e/run"));
+        Ok(Self { program: set(API_CONTROL)?, cluster: set(CLUSTER)? })
+    }
+
+    async fn switch(&self, what: &str) -> Result<()> {
+        let Self { program, cluster } = self;
+        let done = Command::new(program).args([cluster, what]).output().await;
+        let done = done.with_context(|| program.clone())?;
+        let said = String::from_utf8_lossy(&done.stderr);
+        ensure!(done.status.success(), "{program} {cluster} {what}: {said}");
+        Ok(())
+    }
 }

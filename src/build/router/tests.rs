@@ -1,28 +1,15 @@
 //! The data plane against a stored copy, and the rules that the copy must keep.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use stoker_api::router::ModelRouterSpec;
 
 use super::*;
 
-fn settings() -> Settings {
-    Settings {
-        namespace: "stoker-system".into(),
-        watch: None,
-        server_image: "server:1".into(),
-        router_image: "router:1".into(),
-        pull_policy: "IfNotPresent".into(),
-        tick: Duration::from_secs(1),
-    }
-}
-
 fn plane() -> DataPlane {
     let mut router =
         ModelRouter::new(objects::ROUTER, ModelRouterSpec { replicas: 2, ..ModelRouterSpec::default() });
     router.metadata.namespace = Some("team".into());
-    data_plane(&router, &settings())
+    data_plane(&router, &Settings::sample())
 }
 
 /// A change of this file restarts the routers of every namespace: look twice.
@@ -102,7 +89,8 @@ fn what_a_user_sets_takes_the_place_of_a_default() {
         "replicas": 5, "nodeSelector": {"pool": "edge"}, "resources": {"limits": {"memory": "1Gi"}},
     }))
     .unwrap();
-    let pod = data_plane(&ModelRouter::new(objects::ROUTER, spec), &settings()).deployment.spec.unwrap();
+    let pod =
+        data_plane(&ModelRouter::new(objects::ROUTER, spec), &Settings::sample()).deployment.spec.unwrap();
     assert_eq!(pod.replicas, Some(5));
     let pod = pod.template.spec.unwrap();
     assert_eq!(pod.node_selector, Some(BTreeMap::from([("pool".into(), "edge".into())])));
@@ -124,13 +112,22 @@ fn a_deployment_rolls_until_all_its_pods_are_new_or_it_is_stuck() {
     let mut stuck = status(3, 1, 2);
     stuck["conditions"] =
         json!([{"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}]);
-    let cases = [
+    let finished = |mut status: Value| {
+        status["conditions"] =
+            json!([{"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable"}]);
+        status
+    };
+    let cases = vec![
         ("done", deployment(3, status(2, 2, 2)), false),
         ("an old pod is left", deployment(3, status(3, 2, 3)), true),
         ("new pods are missing", deployment(3, status(2, 1, 2)), true),
         ("new pods are not available", deployment(3, status(2, 2, 1)), true),
         ("the change was not seen yet", deployment(4, status(2, 2, 2)), true),
         ("it gets nowhere", deployment(3, stuck), false),
+        ("it finished and a pod is not available since", deployment(3, finished(status(2, 2, 1))), false),
+        ("it finished and a pod cannot be made since", deployment(3, finished(status(1, 1, 1))), false),
+        ("it finished and goes back to an earlier image", deployment(3, finished(status(2, 0, 2))), true),
+        ("it finished and the next change was not seen yet", deployment(4, finished(status(2, 2, 2))), true),
     ];
     for (what, deployment, rolling) in cases {
         assert_eq!(is_rolling(&deployment), rolling, "{what}");

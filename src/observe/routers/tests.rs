@@ -11,7 +11,8 @@ use stoker_api::scrape::ArmState;
 use stoker_edge::drain::Drain;
 use stoker_edge::listen::{self, Options};
 use stoker_edge::tls::Tls;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::timeout;
 
 use super::*;
 use crate::trust::Authority;
@@ -175,6 +176,33 @@ async fn a_process_that_is_gone_is_told_from_one_that_is_silent() {
     let to = format!("{}:{}", host("team", address.ip()), address.port());
     let answer = ask(&http, &to, Bytes::new()).await;
     assert!(matches!(answer, Err(Unanswered::Refused(_))), "{answer:?}");
+
+    // A full queue of connections drops what comes, as a dead node does.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = socket.local_addr().unwrap();
+    let listener = socket.listen(1).unwrap();
+    let mut queue = Vec::new();
+    while let Ok(Ok(stream)) = timeout(Duration::from_millis(200), TcpStream::connect(address)).await {
+        queue.push(stream);
+    }
+    let to = format!("{}:{}", host("team", address.ip()), address.port());
+    let answer = ask(&http, &to, Bytes::new()).await;
+    assert!(matches!(answer, Err(Unanswered::Unreachable(_))), "{answer:?}");
+    drop(listener);
+}
+
+#[test]
+fn a_router_that_is_leaving_and_cannot_be_connected_to_is_not_waited_for() {
+    let endpoint = |serving, terminating| Endpoint { address: [10, 0, 0, 1].into(), serving, terminating };
+    let (ready, leaving, dead) = (endpoint(true, false), endpoint(true, true), endpoint(false, true));
+    let refused = Unanswered::Refused(String::new());
+    let unreachable = Unanswered::Unreachable(String::new());
+    let silent = Unanswered::Other("no answer within 1 s".into());
+    let gone = |why: &Unanswered| [ready, leaving, dead].map(|endpoint| endpoint.is_gone(why));
+    assert_eq!(gone(&refused), [false, true, true]);
+    assert_eq!(gone(&unreachable), [false, false, true]);
+    assert_eq!(gone(&silent), [false, false, false]);
 }
 
 #[tokio::test]

@@ -1,16 +1,18 @@
 //! The wish: `ModelDeployment.spec`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration as StdDuration;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::core::Duration;
 use kube::{CustomResource, KubeSchema};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use super::status::ModelDeploymentStatus;
+use crate::artifact::{DIGEST_PATTERN, LONGEST_NAME, uri_pattern};
 
 /// How a model is served, and how a new version of it takes over.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,17 +73,16 @@ pub struct Model {
     /// An ONNX file: `https://host/path`, `configmap://name/key` or `pvc://claim/path`, the last two in the same namespace.
     #[schemars(length(max = 2048))]
     #[x_kube(
-        validation = (
-            r"self.matches('^(https?://[A-Za-z0-9._~:@%/?#!$&()*+,;=-]+|configmap://[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._-]+|pvc://[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9._/-]+)$')",
-            "model.uri must be https://host/path, configmap://name/key or pvc://claim/path"
-        ),
-        validation = ("!self.contains('/../') && !self.endsWith('/..')", "model.uri must not contain /../")
+        validation = Rule::new(format!("self.matches(r'{}')", uri_pattern()))
+            .message("model.uri must be https://host/path, configmap://name/key or pvc://claim/path, without empty parts, `.` or `..`"),
+        validation = Rule::new(format!("self.startsWith('http') || self.split('/').all(part, part.size() <= {LONGEST_NAME})"))
+            .message("model.uri: a name in it has more than 253 characters")
     )]
     pub uri: String,
     /// SHA-256 of the file, as `sha256:<64 hex digits>`. Without it the first download decides, and the digest is pinned from
     /// then on. Pods serve nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = ("self.matches('^sha256:[0-9a-f]{64}$')", "model.digest must be sha256: followed by 64 lower-case hex digits"))]
+    #[x_kube(validation = Rule::new(format!("self.matches('{DIGEST_PATTERN}')")).message("model.digest must be sha256: followed by 64 lower-case hex digits"))]
     #[schemars(length(max = 71))]
     pub digest: Option<String>,
     /// A Secret of the same namespace for downloads: key `token` is sent as a bearer token, keys `username` and `password`
@@ -119,10 +120,61 @@ impl Runtime {
 pub struct Resources {
     /// What the scheduler reserves.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub requests: BTreeMap<String, IntOrString>,
+    #[schemars(extend("maxProperties" = 16))]
+    pub requests: BTreeMap<String, ResourceQuantity>,
     /// What the pod may use at most.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub limits: BTreeMap<String, IntOrString>,
+    #[schemars(extend("maxProperties" = 16))]
+    pub limits: BTreeMap<String, ResourceQuantity>,
+}
+
+/// A quantity as users write it: `2` or `"2"`, `500m`, `1Gi`. Kubernetes takes numbers above 32 bits too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ResourceQuantity {
+    /// Written as a number.
+    Number(i64),
+    /// Written as a string.
+    Text(String),
+}
+
+impl From<&str> for ResourceQuantity {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<&ResourceQuantity> for Quantity {
+    /// `1` and `"1"` are the same quantity.
+    fn from(value: &ResourceQuantity) -> Self {
+        match value {
+            ResourceQuantity::Number(number) => Self(number.to_string()),
+            ResourceQuantity::Text(text) => Self(text.clone()),
+        }
+    }
+}
+
+impl JsonSchema for ResourceQuantity {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "ResourceQuantity".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A quantity: a number, or a string such as 500m or 1Gi.",
+            "x-kubernetes-int-or-string": true,
+            "maxLength": 32,
+            "x-kubernetes-validations": [{
+                // As a string, since a value that may be either has no type of its own in a rule.
+                "rule": "isQuantity(string(self)) && !string(self).startsWith('-')",
+                "message": "resources: must be a quantity of at least 0, such as 2, 500m or 1Gi",
+            }],
+        })
+    }
 }
 
 impl Resources {
@@ -134,13 +186,11 @@ impl Resources {
     /// As a container takes it, with `defaults` for the names that are set nowhere.
     #[must_use]
     pub fn to_container(&self, defaults: &Self) -> core::ResourceRequirements {
-        let quantities = |own: &BTreeMap<String, IntOrString>, default: &BTreeMap<String, IntOrString>| {
-            let mut merged: BTreeMap<_, _> = default
-                .iter()
-                .filter(|(name, _)| !self.names(name))
-                .map(|(k, v)| (k.clone(), quantity(v)))
-                .collect();
-            merged.extend(own.iter().map(|(name, value)| (name.clone(), quantity(value))));
+        type Quantities = BTreeMap<String, ResourceQuantity>;
+        let quantities = |own: &Quantities, default: &Quantities| {
+            let default = default.iter().filter(|(name, _)| !self.names(name));
+            let merged: BTreeMap<_, _> =
+                default.chain(own).map(|(name, value)| (name.clone(), value.into())).collect();
             (!merged.is_empty()).then_some(merged)
         };
         core::ResourceRequirements {
@@ -156,14 +206,6 @@ impl Resources {
     }
 }
 
-/// `1` and `"1"` are the same quantity.
-fn quantity(value: &IntOrString) -> Quantity {
-    match value {
-        IntOrString::Int(number) => Quantity(number.to_string()),
-        IntOrString::String(text) => Quantity(text.clone()),
-    }
-}
-
 /// Where and as whom the pods of a revision run.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -174,7 +216,7 @@ pub struct PodSettings {
     pub service_account_name: Option<String>,
     /// Secrets to pull the image with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 10))]
+    #[schemars(length(max = 10), inner(length(min = 1, max = 253)))]
     pub image_pull_secrets: Vec<String>,
     /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -198,9 +240,20 @@ impl PodSettings {
 /// A taint that the pods accept.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = (
+        "(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
+        "tolerations[] without a key must have the operator Exists"
+    ),
+    validation = (
+        "!has(self.operator) || self.operator != 'Exists' || !has(self.value) || self.value == ''",
+        "tolerations[] with the operator Exists must have no value"
+    )
+)]
 pub struct Toleration {
     /// Key of the taint; empty means any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 317))]
     pub key: Option<String>,
     /// `Exists` or `Equal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -209,9 +262,15 @@ pub struct Toleration {
     pub operator: Option<String>,
     /// Value of the taint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
     pub value: Option<String>,
     /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`; empty means any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = (
+        "self in ['', 'NoSchedule', 'PreferNoSchedule', 'NoExecute']",
+        "tolerations[].effect must be NoSchedule, PreferNoSchedule or NoExecute"
+    ))]
+    #[schemars(length(max = 16))]
     pub effect: Option<String>,
 }
 
@@ -258,6 +317,9 @@ pub struct Rollout {
     #[x_kube(validation = (
         "self.map(s, s.weight).isSorted() && self.all(s, self.exists_one(t, t.weight == s.weight))",
         "rollout.steps: each weight must be greater than the one before"
+    ), validation = (
+        "self.size() != 1 || self[0].weight > 0",
+        "rollout.steps: a lone step of weight 0 gathers no evidence; give it a weight, or add a step"
     ))]
     pub steps: Vec<Step>,
     /// Requests that the candidate (and stable, while it has traffic) must have answered in a step before the step can pass.
@@ -285,7 +347,7 @@ impl Default for Rollout {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
-    /// Percent of the traffic that the candidate gets.
+    /// Percent of the traffic that the candidate gets. A step of 0 is a time to wait, with its pods up.
     #[schemars(range(max = 100))]
     pub weight: u32,
     /// How long the step lasts, at least.
@@ -340,4 +402,24 @@ fn default_keep_warm() -> Duration {
 
 fn default_revisions() -> u32 {
     10
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn quantities_are_read_as_kubernetes_takes_them_and_kept_as_they_were_written() {
+        let written =
+            json!({"requests": {"cpu": 2, "memory": "1Gi"}, "limits": {"memory": 4_294_967_296_i64}});
+        let resources: Resources = serde_json::from_value(written.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&resources).unwrap(), written);
+        let container = serde_json::to_value(resources.to_container(&Resources::default())).unwrap();
+        assert_eq!(
+            container,
+            json!({"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {"memory": "4294967296"}})
+        );
+    }
 }

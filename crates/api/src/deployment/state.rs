@@ -17,6 +17,7 @@ impl From<&ModelDeploymentSpec> for rollout::Plan {
                 .collect(),
             progress_deadline: spec.rollout.progress_deadline.into(),
             keep_warm: spec.rollback.keep_warm.into(),
+            replicas: spec.replicas,
         }
     }
 }
@@ -105,6 +106,7 @@ mod tests {
             steps: vec![rollout::Step { weight: 10, duration: Duration::from_secs(60) }],
             progress_deadline: Duration::from_secs(600),
             keep_warm: Duration::from_secs(600),
+            replicas: 1,
         };
         let state = rollout::State {
             stable: Some("md-a".into()),

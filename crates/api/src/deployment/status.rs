@@ -3,6 +3,8 @@
 //! Flat on purpose (a structural schema allows no tagged enums); the operator turns it into the state of
 //! `stoker_decide::rollout` and back.
 
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
@@ -131,10 +133,24 @@ pub struct RunStatus {
     pub step_seconds: u64,
     /// The latency in milliseconds above which an answer counts against its revision, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub slow_above_ms: Option<u64>,
+    pub slow_above_ms: Option<f64>,
     /// What the verdict was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
+}
+
+impl RunStatus {
+    /// [`RunStatus::slow_above_ms`] as a time; none where it is not known. To the nanosecond what was stored: the next operator
+    /// must judge by the same limit.
+    pub fn slow_above(&self) -> Option<Duration> {
+        let limit = Duration::try_from_secs_f64(self.slow_above_ms? / 1e3).ok()?;
+        (!limit.is_zero()).then_some(limit)
+    }
+
+    /// Stores the limit.
+    pub fn set_slow_above(&mut self, limit: Option<Duration>) {
+        self.slow_above_ms = limit.map(|limit| limit.as_secs_f64() * 1e3);
+    }
 }
 
 /// What a verdict was made from: both arms over the whole run, and the detector's score.
@@ -151,7 +167,7 @@ pub struct Evidence {
 }
 
 /// Counts of one arm in a run.
-#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ArmEvidence {
     /// Requests that were answered or failed.
@@ -162,7 +178,7 @@ pub struct ArmEvidence {
     pub slow: u64,
     /// 99th percentile of the latency, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub p99_ms: Option<u64>,
+    pub p99_ms: Option<f64>,
 }
 
 /// A revision that is not tried again by itself.
@@ -201,4 +217,27 @@ pub struct Outcome {
     pub message: String,
     /// When, on the wall clock.
     pub at: Time,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_latency_survives_being_stored() {
+        let limits = [1, 999, 899_999, 900_001, 1_900_123, 40_000_000, 123_456_789_123, 3_599_999_999_999];
+        for limit in limits.map(Duration::from_nanos) {
+            let mut run = RunStatus::default();
+            run.set_slow_above(Some(limit));
+            let back: RunStatus = serde_json::from_str(&serde_json::to_string(&run).unwrap()).unwrap();
+            assert_eq!(back.slow_above(), Some(limit));
+        }
+    }
+
+    #[test]
+    fn a_limit_that_cannot_be_is_unknown() {
+        for stored in [None, Some(0.0), Some(-1.0), Some(f64::MAX), Some(f64::NAN)] {
+            assert_eq!(RunStatus { slow_above_ms: stored, ..RunStatus::default() }.slow_above(), None);
+        }
+    }
 }

@@ -29,7 +29,10 @@ impl Next<'_> {
             Some(pods) if !pods.complete() => {
                 (Standing::Unready, format!("{} of {} pods are ready{}", pods.ready, pods.wanted, why(pods)))
             }
-            _ => (Standing::Serving, "serves".to_owned()),
+            _ => match self.seen.unreachable {
+                Some(why) => (Standing::Unready, format!("is ready, but no request gets there: {why}")),
+                None => (Standing::Serving, "serves".to_owned()),
+            },
         };
         if stable == target {
             return (standing, format!("{stable} {state}"));
@@ -38,7 +41,7 @@ impl Next<'_> {
             format!("the spec wants {target}, which does not run: {}; `retry` tries it", pin.because)
         } else if let Some(because) = self.state.rejection(target) {
             format!(
-                "the spec wants {target}, which was taken back: {because}; change the spec or ask for `retry`"
+                "the spec wants {target}, which was taken back: {because}; change spec.model or spec.runtime, or ask for `retry`"
             )
         } else {
             return (self.waiting(), format!("{stable} {state}; {target} waits: {waits}"));
@@ -60,6 +63,12 @@ impl Next<'_> {
         let number = run.number;
         let waited = run.in_step + self.seen.elapsed;
         if pods.is_some_and(Pods::complete) {
+            // The first revision becomes stable when clients can use it, so that Ready means that.
+            if let Some(why) = self.seen.unreachable.filter(|_| self.state.stable.is_none()) {
+                self.spend(waited);
+                let sentence = format!("run {number}: all pods are ready; waits for the routers: {why}");
+                return (Standing::Moving, sentence);
+            }
             return if run.direct { self.finish(run) } else { self.enter(run, 1) };
         }
         let pods = pods.cloned().unwrap_or_default();
@@ -88,11 +97,15 @@ impl Next<'_> {
     /// The candidate has traffic.
     fn step(&mut self, run: &Run, pods: &Pods) -> Said {
         let Some(step) = run.current(self.plan).copied() else { return self.finish(run) };
-        if let Some(trouble) = pods.trouble.as_ref().filter(|trouble| trouble.crashed || trouble.permanent) {
-            return self.back(&trouble.what);
-        }
-        if let Some(Verdict::Fail(because)) = self.seen.verdict {
-            return self.back(because);
+        let broken = pods.trouble.as_ref().filter(|trouble| trouble.crashed || trouble.permanent);
+        let failed = match self.seen.verdict {
+            Some(Verdict::Fail(because)) => Some(because.as_str()),
+            _ => None,
+        };
+        if let Some(because) = broken.map(|trouble| trouble.what.as_str()).or(failed) {
+            let Some(why) = self.nobody_takes_over() else { return self.back(because) };
+            let sentence = format!("{}: {because}; it is not taken back yet: {why}", self.place(run));
+            return (Standing::Holding, sentence);
         }
         if let Some(why) = self.seen.unverified.filter(|_| !run.direct) {
             let sentence = format!("{}: waits until all routers serve the table: {why}", self.place(run));
@@ -115,6 +128,8 @@ impl Next<'_> {
             return (Standing::Moving, format!("{}: {left} s to go; {verdict}", self.place(run)));
         }
         match self.seen.verdict {
+            // Without traffic there is nothing to judge: such a step is only a time to wait.
+            _ if step.weight == 0 && run.step < self.plan.steps.len() => self.enter(run, run.step + 1),
             Some(Verdict::Pass(_)) if run.step < self.plan.steps.len() => self.enter(run, run.step + 1),
             Some(Verdict::Pass(_)) => self.finish(run),
             other => {
@@ -123,6 +138,14 @@ impl Next<'_> {
                 (Standing::Holding, format!("{} holds: {because}", self.place(run)))
             }
         }
+    }
+
+    /// Why stable cannot take the candidate's traffic, if so: to send it there would turn some errors into nothing but errors.
+    fn nobody_takes_over(&self) -> Option<String> {
+        let stable = self.state.stable.as_deref()?;
+        let pods = self.seen.pods.get(stable)?;
+        let none = pods.ready == 0 && pods.wanted > 0;
+        none.then(|| format!("{stable} has no ready pod to take over{}", why(pods)))
     }
 
     /// Ends the run against the candidate.

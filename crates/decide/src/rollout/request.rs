@@ -59,7 +59,9 @@ impl Request {
             Some(_) => return Err(error()),
             None => (action, None),
         };
-        Ok(Self { verb: verb.parse().map_err(|_| error())?, revision, by: by.to_owned() })
+        // A name for people, which goes into sentences.
+        let by = by.chars().take(80).collect();
+        Ok(Self { verb: verb.parse().map_err(|_| error())?, revision, by })
     }
 }
 
@@ -85,6 +87,9 @@ impl Next<'_> {
             return Err(format!("promote: {named} is not the candidate, {} is", run.candidate));
         }
         run.direct = true;
+        let candidate = run.candidate.clone();
+        let message = format!("{candidate} skips the remaining steps, as {} asked", request.by);
+        self.note(Reason::PromoteRequested, &candidate, message);
         Ok(())
     }
 

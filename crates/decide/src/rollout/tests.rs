@@ -15,9 +15,9 @@ struct World {
     revisions: BTreeSet<String>,
     verdict: Option<Verdict>,
     unverified: Option<&'static str>,
+    unreachable: Option<&'static str>,
     in_flight: BTreeMap<String, u64>,
     request: Option<Request>,
-    replicas: u32,
     told: Vec<Transition>,
     sentence: String,
     standing: Standing,
@@ -31,6 +31,7 @@ impl World {
                 steps: vec![step(10), step(50)],
                 progress_deadline: 20 * SECOND,
                 keep_warm: 30 * SECOND,
+                replicas: 2,
             },
             state: State::default(),
             target: "a",
@@ -38,9 +39,9 @@ impl World {
             revisions: ["a", "b", "c"].map(str::to_owned).into(),
             verdict: Some(Verdict::Pass("fine".into())),
             unverified: None,
+            unreachable: None,
             in_flight: BTreeMap::new(),
             request: None,
-            replicas: 2,
             told: Vec::new(),
             sentence: String::new(),
             standing: Standing::Moving,
@@ -73,6 +74,7 @@ impl World {
             pods: &self.pods,
             revisions: &self.revisions,
             unverified: self.unverified,
+            unreachable: self.unreachable,
             in_flight: &self.in_flight,
             verdict: self.verdict.as_ref().filter(|_| self.state.step() > 0),
             request: self.request.as_ref(),
@@ -87,7 +89,7 @@ impl World {
         let kept: BTreeSet<String> = self.state.kept().into_iter().map(str::to_owned).collect();
         self.pods.retain(|revision, _| kept.contains(revision));
         for revision in kept {
-            let fresh = Pods { wanted: self.replicas, ready: 0, trouble: None };
+            let fresh = Pods { wanted: self.plan.replicas, ready: 0, trouble: None };
             let pods = self.pods.entry(revision).or_insert(fresh);
             if pods.trouble.is_none() {
                 pods.ready = pods.wanted;
@@ -292,6 +294,8 @@ fn requests_are_obeyed() {
     let mut world = World::trying();
     world.ask("promote 1");
     assert_eq!(world.state.stable.as_deref(), Some("b"));
+    assert_eq!(world.reasons(), [Reason::PromoteRequested, Reason::Promoted]);
+    assert!(world.told[0].message.contains("as ann asked"), "{}", world.told[0].message);
 
     let mut world = World::trying();
     world.ask("abort 1");
@@ -346,13 +350,67 @@ fn requests_that_do_not_fit_are_refused_with_a_reason() {
 #[test]
 fn without_replicas_there_is_nothing_to_try() {
     let mut world = World::serving();
-    world.replicas = 0;
+    world.plan.replicas = 0;
     world.pods.clear();
     world.looks(2);
-    world.pods.insert("b".into(), Pods::default());
     world.target = "b";
-    world.looks(2);
+    world.looks(3);
     assert_eq!(world.state.stable.as_deref(), Some("b"));
+    assert!(!world.reasons().contains(&Reason::StepStarted), "{:?}", world.reasons());
+}
+
+#[test]
+fn a_step_without_traffic_is_a_time_to_wait() {
+    let mut world = World::trying();
+    world.plan.steps[0].weight = 0;
+    world.verdict = Some(Verdict::Inconclusive("0 of 50 requests".into()));
+    world.looks(4);
+    assert_eq!(world.state.step(), 2);
+    world.looks(50);
+    assert_eq!((world.state.step(), world.standing), (2, Standing::Holding), "the last step needs evidence");
+}
+
+#[test]
+fn the_first_revision_is_stable_only_when_requests_get_there() {
+    let mut world = World::new();
+    world.unreachable = Some("no router is running yet");
+    world.looks(30);
+    assert_eq!(world.state.stable, None);
+    assert!(world.sentence.contains("no router is running yet"), "{}", world.sentence);
+    world.unreachable = None;
+    world.look();
+    assert_eq!((world.state.stable.as_deref(), world.standing), (Some("a"), Standing::Serving));
+    world.unreachable = Some("no router is running yet");
+    world.look();
+    assert_eq!((world.state.stable.as_deref(), world.standing), (Some("a"), Standing::Unready));
+    assert!(world.sentence.contains("no router"), "{}", world.sentence);
+}
+
+#[test]
+fn nobody_is_taken_back_to_a_revision_without_pods() {
+    let harm = Some(Verdict::Fail("candidate failed 12 of 40 requests".into()));
+    for (crashed, verdict) in [(true, None), (false, harm)] {
+        let mut world = World::trying();
+        world.break_pods("a", "node n1 is gone", false, false);
+        if crashed {
+            world.break_pods("b", "pod p was killed for memory", false, true);
+        }
+        world.verdict = verdict;
+        world.looks(5);
+        assert_eq!((world.state.step(), world.standing), (1, Standing::Holding));
+        assert!(world.sentence.contains("node n1 is gone"), "{}", world.sentence);
+        world.pods.insert("a".into(), Pods { wanted: 2, ready: 1, trouble: None });
+        world.look();
+        assert_eq!(world.reasons(), [Reason::RolledBack]);
+    }
+}
+
+#[test]
+fn reasons_that_are_remembered_are_short() {
+    let mut world = World::trying();
+    world.break_pods("b", &"ü".repeat(4000), true, true);
+    world.look();
+    assert!(world.state.rejected[0].1.len() <= LONGEST_REASON);
 }
 
 /// One thing that may happen to a world.

@@ -73,6 +73,25 @@ async fn an_idle_connection_is_closed_and_a_busy_one_is_not() {
 }
 
 #[tokio::test]
+async fn the_time_to_idle_begins_after_the_answer() {
+    let server = Server::new(Limits { idle_time: Duration::from_secs(1), ..Limits::default() }).await;
+    let mut client = server.connect().await;
+    assert!(client.ask("/doze").await.starts_with("HTTP/1.1 200"));
+    assert!(client.ask("/").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn a_request_that_came_during_a_slow_answer_is_answered() {
+    let server = Server::new(Limits::default()).await;
+    let mut client = server.connect().await;
+    client.send(&"GET /late HTTP/1.1\r\nhost: x\r\n\r\n".repeat(3)).await;
+    for _ in 0..3 {
+        let answer = tokio::time::timeout(Duration::from_secs(10), client.answer()).await;
+        assert!(answer.expect("it hangs").starts_with("HTTP/1.1 200"));
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_does_not_read_its_answer_is_cut() {
     let server = Server::new(Limits { idle_time: Duration::from_mins(5), ..short() }).await;
     let mut client = server.connect().await;

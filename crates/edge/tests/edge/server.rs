@@ -2,21 +2,24 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use stoker_edge::drain::Drain;
 use stoker_edge::listen::{self, Finished, Limits, Options, Stats};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio::time::Sleep;
 
-/// A listener that answers `/wait` after 300 ms, panics at `/panic`, never answers `/never`, sends 64 MiB at `/large` and
-/// reads the body for all else.
+/// A listener that answers `/wait` after 300 ms and `/doze` after 1200 ms, sends the body of `/late` some time after its head,
+/// panics at `/panic`, never answers `/never`, sends 64 MiB at `/large` and reads the body for all else.
 pub struct Server {
     pub address: SocketAddr,
     pub drain: Drain,
@@ -32,13 +35,15 @@ impl Server {
         let service = service_fn(|request: Request<Incoming>| async move {
             let mut answer = Bytes::from_static(b"done");
             match request.uri().path() {
+                "/doze" => tokio::time::sleep(Duration::from_millis(1200)).await,
+                "/late" => return Ok::<_, Infallible>(Response::new(Either::Left(Late::new()))),
                 "/wait" => tokio::time::sleep(Duration::from_millis(300)).await,
                 "/never" => std::future::pending().await,
                 "/panic" => panic!("asked to"),
                 "/large" => answer = Bytes::from(vec![0; 64 << 20]),
                 _ => drop(request.into_body().collect().await),
             }
-            Ok::<_, Infallible>(Response::new(Full::new(answer)))
+            Ok(Response::new(Either::Right(Full::new(answer))))
         });
         let options = Options { limits, tls: None, stats: stats.clone() };
         let task = tokio::spawn(listen::serve(listener, service, options, drain.clone()));
@@ -47,6 +52,38 @@ impl Server {
 
     pub async fn connect(&self) -> Client {
         Client(TcpStream::connect(self.address).await.unwrap())
+    }
+}
+
+/// A body of known length whose only piece comes after a while.
+struct Late(Option<Pin<Box<Sleep>>>);
+
+impl Late {
+    fn new() -> Self {
+        Self(Some(Box::pin(tokio::time::sleep(Duration::from_millis(100)))))
+    }
+}
+
+impl Body for Late {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let Some(alarm) = &mut self.0 else { return Poll::Ready(None) };
+        std::task::ready!(alarm.as_mut().poll(cx));
+        self.0 = None;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"done")))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(if self.0.is_some() { 4 } else { 0 })
     }
 }
 

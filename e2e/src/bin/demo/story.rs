@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Api, DeleteParams, PostParams};
 use kube::{Client, ResourceExt as _};
@@ -23,6 +23,8 @@ use crate::snapshots;
 
 /// The namespace of the demo; it stays, so that one can look around afterwards.
 const NAMESPACE: &str = "demo";
+/// Marks that namespace as made here: one of the same name without it is somebody else's.
+const MADE_BY_DEMO: &str = "stoker.dev/demo";
 const MODEL: &str = "digits";
 /// Longest time for the rollout of one version.
 const LONGEST_ACT: Duration = Duration::from_secs(90);
@@ -200,6 +202,12 @@ fn target(object: &ModelDeployment) -> Result<String> {
 async fn fresh_namespace(client: &Client, screen: &mut Screen) -> Result<TestNamespace> {
     let api = Api::<Namespace>::all(client.clone());
     if let Some(old) = api.get_opt(NAMESPACE).await? {
+        ensure!(
+            old.labels().contains_key(MADE_BY_DEMO),
+            "there is a namespace {NAMESPACE} that the demo did not make (it has no label {MADE_BY_DEMO}), and the demo \
+             would remove it with all that is in it. If that is right, say so by `kubectl label namespace {NAMESPACE} \
+             {MADE_BY_DEMO}=true`; else use another cluster"
+        );
         screen.say(&format!("removing namespace {} of an earlier run", old.name_any()));
         if old.metadata.deletion_timestamp.is_none() {
             api.delete(NAMESPACE, &DeleteParams::default()).await?;
@@ -209,7 +217,7 @@ async fn fresh_namespace(client: &Client, screen: &mut Screen) -> Result<TestNam
         })
         .await?;
     }
-    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted"});
+    let labels = json!({"pod-security.kubernetes.io/enforce": "restricted", MADE_BY_DEMO: "true"});
     let namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE, "labels": labels}}))?;
     api.create(&PostParams::default(), &namespace).await.context("creating the namespace of the demo")?;
     Ok(TestNamespace { client: client.clone(), name: NAMESPACE.to_owned() })
@@ -232,5 +240,9 @@ fn hints(prefix: &str) {
     ] {
         println!("  {kubectl} {command}\n      {what}");
     }
-    println!("  make demo-down\n      removes the cluster\n");
+    if prefix.is_empty() {
+        println!("  kubectl delete namespace {NAMESPACE}\n      removes what the demo made\n");
+    } else {
+        println!("  make demo-down\n      removes the cluster\n");
+    }
 }

@@ -19,6 +19,8 @@ struct State {
     asked: Vec<Asked>,
     /// The next GET of these paths finds nothing, as if the object were made just after.
     late: BTreeSet<String>,
+    /// Writes of these paths are refused with this message.
+    refused: BTreeMap<String, String>,
     writes: u64,
 }
 
@@ -60,6 +62,21 @@ impl Server {
         self.0.lock().unwrap().late.insert(path.to_owned());
     }
 
+    /// Refuses writes of an object from now on, as for a value that is not valid.
+    pub(crate) fn refuse(&self, path: &str, message: &str) {
+        self.0.lock().unwrap().refused.insert(path.to_owned(), message.to_owned());
+    }
+
+    /// Takes writes of an object again.
+    pub(crate) fn allow(&self, path: &str) {
+        self.0.lock().unwrap().refused.remove(path);
+    }
+
+    /// Takes an object away.
+    pub(crate) fn remove(&self, path: &str) {
+        self.0.lock().unwrap().objects.remove(path);
+    }
+
     /// What was written so far, in order; forgets it.
     pub(crate) fn writes(&self) -> Vec<Asked> {
         let asked = std::mem::take(&mut self.0.lock().unwrap().asked);
@@ -69,6 +86,9 @@ impl Server {
     fn answer(&self, method: &Method, path: &str, body: &Value) -> (u16, Value) {
         let mut state = self.0.lock().unwrap();
         state.asked.push((format!("{method} {path}"), body.clone()));
+        if let Some(message) = state.refused.get(path).filter(|_| *method != Method::GET) {
+            return status(422, "Invalid", message);
+        }
         let object = path.strip_suffix("/status").unwrap_or(path);
         let live = state.objects.get(object).cloned();
         let version = |value: &Value| {
@@ -77,7 +97,7 @@ impl Server {
         let behind =
             live.as_ref().is_some_and(|live| version(body).is_some_and(|read| Some(read) != version(live)));
         match (method.as_str(), live) {
-            ("GET", _) if state.late.remove(object) => status(404, "NotFound"),
+            ("GET", _) if state.late.remove(object) => status(404, "NotFound", "test"),
             ("GET", Some(live)) => (200, live),
             ("GET", None) if is_collection(path) => {
                 let items: Vec<_> = state
@@ -92,12 +112,12 @@ impl Server {
                 let name = body.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("generated");
                 let at = format!("{path}/{name}");
                 if state.objects.contains_key(&at) {
-                    status(409, "AlreadyExists")
+                    status(409, "AlreadyExists", "test")
                 } else {
                     (201, state.store(&at, body.clone()))
                 }
             }
-            ("PUT" | "PATCH", Some(_)) if behind => status(409, "Conflict"),
+            ("PUT" | "PATCH", Some(_)) if behind => status(409, "Conflict", "test"),
             ("PUT", Some(_)) => (200, state.store(object, body.clone())),
             ("PATCH", live) => {
                 let mut merged = live.unwrap_or_else(|| json!({}));
@@ -105,10 +125,16 @@ impl Server {
                 (200, state.store(object, merged))
             }
             ("DELETE", Some(live)) => {
+                let wanted = |field: &str| body.pointer(&format!("/preconditions/{field}"));
+                let same =
+                    |field: &str| wanted(field).is_none_or(|wanted| live["metadata"][field] == *wanted);
+                if !same("uid") || !same("resourceVersion") {
+                    return status(409, "Conflict", "test");
+                }
                 state.objects.remove(object);
                 (200, live)
             }
-            _ => status(404, "NotFound"),
+            _ => status(404, "NotFound", "test"),
         }
     }
 }
@@ -130,8 +156,8 @@ impl State {
     }
 }
 
-fn status(code: u16, reason: &str) -> (u16, Value) {
-    let message = format!("{reason} (test)");
+fn status(code: u16, reason: &str, message: &str) -> (u16, Value) {
+    let message = format!("{reason} ({message})");
     (
         code,
         json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": code, "message": message, "metadata": {}}),

@@ -2,11 +2,16 @@
 
 pub(crate) mod api;
 
+use futures::stream;
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher::Event;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use stoker_api::names::conditions;
 
+use super::presence::{present, release, restore};
 use super::*;
+use crate::call::Calls;
 use crate::context::Settings;
 use crate::observe::routers::Routers;
 use api::Server;
@@ -17,14 +22,7 @@ const SECRET: &str = "/api/v1/namespaces/team/secrets/stoker-router-tls";
 const MODEL: &str = "/apis/stoker.dev/v1alpha1/namespaces/team/modeldeployments/digits";
 
 fn settings(image: &str) -> Settings {
-    Settings {
-        namespace: "stoker-system".into(),
-        watch: None,
-        server_image: "server:1".into(),
-        router_image: image.into(),
-        pull_policy: "IfNotPresent".into(),
-        tick: Duration::from_secs(1),
-    }
+    Settings { router_image: image.into(), ..Settings::sample() }
 }
 
 fn work(server: &Server, image: &str) -> Work {
@@ -72,6 +70,39 @@ async fn a_model_router_that_somebody_else_makes_at_the_same_time_is_as_good() {
     server.hide_once(ROUTER);
     present(&server.client(), &Calls::default(), "team").await.unwrap();
     assert_eq!(server.get(ROUTER).unwrap()["metadata"]["labels"], json!({}));
+}
+
+#[tokio::test]
+async fn a_model_router_that_somebody_deletes_is_made_again_while_it_is_needed() {
+    let deleted = |namespace: &str| {
+        let metadata = json!({"name": "stoker-router", "namespace": namespace});
+        let gone: PartialObjectMeta<ModelRouter> =
+            serde_json::from_value(json!({"metadata": metadata})).unwrap();
+        Event::Delete(gone)
+    };
+    let other = MODEL.replace("/team/", "/other/");
+    let going = json!({"apiVersion": "stoker.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "digits", "deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    let made =
+        |namespace: &str| format!("POST /apis/stoker.dev/v1alpha1/namespaces/{namespace}/modelrouters");
+    let cases = [
+        ("needed", model(), deleted("team"), vec![made("team")]),
+        ("of another namespace", model(), deleted("third"), vec![]),
+        ("not needed much longer", going.clone(), deleted("team"), vec![]),
+        (
+            "missed while the watch was interrupted",
+            model(),
+            Event::InitDone,
+            vec![made("other"), made("team")],
+        ),
+        ("missed, and not needed much longer", going, Event::InitDone, vec![made("other")]),
+    ];
+    for (what, model_of_team, event, writes) in cases {
+        let server = Server::default();
+        server.put(MODEL, model_of_team);
+        server.put(&other, model());
+        restore(&work(&server, "router:1").ctx, stream::iter([Ok(event)])).await;
+        assert_eq!(names(&server.writes()), writes, "{what}");
+    }
 }
 
 #[tokio::test]

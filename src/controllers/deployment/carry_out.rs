@@ -1,0 +1,113 @@
+//! Making the cluster follow a decision.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use kube::ResourceExt;
+use stoker_api::names::managers;
+use stoker_decide::rollout::{Plan, Pods, State, Trouble};
+
+use super::Error;
+use crate::apply::{self, Applier};
+use crate::build::{route, router, workload};
+use crate::context::Context;
+use crate::observe::world::World;
+
+/// Why the API server refuses the pods of a revision, by revision. Told with the next look as that revision's trouble.
+pub(crate) type Refused = BTreeMap<String, String>;
+
+/// Writes the table, then pods, then takes away what is left over.
+///
+/// The table comes first, so that nothing stands between a rollback and its effect: a decision raises a weight only for
+/// pods that it saw ready, so the table never needs what is written after it. One object that cannot be written does not
+/// keep the others from being written; pods are taken away only after the table was.
+pub(super) async fn carry_out(
+    ctx: &Context,
+    applier: &Applier,
+    world: &World,
+    plan: &Plan,
+    state: &State,
+    refused: &mut Refused,
+) -> Result<(), Error> {
+    let name = world.md.name_any();
+    let kept = state.kept();
+    let mut errors: Vec<Error> = Vec::new();
+    if let Some(route) = route::route(&world.md, plan, state) {
+        let writer = ctx.applier(&world.md, managers::ROUTE);
+        let written = writer.replace("write ModelRoute", route, world.route.as_ref()).await;
+        errors.extend(written.err().map(Error::from));
+    }
+    let table_is_written = errors.is_empty();
+    let front = router::front_service(&world.md);
+    let front = applier.keep("apply Service", front, world.services.get(&name)).await;
+    errors.extend(front.err().map(Error::from));
+    refused.retain(|revision, _| kept.contains(revision.as_str()));
+    for revision in &kept {
+        match pods_of(applier, world, revision).await {
+            Ok(()) => {
+                refused.remove(*revision);
+            }
+            Err(Error::Apply(apply::Error::Call(error))) if error.is_refusal() => {
+                refused.insert((*revision).to_owned(), format!("the API server refuses its pods: {error}"));
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    if table_is_written {
+        errors.extend(take_away(applier, world, &kept).await.err());
+    }
+    errors.into_iter().next().map_or(Ok(()), Err)
+}
+
+/// The Service and the Deployment of one revision.
+async fn pods_of(applier: &Applier, world: &World, revision: &str) -> Result<(), Error> {
+    let (name, replicas) = (world.md.name_any(), world.md.spec.replicas);
+    let (service, deployment) = (world.services.get(revision), world.deployments.get(revision));
+    applier.keep("apply Service", workload::service(&name, revision), service).await?;
+    let Some(snapshot) = world.snapshots.get(revision) else {
+        // What runs goes on as it is; only its size can no longer be changed.
+        if deployment.is_some() {
+            return Ok(());
+        }
+        return Err(Error::InvalidSpec(format!(
+            "the ControllerRevision of {revision} is gone; its pods cannot be made again"
+        )));
+    };
+    let desired = workload::deployment(&name, revision, &snapshot.template, replicas);
+    applier.keep("apply Deployment", desired, deployment).await?;
+    Ok(())
+}
+
+/// Deletes what belongs to revisions that are not kept, and the oldest snapshots.
+async fn take_away(applier: &Applier, world: &World, kept: &BTreeSet<&str>) -> Result<(), Error> {
+    let name = world.md.name_any();
+    let unkept = |revision: &&String| !kept.contains(revision.as_str());
+    for revision in world.deployments.keys().filter(unkept) {
+        applier.remove("delete Deployment", &world.deployments[revision]).await?;
+    }
+    for revision in world.services.keys().filter(unkept).filter(|revision| **revision != name) {
+        applier.remove("delete Service", &world.services[revision]).await?;
+    }
+    let mut old: Vec<&ControllerRevision> = world
+        .controller_revisions
+        .iter()
+        .filter(|(revision, _)| unkept(revision) && **revision != world.target)
+        .map(|(_, snapshot)| snapshot)
+        .collect();
+    old.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.revision));
+    for snapshot in old.into_iter().skip(world.md.spec.rollback.revisions as usize) {
+        applier.remove("delete ControllerRevision", snapshot).await?;
+    }
+    Ok(())
+}
+
+/// Pods by revision, with what is wrong with them, refusals of the API server included.
+pub(super) fn pods(world: &World, refused: &Refused) -> BTreeMap<String, Pods> {
+    let mut pods = world.summaries();
+    for (revision, why) in refused {
+        let none = || Pods { wanted: world.md.spec.replicas, ..Pods::default() };
+        let trouble = || Trouble { what: why.clone(), permanent: false, crashed: false };
+        pods.entry(revision.clone()).or_insert_with(none).trouble.get_or_insert_with(trouble);
+    }
+    pods
+}

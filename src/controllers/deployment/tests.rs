@@ -1,0 +1,290 @@
+//! What a look writes, in which order, and what it says when something cannot be written.
+
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::context::Settings;
+use crate::controllers::router::tests::api::{Asked, Server};
+use crate::observe::routers::Routers;
+
+const MODEL: &str = "/apis/stoker.dev/v1alpha1/namespaces/team/modeldeployments/digits";
+const ROUTE: &str = "/apis/stoker.dev/v1alpha1/namespaces/team/modelroutes/digits";
+const STATUS: &str = "PATCH /apis/stoker.dev/v1alpha1/namespaces/team/modeldeployments/digits/status";
+
+fn deployment_of(revision: &str) -> String {
+    format!("/apis/apps/v1/namespaces/team/deployments/{revision}")
+}
+
+fn snapshot_of(revision: &str) -> String {
+    format!("/apis/apps/v1/namespaces/team/controllerrevisions/{revision}")
+}
+
+/// A ModelDeployment, looked at by an operator that no router answers.
+struct Looking {
+    server: Server,
+    ctx: Arc<Context>,
+    memory: Remembered,
+}
+
+impl Looking {
+    fn new() -> Self {
+        let server = Server::default();
+        let client = server.client();
+        let routers = Routers::new(client.clone(), None);
+        let ctx = Context::new(client, Settings::sample(), routers, &mut Registry::default());
+        let looking = Self { server, ctx, memory: Remembered::default() };
+        looking.server.put(
+            MODEL,
+            json!({
+                "apiVersion": "stoker.dev/v1alpha1",
+                "kind": "ModelDeployment",
+                "metadata": {"name": "digits", "uid": "uid-digits", "generation": 1},
+                "spec": spec('a'),
+            }),
+        );
+        looking
+    }
+
+    fn md(&self) -> ModelDeployment {
+        serde_json::from_value(self.server.get(MODEL).unwrap()).unwrap()
+    }
+
+    fn status(&self) -> Value {
+        self.server.get(MODEL).unwrap()["status"].clone()
+    }
+
+    fn condition(&self, kind: &str) -> Value {
+        let status = self.status();
+        let found = status["conditions"].as_array().unwrap().iter().find(|one| one["type"] == kind);
+        found.unwrap().clone()
+    }
+
+    /// Changes the object as another client would.
+    fn change(&self, change: impl FnOnce(&mut Value)) {
+        let mut object = self.server.get(MODEL).unwrap();
+        change(&mut object);
+        self.server.put(MODEL, object);
+    }
+
+    /// Looks once; what was written.
+    async fn look(&mut self) -> Vec<Asked> {
+        let md = self.md();
+        // What it comes to is in status.
+        let _ = look(&self.ctx, &md, "uid-digits", &mut self.memory).await;
+        self.server.writes()
+    }
+
+    /// All pods of a revision are ready.
+    fn start_pods(&self, revision: &str) {
+        let path = deployment_of(revision);
+        let mut object = self.server.get(&path).unwrap();
+        let generation = object["metadata"]["generation"].clone();
+        object["status"] = json!({"observedGeneration": generation, "replicas": 1, "readyReplicas": 1});
+        self.server.put(&path, object);
+    }
+
+    /// The one pod of a revision was killed for memory.
+    fn kill_pod(&self, revision: &str) {
+        let terminated = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
+        let container = json!({"name": "server", "image": "x", "imageID": "", "ready": false, "restartCount": 1, "state": terminated});
+        let labels = crate::build::labels::of_revision("digits", revision);
+        let mut labels = serde_json::to_value(labels).unwrap();
+        labels["stoker.dev/part"] = json!("server");
+        self.server.put(
+            &format!("/api/v1/namespaces/team/pods/{revision}-x"),
+            json!({
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": format!("{revision}-x"), "labels": labels},
+                "status": {"phase": "Running", "containerStatuses": [container]},
+            }),
+        );
+    }
+
+    /// `a` is stable, `b` is tried and has the first weight. The names of both.
+    async fn trying(&mut self) -> (String, String) {
+        self.look().await;
+        let a = self.status()["target"].as_str().unwrap().to_owned();
+        self.start_pods(&a);
+        self.change(|object| {
+            object["status"] = json!({"stable": a, "runs": 1, "phase": "Healthy", "message": ""});
+            object["spec"] = spec('b');
+        });
+        self.look().await;
+        let b = self.status()["target"].as_str().unwrap().to_owned();
+        self.start_pods(&b);
+        self.look().await;
+        assert_eq!(self.status()["run"]["step"], 1, "{}", self.status());
+        assert_eq!(arms(&self.server).len(), 2);
+        (a, b)
+    }
+}
+
+/// A spec with a digest of its own.
+fn spec(digit: char) -> Value {
+    let digest = format!("sha256:{}", digit.to_string().repeat(64));
+    json!({"model": {"uri": "configmap://digits/model.onnx", "digest": digest}})
+}
+
+/// The revisions of the table.
+fn arms(server: &Server) -> Vec<String> {
+    let route = server.get(ROUTE).unwrap();
+    let arms = route["spec"]["rules"][0]["arms"].as_array().unwrap().clone();
+    arms.iter().map(|arm| arm["revision"].as_str().unwrap().to_owned()).collect()
+}
+
+fn position(asked: &[Asked], what: &str) -> usize {
+    let found = asked.iter().position(|(asked, _)| asked.starts_with(what));
+    found.unwrap_or_else(|| {
+        panic!("{what} was not asked: {:?}", asked.iter().map(|(what, _)| what).collect::<Vec<_>>())
+    })
+}
+
+fn events(asked: &[Asked]) -> usize {
+    asked.iter().filter(|(what, _)| what.contains("/events")).count()
+}
+
+#[tokio::test]
+async fn intent_is_stored_before_its_effect_and_a_second_look_writes_nothing() {
+    let mut looking = Looking::new();
+    let asked = looking.look().await;
+    let target = looking.status()["target"].as_str().unwrap().to_owned();
+    let snapshot = position(&asked, &format!("PATCH {}", snapshot_of(&target)));
+    let status = position(&asked, STATUS);
+    let table = position(&asked, "POST /apis/stoker.dev/v1alpha1/namespaces/team/modelroutes");
+    let pods = position(&asked, &format!("PATCH {}", deployment_of(&target)));
+    assert!(snapshot < status && status < table && table < pods, "{asked:?}");
+    assert_eq!(arms(&looking.server), [target]);
+    looking.look().await;
+    let again: Vec<_> = looking.look().await;
+    assert!(again.is_empty(), "{again:?}");
+}
+
+#[tokio::test]
+async fn a_rollback_takes_effect_though_other_objects_cannot_be_written() {
+    let mut looking = Looking::new();
+    let (a, b) = looking.trying().await;
+    // A warm revision that can no longer be made, and a Service that is refused.
+    looking
+        .change(|object| object["status"]["previous"] = json!({"revision": "digits-gone", "keptSeconds": 1}));
+    looking.server.refuse("/api/v1/namespaces/team/services/digits", "no more Services");
+    looking.kill_pod(&b);
+    let asked = looking.look().await;
+    assert_eq!(arms(&looking.server), std::slice::from_ref(&a));
+    assert!(position(&asked, STATUS) < position(&asked, &format!("PUT {ROUTE}")));
+    assert!(looking.server.get(&deployment_of(&b)).is_some(), "requests in flight need their pods");
+    let status = looking.status();
+    assert_eq!((status["stable"].as_str(), status["verdict"].as_str()), (Some(a.as_str()), Some("Fail")));
+    assert!(status["rejected"][0]["because"].as_str().unwrap().contains("more memory"), "{status}");
+}
+
+#[tokio::test]
+async fn a_new_spec_that_cannot_be_started_does_not_blind_the_run_before_it() {
+    let mut looking = Looking::new();
+    let (a, b) = looking.trying().await;
+    looking.change(|object| {
+        object["spec"]["model"] =
+            json!({"uri": "configmap://digits/..", "digest": spec('c')["model"]["digest"]});
+    });
+    looking.look().await;
+    assert_eq!(arms(&looking.server), [a], "{b} is not wanted any more");
+    let message = looking.status()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("cannot be started") && message.contains("configmap://"), "{message}");
+    assert_eq!(looking.condition(stoker_api::names::conditions::PROGRESSING)["reason"], "CandidateFailed");
+}
+
+#[tokio::test]
+async fn pods_that_the_api_server_refuses_are_told_once_and_with_the_cause() {
+    let mut looking = Looking::new();
+    looking.look().await;
+    let a = looking.status()["target"].as_str().unwrap().to_owned();
+    let path = deployment_of(&a);
+    looking.server.remove(&path);
+    looking.server.refuse(&path, "limits.memory: Invalid value");
+    let mut told = 0;
+    for _ in 0..5 {
+        told += events(&looking.look().await);
+    }
+    let message = looking.status()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("limits.memory: Invalid value"), "{message}");
+    assert_eq!(told, 1, "the same trouble was told {told} times");
+    let before = looking.server.get(MODEL);
+    looking.look().await;
+    assert_eq!(looking.server.get(MODEL), before, "status goes to and fro");
+}
+
+#[tokio::test]
+async fn a_failure_is_told_until_a_look_succeeds() {
+    let mut looking = Looking::new();
+    let (a, _) = looking.trying().await;
+    looking.server.refuse("/api/v1/namespaces/team/services/digits", "no more Services");
+    looking.server.remove("/api/v1/namespaces/team/services/digits");
+    let mut told = 0;
+    for _ in 0..4 {
+        told += events(&looking.look().await);
+    }
+    assert_eq!(told, 1);
+    let message = looking.status()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains("no more Services"), "{message}");
+    assert_eq!(arms(&looking.server)[0], a, "the rollout itself goes on");
+    looking.server.allow("/api/v1/namespaces/team/services/digits");
+    looking.look().await;
+    looking.look().await;
+    let message = looking.status()["message"].as_str().unwrap().to_owned();
+    assert!(!message.contains("no more Services"), "{message}");
+}
+
+#[tokio::test]
+async fn after_a_lost_status_what_is_served_goes_on_and_old_requests_are_not_obeyed() {
+    let mut looking = Looking::new();
+    let (a, b) = looking.trying().await;
+    looking.memory = Remembered::default();
+    looking.change(|object| {
+        object["status"] = Value::Null;
+        object["metadata"]["annotations"] = json!({"stoker.dev/request": "retry 1"});
+    });
+    looking.look().await;
+    let status = looking.status();
+    assert_eq!(status["stable"].as_str(), Some(a.as_str()), "{status}");
+    assert_eq!(status["pin"]["insteadOf"].as_str(), Some(b.as_str()), "{status}");
+    assert_eq!(status["handledRequest"], "retry 1");
+    assert_eq!(status["leaving"], json!([b]), "requests in flight need their pods");
+    assert!(looking.server.get(&deployment_of(&b)).is_some());
+    assert!(status["run"].is_null(), "{status}");
+}
+
+#[test]
+fn of_a_long_request_the_beginning_counts() {
+    let mut md: ModelDeployment =
+        serde_json::from_value(json!({"metadata": {"name": "digits"}, "spec": spec('a')})).unwrap();
+    let text = format!("undo {}", "x".repeat(100_000));
+    md.metadata.annotations = Some([(annotations::REQUEST.to_owned(), text)].into());
+    let (asked, _, handled) = request(&md, false);
+    assert!(asked.is_some());
+    let handled = handled.unwrap();
+    assert!(handled.len() <= LONGEST_REQUEST);
+    md.status.get_or_insert_default().handled_request = Some(handled);
+    assert_eq!(request(&md, false).0, None, "it is obeyed once");
+}
+
+#[tokio::test]
+async fn an_object_that_cannot_be_read_gets_an_event() {
+    let looking = Looking::new();
+    let guarded = || {
+        let object = json!({
+            "apiVersion": "stoker.dev/v1alpha1",
+            "kind": "ModelDeployment",
+            "metadata": {"name": "digits", "namespace": "team", "uid": "uid-digits"},
+            "spec": {"replicas": "two"},
+        });
+        Arc::new(serde_json::from_value::<DeserializeGuard<ModelDeployment>>(object).unwrap())
+    };
+    for _ in 0..2 {
+        let error = reconcile(guarded(), Arc::clone(&looking.ctx)).await.unwrap_err();
+        assert!(error.to_string().contains("cannot be read"), "{error}");
+    }
+    let asked = looking.server.writes();
+    assert_eq!(events(&asked), 1, "{asked:?}");
+    assert!(asked[0].1["note"].as_str().unwrap().contains("two"), "{asked:?}");
+}
