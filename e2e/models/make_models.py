@@ -44,7 +44,7 @@ OPSET = {"": 21, "ai.onnx.ml": 3}
 HEALTHY_SHARE = 0.66
 # v4 multiplies this many square matrices of this size for every image.
 WASTE_SIZE = 640
-WASTE_STEPS = 4
+WASTE_STEPS = 16
 
 
 def digits():

@@ -199,7 +199,7 @@ async fn look(
 async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Result<Action, Error> {
     let plan = Plan::from(&world.md.spec);
     let applier = ctx.applier(&world.md, managers::CHILDREN);
-    super::router::ensure_present(ctx, &applier.namespace).await?;
+    let routers = super::router::ensure_present(ctx, &applier.namespace).await;
     let (state, recovered) = remembered_state(world, memory);
     let waits = target::resolve(ctx, &applier, world, state.run.is_some()).await?;
     let elapsed = memory.elapsed(Instant::now());
@@ -226,7 +226,7 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
     };
     let decision = rollout::decide(&plan, &state, &seen);
 
-    // report, before the effect (client required)
+    // store the intent, before the effect (client required)
     let told = status::Told {
         plan: &plan,
         decision: &decision,
@@ -247,10 +247,15 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
     }
     status::write(ctx, &mut world.md, memory, new).await?;
     memory.state = Some(decision.state.clone());
-    tell(ctx, &world.md, memory, &decision, refused.as_deref()).await;
 
     // build (no client) and apply (client required)
-    Box::pin(carry_out(ctx, &applier, world, &plan, &decision.state, &mut memory.refused)).await?;
+    let carried =
+        Box::pin(carry_out(ctx, &applier, world, &plan, &decision.state, &mut memory.refused)).await;
+    // Events come after the effect: an API server that takes none must not hold up a rollback.
+    tell(ctx, &world.md, memory, &decision, refused.as_deref()).await;
+    carried?;
+    // Last: that routers cannot be asked for must not keep a run from being looked after.
+    routers?;
     let waits = unverified.is_some() || waits.is_some();
     Ok(next_look(ctx, &plan, &decision, waits, !memory.refused.is_empty()))
 }

@@ -170,7 +170,10 @@ def _remove(layout: Layout) -> None:
 def _own_node(layout: Layout):
     node = processes.find_node(layout)
     if node and node.state != layout.state:
-        raise ClusterError(f"a cluster {layout.name} of another checkout runs, in {node.state}: take another name")
+        raise ClusterError(
+            f"a cluster {layout.name} of another checkout runs, in {node.state}: take another name, or remove it there with "
+            f"e2e/cluster/down {layout.name} (when that checkout is gone: kill {node.pid}, and remove what is left of the folder)"
+        )
     return node
 
 

@@ -10,6 +10,8 @@ use crate::observe::routers::Routers;
 
 const MODEL: &str = "/apis/stoker.dev/v1alpha1/namespaces/team/modeldeployments/digits";
 const ROUTE: &str = "/apis/stoker.dev/v1alpha1/namespaces/team/modelroutes/digits";
+const ROUTERS: &str = "/apis/stoker.dev/v1alpha1/namespaces/team/modelrouters";
+const ROUTER: &str = "/apis/stoker.dev/v1alpha1/namespaces/team/modelrouters/stoker-router";
 const STATUS: &str = "PATCH /apis/stoker.dev/v1alpha1/namespaces/team/modeldeployments/digits/status";
 
 fn deployment_of(revision: &str) -> String {
@@ -169,10 +171,13 @@ async fn a_rollback_takes_effect_though_other_objects_cannot_be_written() {
     looking
         .change(|object| object["status"]["previous"] = json!({"revision": "digits-gone", "keptSeconds": 1}));
     looking.server.refuse("/api/v1/namespaces/team/services/digits", "no more Services");
+    looking.server.remove(ROUTER);
+    looking.server.refuse(ROUTERS, "no more ModelRouters");
     looking.kill_pod(&b);
     let asked = looking.look().await;
     assert_eq!(arms(&looking.server), std::slice::from_ref(&a));
-    assert!(position(&asked, STATUS) < position(&asked, &format!("PUT {ROUTE}")));
+    let (status, table) = (position(&asked, STATUS), position(&asked, &format!("PUT {ROUTE}")));
+    assert!(status < table && table < position(&asked, "POST /apis/events.k8s.io"), "{asked:?}");
     assert!(looking.server.get(&deployment_of(&b)).is_some(), "requests in flight need their pods");
     let status = looking.status();
     assert_eq!((status["stable"].as_str(), status["verdict"].as_str()), (Some(a.as_str()), Some("Fail")));
