@@ -70,11 +70,12 @@ pub fn compose(old: &ModelDeploymentStatus, generation: i64, told: &Told<'_>) ->
     }
     for transition in decision.transitions.iter().filter(|transition| transition.reason.ends_run()) {
         // The last figures may have looked well when a crash ended the run, or nobody may have waited for any.
-        match transition.reason {
-            Reason::RolledBack => status.verdict = Some(reasons::FAIL.to_owned()),
-            Reason::Aborted | Reason::Superseded => status.verdict = None,
-            _ => {}
-        }
+        let passed = finding.is_some_and(|finding| finding.verdict.word() == reasons::PASS);
+        status.verdict = match transition.reason {
+            Reason::RolledBack => Some(reasons::FAIL.to_owned()),
+            Reason::Promoted if passed => Some(reasons::PASS.to_owned()),
+            _ => None,
+        };
         let outcome = Outcome {
             run: transition.run,
             revision: transition.revision.clone(),
@@ -270,3 +271,6 @@ fn conditions(told: &Told<'_>, status: &ModelDeploymentStatus, unverified: Optio
         },
     ]
 }
+
+#[cfg(test)]
+mod tests;
