@@ -37,6 +37,11 @@ impl CallError {
         matches!(self, Self::Failed { cause, .. } if matches!(&**cause, kube::Error::Api(status) if status.is_conflict()))
     }
 
+    /// An object of that name is there already.
+    pub fn is_already_exists(&self) -> bool {
+        matches!(self, Self::Failed { cause, .. } if matches!(&**cause, kube::Error::Api(status) if status.is_already_exists()))
+    }
+
     /// The API server does not know the object.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Failed { cause, .. } if matches!(&**cause, kube::Error::Api(status) if status.is_not_found()))

@@ -137,7 +137,14 @@ impl Applier {
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
         let params = PostParams { field_manager: Some(self.manager.to_owned()), ..PostParams::default() };
         let Some(read) = read else {
-            self.calls.make(call, &name, api.create(&params, &desired)).await?;
+            let made = self.calls.make(call, &name, api.create(&params, &desired)).await;
+            if made.as_ref().is_err_and(CallError::is_already_exists)
+                && let Some(live) = self.calls.make(call, &name, api.get_opt(&name)).await?
+            {
+                // Somebody else's, which the user must be told; or ours, which the next look sees.
+                self.check_owner(&live, &name)?;
+            }
+            made?;
             return Ok(());
         };
         self.check_owner(read, &name)?;

@@ -160,3 +160,17 @@ async fn an_object_of_somebody_else_is_left_alone() {
     applier.remove("delete", &live).await.unwrap();
     assert_eq!(what(&server.writes()), [""; 0]);
 }
+
+#[tokio::test]
+async fn an_object_of_our_name_that_is_somebody_elses_is_a_conflict() {
+    let server = Server::default();
+    let applier = applier(&server);
+    let spec = json!({"schema": 1, "run": 1, "step": 0, "rules": []});
+    let route = || typed::<ModelRoute>(json!({"metadata": {"name": "digits"}, "spec": spec}));
+    server.put(ROUTE, json!({"metadata": {"name": "digits"}, "spec": spec}));
+    let error = applier.replace("write ModelRoute", route(), None).await.unwrap_err();
+    assert!(matches!(error, Error::Conflicted { .. }), "{error}");
+    assert!(error.to_string().contains("belongs to nobody"), "{error}");
+    server.remove(ROUTE);
+    applier.replace("write ModelRoute", route(), None).await.unwrap();
+}

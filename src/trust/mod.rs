@@ -133,9 +133,7 @@ impl Authority {
         match calls.make("create secret", objects::CA, api.create(&PostParams::default(), &secret)).await {
             Ok(_) => Ok(authority),
             // Another operator was faster: its CA counts.
-            Err(CallError::Failed { cause, .. }) if matches!(&*cause, kube::Error::Api(status) if status.is_already_exists()) => {
-                Self::read(&api, calls, namespace).await
-            }
+            Err(error) if error.is_already_exists() => Self::read(&api, calls, namespace).await,
             Err(error) => Err(error.into()),
         }
     }

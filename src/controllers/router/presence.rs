@@ -40,9 +40,7 @@ pub(super) async fn present(client: &Client, calls: &Calls, namespace: &str) -> 
     match calls.make("create ModelRouter", objects::ROUTER, api.create(&PostParams::default(), &router)).await
     {
         // Somebody was quicker, which is as good.
-        Err(CallError::Failed { cause, .. }) if matches!(&*cause, kube::Error::Api(status) if status.is_already_exists()) => {
-            Ok(())
-        }
+        Err(error) if error.is_already_exists() => Ok(()),
         Err(error) => Err(error),
         Ok(_) => {
             tracing::info!(namespace, "the namespace has ModelDeployments and no routers: they are made");
