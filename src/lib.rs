@@ -9,6 +9,8 @@ pub mod build;
 pub mod call;
 pub mod context;
 pub mod controllers;
+#[cfg(test)]
+pub(crate) mod fake_api;
 pub mod observe;
 pub mod report;
 pub mod run;

@@ -6,7 +6,7 @@ use serde_json::json;
 use stoker_api::ModelRoute;
 
 use super::*;
-use crate::controllers::router::tests::api::{Asked, Server};
+use crate::fake_api::{Asked, Server};
 
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/team/deployments/digits";
 const ROUTE: &str = "/apis/stoker.dev/v1alpha1/namespaces/team/modelroutes/digits";

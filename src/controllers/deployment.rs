@@ -26,7 +26,6 @@ use stoker_decide::analysis::{Analysis, Finding, Look, Report};
 use stoker_decide::evidence::{Counts, Key};
 use stoker_decide::rollout::{self, Decision, Plan, Request, Seen, Standing, State};
 
-pub(crate) use carry_out::Refused;
 use carry_out::carry_out;
 
 use super::memory::Remembered;

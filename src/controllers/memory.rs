@@ -1,6 +1,6 @@
 //! What the operator remembers between looks. All of it may be lost: it comes back from status and from the routers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,11 @@ use stoker_api::deployment::ModelDeploymentStatus;
 use stoker_decide::analysis::Analysis;
 use stoker_decide::rollout::State;
 
-use super::deployment::Refused;
-
 /// A gap between looks longer than this (a suspended process) counts as this much: a rollout errs late.
 const LONGEST_GAP: Duration = Duration::from_secs(10);
+
+/// Why the API server refuses the pods of a revision, by revision. Told with the next look as that revision's trouble.
+pub type Refused = BTreeMap<String, String>;
 
 /// What is remembered of one ModelDeployment.
 #[derive(Default)]

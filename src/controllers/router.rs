@@ -265,4 +265,4 @@ async fn roll(work: &Work, applier: &Applier, desired: Deployment) -> Result<Sta
 }
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

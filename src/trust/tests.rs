@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::controllers::router::tests::api::Server;
+use crate::fake_api::Server;
 
 const CA: &str = "/api/v1/namespaces/stoker-system/secrets/stoker-ca";
 

@@ -11,10 +11,8 @@ use super::Error;
 use crate::apply::{self, Applier};
 use crate::build::{route, router, workload};
 use crate::context::Context;
+use crate::controllers::memory::Refused;
 use crate::observe::world::World;
-
-/// Why the API server refuses the pods of a revision, by revision. Told with the next look as that revision's trouble.
-pub(crate) type Refused = BTreeMap<String, String>;
 
 /// Writes the table, then pods, then takes away what is left over.
 ///

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::context::Settings;
-use crate::controllers::router::tests::api::{Asked, Server};
+use crate::fake_api::{Asked, Server};
 use crate::observe::routers::Routers;
 
 const MODEL: &str = "/apis/stoker.dev/v1alpha1/namespaces/team/modeldeployments/digits";

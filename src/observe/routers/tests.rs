@@ -207,7 +207,7 @@ fn a_router_that_is_leaving_and_cannot_be_connected_to_is_not_waited_for() {
 
 #[tokio::test]
 async fn nothing_is_concluded_before_the_list_of_routers_is_read() {
-    let client = crate::controllers::router::tests::api::Server::default().client();
+    let client = crate::fake_api::Server::default().client();
     let routers = Routers::new(client, None);
     let request = ScrapeRequest { route: "digits".into(), expect: None };
     let view = routers.scrape("team", &request).await;

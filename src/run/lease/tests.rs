@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::controllers::router::tests::api::Server;
+use crate::fake_api::Server;
 
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/stoker-system/leases/stoker";
 

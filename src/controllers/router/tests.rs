@@ -1,7 +1,5 @@
 //! What is asked of the API server, and what the status says.
 
-pub(crate) mod api;
-
 use futures::stream;
 use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
@@ -13,8 +11,8 @@ use super::presence::{present, release, restore};
 use super::*;
 use crate::call::Calls;
 use crate::context::Settings;
+use crate::fake_api::{Asked, Server};
 use crate::observe::routers::Routers;
-use api::Server;
 
 const ROUTER: &str = "/apis/stoker.dev/v1alpha1/namespaces/team/modelrouters/stoker-router";
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/team/deployments/stoker-router";
@@ -46,7 +44,7 @@ fn model() -> Value {
     json!({"apiVersion": "stoker.dev/v1alpha1", "kind": "ModelDeployment", "metadata": {"name": "digits"}})
 }
 
-fn names(asked: &[api::Asked]) -> Vec<&str> {
+fn names(asked: &[Asked]) -> Vec<&str> {
     asked.iter().map(|(what, _)| what.as_str()).collect()
 }
 
