@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use kube::core::Status;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -32,28 +33,36 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// What the API server answered; none when it could not be reached or did not answer.
+    pub fn answer(&self) -> Option<&Status> {
+        match self {
+            Self::Failed { cause, .. } => match &**cause {
+                kube::Error::Api(status) => Some(status),
+                _ => None,
+            },
+            Self::TimedOut { .. } => None,
+        }
+    }
+
     /// The object was changed since it was read: read again and decide anew.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Failed { cause, .. } if matches!(&**cause, kube::Error::Api(status) if status.is_conflict()))
+        self.answer().is_some_and(Status::is_conflict)
     }
 
     /// An object of that name is there already.
     pub fn is_already_exists(&self) -> bool {
-        matches!(self, Self::Failed { cause, .. } if matches!(&**cause, kube::Error::Api(status) if status.is_already_exists()))
+        self.answer().is_some_and(Status::is_already_exists)
     }
 
     /// The API server does not know the object.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Failed { cause, .. } if matches!(&**cause, kube::Error::Api(status) if status.is_not_found()))
+        self.answer().is_some_and(Status::is_not_found)
     }
 
     /// The API server refused what we sent, and will refuse it again: the message is for the user.
     pub fn is_refusal(&self) -> bool {
-        let refused = |status: &kube::core::Status| {
-            // 400: a value that cannot even be read, such as a quantity.
-            status.is_forbidden() || status.is_invalid() || status.code == 400
-        };
-        matches!(self, Self::Failed { cause, .. } if matches!(&**cause, kube::Error::Api(status) if refused(status)))
+        // 400: a value that cannot even be read, such as a quantity.
+        self.answer().is_some_and(|status| status.is_forbidden() || status.is_invalid() || status.code == 400)
     }
 }
 

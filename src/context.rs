@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::{Client, Resource, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use prometheus_client::registry::Registry;
 
 use crate::apply::Applier;
@@ -76,6 +77,14 @@ impl Context {
         Arc::new(Self { client, settings, calls, metrics, recorder, routers, memory: Memory::default() })
     }
 
+    /// Objects of a kind, in all that this operator watches.
+    pub fn scope<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        scope(&self.client, self.settings.watch.as_deref())
+    }
+
     /// A writer of children of `owner`.
     pub fn applier<K: Resource<DynamicType = ()>>(&self, owner: &K, manager: &'static str) -> Applier {
         Applier {
@@ -98,5 +107,16 @@ pub fn owner_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReferen
         controller: Some(true),
         // Would need the right to update finalizers of the owner, for nothing that we need.
         block_owner_deletion: None,
+    }
+}
+
+/// Objects of a kind, in one namespace or in all.
+pub fn scope<K>(client: &Client, within: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match within {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
     }
 }

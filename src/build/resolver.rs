@@ -48,7 +48,6 @@ pub fn answer(pod: &Pod) -> Option<Digest> {
 
 #[cfg(test)]
 mod tests {
-
     use serde_json::json;
 
     use super::*;

@@ -16,7 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::watcher;
-use kube::{Api, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use stoker_api::ModelDeployment;
 use stoker_api::deployment::RunStatus;
 use stoker_api::names::{annotations, managers, reasons};
@@ -25,6 +25,7 @@ use stoker_api::route::ModelRoute;
 use stoker_decide::analysis::{Analysis, Finding, Look, Report};
 use stoker_decide::evidence::{Counts, Key};
 use stoker_decide::rollout::{self, Decision, Plan, Request, Seen, Standing, State};
+use stoker_decide::text::cut;
 
 use carry_out::carry_out;
 
@@ -35,7 +36,6 @@ use crate::call::CallError;
 use crate::context::Context;
 use crate::observe::routers::RouterView;
 use crate::observe::world::{World, version};
-use crate::report::events::cut;
 use crate::report::{events, status};
 
 /// ModelDeployments that are worked on at the same time.
@@ -92,9 +92,9 @@ impl Error {
 pub async fn run(ctx: Arc<Context>, shutdown: impl Future<Output = ()> + Send + Sync + 'static) {
     let watched = watcher::Config::default();
     // An object that cannot be read must not stop the watch of the others.
-    Controller::new(scope::<DeserializeGuard<ModelDeployment>>(&ctx), watched.clone())
-        .owns(scope::<Deployment>(&ctx), watched.clone())
-        .owns(scope::<ModelRoute>(&ctx), watched)
+    Controller::new(ctx.scope::<DeserializeGuard<ModelDeployment>>(), watched.clone())
+        .owns(ctx.scope::<Deployment>(), watched.clone())
+        .owns(ctx.scope::<ModelRoute>(), watched)
         .with_config(Config::default().concurrency(CONCURRENCY))
         .trigger_backoff(Pause::default())
         .graceful_shutdown_on(shutdown)
@@ -105,16 +105,6 @@ pub async fn run(ctx: Arc<Context>, shutdown: impl Future<Output = ()> + Send + 
             }
         })
         .await;
-}
-
-fn scope<K>(ctx: &Context) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-{
-    match &ctx.settings.watch {
-        Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
-        None => Api::all(ctx.client.clone()),
-    }
 }
 
 /// One look: the outcome is counted, and told in status on every path.
@@ -302,19 +292,14 @@ fn unverified(world: &World, plan: &Plan, state: &State) -> Option<String> {
     version(live).and_then(|version| routers.unverified(&version))
 }
 
-/// Why no request gets to the revision that has the traffic, if so. Routers that do not answer are no proof of that.
+/// Why no request gets to the revision that has the traffic, if so.
 fn unreachable(world: &World, state: &State) -> Option<String> {
     let run = state.run.as_ref().map(|run| &run.candidate);
     let main = state.stable.as_ref().or(run).filter(|_| world.md.spec.replicas > 0)?;
-    let Some(routers) = &world.routers else { return Some("the table is not written yet".to_owned()) };
-    if routers.replies.is_empty() {
-        return Some("no router is running yet".to_owned());
+    match &world.routers {
+        Some(routers) => routers.unreachable(main),
+        None => Some("the table is not written yet".to_owned()),
     }
-    let mut answers = routers.answers().peekable();
-    answers.peek()?;
-    let mut arms = answers.filter(|reply| reply.serving.is_some()).flat_map(|reply| &reply.arms);
-    let reached = arms.any(|arm| arm.revision == *main && arm.ready_endpoints > 0);
-    (!reached).then(|| format!("no router knows a ready pod of {main} yet"))
 }
 
 /// Counts of the routers, and the verdict that follows.

@@ -115,10 +115,10 @@ pub async fn run(
     let children = watcher::Config::default().labels(&router_part());
     // An object that cannot be read must not stop the watch of the others.
     let controller =
-        Controller::new(scope::<DeserializeGuard<ModelRouter>>(&ctx), watcher::Config::default())
-            .owns(scope::<Deployment>(&ctx), children.clone())
+        Controller::new(ctx.scope::<DeserializeGuard<ModelRouter>>(), watcher::Config::default())
+            .owns(ctx.scope::<Deployment>(), children.clone())
             // Without it the operator finds no router, and nothing advances.
-            .owns(scope::<Service>(&ctx), children)
+            .owns(ctx.scope::<Service>(), children)
             .with_config(Config::default().concurrency(CONCURRENCY))
             .trigger_backoff(Pause::default())
             .graceful_shutdown_on(shutdown.clone())
@@ -128,19 +128,9 @@ pub async fn run(
                     tracing::debug!(%error, "reconcile");
                 }
             });
-    let deployments = presence::watch(scope(&ctx), shutdown.clone());
-    let routers = presence::watch(scope(&ctx), shutdown);
+    let deployments = presence::watch(ctx.scope(), shutdown.clone());
+    let routers = presence::watch(ctx.scope(), shutdown);
     tokio::join!(controller, presence::reap(&ctx, deployments), presence::restore(&ctx, routers));
-}
-
-fn scope<K>(ctx: &Context) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-{
-    match &ctx.settings.watch {
-        Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
-        None => Api::all(ctx.client.clone()),
-    }
 }
 
 fn router_part() -> String {
@@ -250,7 +240,7 @@ async fn roll(work: &Work, applier: &Applier, desired: Deployment) -> Result<Sta
     };
     // Until the change is written, nobody else may find that it is their turn.
     let _turn = work.turn.lock().await;
-    let all: Api<Deployment> = scope(&work.ctx);
+    let all: Api<Deployment> = work.ctx.scope();
     let routers = ListParams::default().labels(&router_part());
     let routers = applier.calls.make("list Deployments", objects::ROUTER, all.list(&routers)).await?;
     let other = routers

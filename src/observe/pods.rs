@@ -46,7 +46,7 @@ pub fn pod_trouble(pod: &Pod, events: &[Event]) -> Option<Trouble> {
     let name = pod.name_any();
     let status = pod.status.as_ref()?;
     // Evicted, or of a node that shut down: it stays in the list for good, and another one took its place.
-    if status.phase.as_deref() == Some("Failed") && replaced(pod) {
+    if has_failed(pod) && replaced(pod) {
         return None;
     }
     let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
@@ -55,6 +55,11 @@ pub fn pod_trouble(pod: &Pod, events: &[Event]) -> Option<Trouble> {
         .find_map(|container| container_trouble(&name, container))
         .or_else(|| unscheduled(pod))
         .or_else(|| unmounted(pod, events))
+}
+
+/// Whether a pod has ended for good: nothing starts it again.
+pub fn has_failed(pod: &Pod) -> bool {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Failed")
 }
 
 /// Whether a pod that ended for good is made anew by its owner. A resolver has no such owner.

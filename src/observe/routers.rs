@@ -36,6 +36,7 @@ use stoker_api::names::{objects, ports};
 use stoker_api::pause::Pause;
 use stoker_api::scrape::{SCRAPE_PATH, ScrapeReply, ScrapeRequest, TableVersion};
 
+use crate::context::scope;
 use crate::trust;
 
 /// Longest time that a router may take, connecting included. A look at a run waits for the slowest.
@@ -46,6 +47,9 @@ const CONNECT: Duration = Duration::from_millis(750);
 const ANSWER_LIMIT: usize = 4 << 20;
 /// How long a connection without a request is kept; above the time between two looks.
 const IDLE: Duration = Duration::from_secs(30);
+
+/// Said where there is nobody to ask.
+const NONE: &str = "no router is running yet";
 
 /// How [`Routers`] makes HTTPS connections: the address is in the host name, so nothing is looked up.
 type Connector = hyper_rustls::HttpsConnector<HttpConnector<Resolver>>;
@@ -89,7 +93,7 @@ impl RouterView {
     /// None when every router serves `expect` or a later generation of it; else the sentence that says what is missing.
     pub fn unverified(&self, expect: &TableVersion) -> Option<String> {
         if self.replies.is_empty() {
-            return Some("no router is running yet".to_owned());
+            return Some(NONE.to_owned());
         }
         self.replies.iter().find_map(|(pod, reply)| match reply {
             Err(why) => Some(format!("router {pod}: {why}")),
@@ -107,6 +111,18 @@ impl RouterView {
         sum
     }
 
+    /// Why no router can send anything to `revision`, if so. Routers that do not answer are no proof of that.
+    pub fn unreachable(&self, revision: &str) -> Option<String> {
+        if self.replies.is_empty() {
+            return Some(NONE.to_owned());
+        }
+        let mut answers = self.answers().peekable();
+        answers.peek()?;
+        let mut arms = answers.filter(|reply| reply.serving.is_some()).flat_map(|reply| &reply.arms);
+        let reached = arms.any(|arm| arm.revision == revision && arm.ready_endpoints > 0);
+        (!reached).then(|| format!("no router knows a ready pod of {revision} yet"))
+    }
+
     /// Why nothing is known, when not one router could be read.
     pub fn unreadable(&self) -> Option<String> {
         if self.answers().next().is_some() {
@@ -114,7 +130,7 @@ impl RouterView {
         }
         let first = self.replies.iter().find_map(|(pod, reply)| Some((pod, reply.as_ref().err()?)));
         Some(match first {
-            None => "no router is running yet".to_owned(),
+            None => NONE.to_owned(),
             Some((pod, why)) => format!("router {pod}: {why}"),
         })
     }
@@ -198,10 +214,7 @@ impl Routers {
         let Some(writer) = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).take() else {
             return;
         };
-        let api: Api<EndpointSlice> = match &self.0.watch {
-            Some(namespace) => Api::namespaced(self.0.client.clone(), namespace),
-            None => Api::all(self.0.client.clone()),
-        };
+        let api: Api<EndpointSlice> = scope(&self.0.client, self.0.watch.as_deref());
         let config =
             watcher::Config::default().labels(&format!("kubernetes.io/service-name={}", objects::ROUTER));
         let events = watcher(api, config).backoff(Pause::default()).reflect(writer).take_until(shutdown);

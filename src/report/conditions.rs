@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::events::cut;
+use stoker_decide::text::cut;
 
 /// Longest message, in bytes: all of them together stay far below what the API server stores.
 const LONGEST: usize = 1024;

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
 use stoker_api::names::reasons;
 use stoker_decide::rollout::{Reason, Transition};
+use stoker_decide::text::cut;
 
 /// Longest note that the API server takes, in bytes.
 const LONGEST: usize = 1024;
@@ -64,23 +65,5 @@ async fn publish(
             tracing::warn!(name = about.name, reason, %error, "an Event could not be published");
         }
         Err(_) => tracing::warn!(name = about.name, reason, "an Event could not be published within 5 s"),
-    }
-}
-
-/// The beginning of a text, at most `bytes` long, cut between characters.
-pub fn cut(text: &str, bytes: usize) -> &str {
-    let mut end = text.len().min(bytes);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn texts_are_cut_between_characters() {
-        assert_eq!(super::cut("grün", 3), "gr");
-        assert_eq!(super::cut("grün", 10), "grün");
     }
 }

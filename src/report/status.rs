@@ -12,9 +12,10 @@ use stoker_api::names::{conditions, managers, reasons};
 use stoker_decide::analysis::Finding;
 use stoker_decide::evidence::Counts;
 use stoker_decide::rollout::{Decision, Plan, Pods, Reason, Standing};
+use stoker_decide::text::cut;
 
 use super::conditions::Wanted;
-use super::events::{cut, word};
+use super::events::word;
 use crate::call::CallError;
 use crate::context::Context;
 use crate::controllers::memory::Remembered;

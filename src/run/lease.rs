@@ -164,9 +164,7 @@ impl Election {
         match written {
             Ok(lease) => Ok(Some((lease, now))),
             // Somebody else was faster.
-            Err(CallError::Failed { cause, .. }) if matches!(&*cause, kube::Error::Api(status) if status.is_conflict() || status.is_already_exists()) => {
-                Ok(None)
-            }
+            Err(error) if error.is_conflict() || error.is_already_exists() => Ok(None),
             Err(error) => Err(error),
         }
     }

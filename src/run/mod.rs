@@ -25,7 +25,6 @@ use stoker_edge::{exit, logs, tls};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-use crate::call::CallError;
 use crate::context::Context;
 use crate::controllers;
 use crate::observe::routers::Routers;
@@ -240,14 +239,11 @@ where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
     K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send,
 {
-    let api: Api<K> = match &ctx.settings.watch {
-        Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
-        None => Api::all(ctx.client.clone()),
-    };
+    let api: Api<K> = ctx.scope();
     match ctx.calls.make(call, "everywhere", api.list_metadata(&ListParams::default().limit(1))).await {
         Ok(_) => None,
         // For a kind that is not there the API server answers in plain text, which has a code and no reason.
-        Err(CallError::Failed { cause, .. }) if matches!(&*cause, kube::Error::Api(status) if status.code == 404) => {
+        Err(error) if error.answer().is_some_and(|status| status.code == 404) => {
             Some(format!("{} is not installed (kubectl apply -k crds)", K::plural(&())))
         }
         Err(error) => Some(format!("{} cannot be listed: {error}", K::plural(&()))),

@@ -10,11 +10,13 @@
 //! - [`verdict`]: Pass, Fail, Inconclusive or Error for the step of a rollout.
 //! - [`analysis`]: one look at a run, from routers' totals to the verdict.
 //! - [`rollout`]: the state machine of a ModelDeployment.
+//! - [`text`]: texts of bounded length.
 
 pub mod analysis;
 pub mod evidence;
 pub mod harm;
 pub mod histogram;
 pub mod rollout;
+pub mod text;
 pub mod traffic;
 pub mod verdict;

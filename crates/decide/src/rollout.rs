@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::text::cut;
 use crate::traffic::WHOLE;
 use crate::verdict::Verdict;
 
@@ -419,15 +420,6 @@ impl Next<'_> {
             self.state.leaving.retain(|revision| in_flight.get(revision).is_some_and(|count| *count > 0));
         }
     }
-}
-
-/// The beginning of a text, at most `bytes` long, cut between characters.
-fn cut(text: &str, bytes: usize) -> &str {
-    let mut end = text.len().min(bytes);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The revision that the spec asks for: its snapshot, and before that the digest of its artifact.
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use stoker_api::artifact::{Digest, Uri, UriError};
 use stoker_api::names::{labels, parts};
@@ -9,7 +10,7 @@ use super::Error;
 use crate::apply::Applier;
 use crate::build::{resolver, revision};
 use crate::context::Context;
-use crate::observe::pods::pod_trouble;
+use crate::observe::pods::{has_failed, pod_trouble};
 use crate::observe::world::World;
 
 /// Makes sure that the target has a snapshot. Returns why it has none yet, if so.
@@ -67,12 +68,11 @@ async fn snapshot(ctx: &Context, applier: &Applier, world: &mut World) -> Result
 async fn tidy(applier: &Applier, world: &mut World) -> Result<(), Error> {
     let resolved = world.snapshots.contains_key(&world.target);
     let wanted = resolver::name(&world.target);
-    let useless = |pod: &k8s_openapi::api::core::v1::Pod| {
-        let ended = pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Failed");
+    let useless = |pod: &Pod| {
         let is_resolver = pod.labels().get(labels::PART).is_some_and(|part| part == parts::RESOLVER);
         is_resolver
             && pod.metadata.deletion_timestamp.is_none()
-            && (resolved || ended || pod.name_any() != wanted)
+            && (resolved || has_failed(pod) || pod.name_any() != wanted)
     };
     for pod in world.pods.iter().filter(|pod| useless(pod)) {
         applier.remove("delete Pod", pod).await?;

@@ -21,7 +21,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::{CALM, Error};
 use crate::call::{CallError, Calls};
-use crate::context::Context;
+use crate::context::{Context, scope};
 
 /// The ModelRouter of a namespace that has ModelDeployments: made when there is none.
 pub async fn ensure_present(ctx: &Context, namespace: &str) -> Result<(), Error> {
@@ -133,16 +133,6 @@ async fn make_missing(client: &Client, calls: &Calls, within: Option<&str>) -> R
         }
     }
     Ok(())
-}
-
-fn scope<K>(client: &Client, within: Option<&str>) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-{
-    match within {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
 }
 
 /// Deletes the ModelRouter of a namespace when we made it and there is no ModelDeployment. Says whether it did.

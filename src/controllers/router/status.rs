@@ -11,11 +11,12 @@ use stoker_api::names::{conditions, managers, reasons};
 use stoker_api::router::ModelRouterStatus;
 
 use super::{Error, Standing};
+use stoker_decide::text::cut;
+
 use crate::build::router as build;
 use crate::call::CallError;
 use crate::context::Context;
 use crate::report::conditions::{Wanted, update};
-use crate::report::events::cut;
 
 /// Longest message, in bytes; also the longest note of an Event.
 const LONGEST: usize = 1024;

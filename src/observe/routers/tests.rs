@@ -77,6 +77,26 @@ fn requests_in_flight_are_summed_and_silence_is_told() {
     assert_eq!(view(vec![]).unreadable().as_deref(), Some("no router is running yet"));
 }
 
+#[test]
+fn a_revision_is_reached_by_one_router_that_knows_a_ready_pod() {
+    let knows = |pods: u32| {
+        let mut answer = reply(Some(table("a", 3)), &[("digits-1", 0)]);
+        answer.arms[0].ready_endpoints = pods;
+        Ok(answer)
+    };
+    let nobody = Some("no router knows a ready pod of digits-1 yet");
+    let cases = [
+        (view(vec![]), Some("no router is running yet")),
+        (view(vec![Err("no answer within 1 s")]), None),
+        (view(vec![knows(0), Err("gone")]), nobody),
+        (view(vec![knows(0), knows(2)]), None),
+        (view(vec![Ok(reply(None, &[]))]), nobody),
+    ];
+    for (view, sentence) in cases {
+        assert_eq!(view.unreachable("digits-1").as_deref(), sentence, "{view:?}");
+    }
+}
+
 fn slice(namespace: &str, endpoints: &Value) -> Arc<EndpointSlice> {
     let metadata = json!({"name": "s", "namespace": namespace});
     Arc::new(
