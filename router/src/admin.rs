@@ -111,6 +111,7 @@ impl Admin {
             refused: self.keeper.refusal(&asked.route),
             arms: self.plane.arms(&asked.route),
             counts: self.plane.ledger.read(&asked.route),
+            ..ScrapeReply::default()
         }
     }
 

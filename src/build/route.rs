@@ -24,11 +24,11 @@ pub fn route(md: &ModelDeployment, plan: &Plan, state: &State) -> Option<ModelRo
     let name = md.name_any();
     let spec = ModelRouteSpec {
         schema: SCHEMA,
-        requires: Vec::new(),
         hosts: md.spec.traffic.hosts.clone(),
         run: state.runs,
         step: u32::try_from(state.step()).unwrap_or(u32::MAX),
-        rules: vec![RouteRule { salt, arms: arms.collect() }],
+        rules: vec![RouteRule { salt, arms: arms.collect(), ..RouteRule::default() }],
+        ..ModelRouteSpec::default()
     };
     let mut route = ModelRoute::new(&name, spec);
     route.metadata = ObjectMeta {
@@ -41,7 +41,7 @@ pub fn route(md: &ModelDeployment, plan: &Plan, state: &State) -> Option<ModelRo
 
 /// What a table says about the state that made it: stable is the arm that others fall back to, or the only one.
 pub fn recover(route: &ModelRoute) -> Option<(String, u64)> {
-    let arms = &route.spec.rules.first()?.arms;
+    let arms = &route.spec.main_rule()?.arms;
     let stable = arms.iter().filter(|arm| arm.fallback.is_none()).max_by_key(|arm| arm.ppm)?;
     Some((stable.revision.clone(), route.spec.run))
 }

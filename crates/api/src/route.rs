@@ -1,10 +1,12 @@
 //! `ModelRoute`: the table that routers serve, one for each ModelDeployment and of the same name.
 //!
-//! The operator writes it, a pure function of spec, revisions and status; every write carries the resourceVersion that it
-//! was decided from. Routers order tables by (uid, generation).
+//! The operator writes its spec, a pure function of spec, revisions and status; every write carries the resourceVersion that
+//! it was decided from. Routers order tables by (uid, generation). Routers write its status: the cuts that they made.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 use stoker_decide::traffic::WHOLE;
@@ -13,7 +15,7 @@ use stoker_decide::traffic::WHOLE;
 pub const SCHEMA: u32 = 1;
 
 /// Where the traffic of one ModelDeployment goes.
-#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "stoker.dev",
     version = "v1alpha1",
@@ -21,11 +23,13 @@ pub const SCHEMA: u32 = 1;
     namespaced,
     derive = "PartialEq",
     category = "stoker",
+    status = "ModelRouteStatus",
     doc = "The traffic table of one ModelDeployment. Written by the operator, read by the routers of its namespace; never edited by hand.",
     printcolumn(name = "RUN", type_ = "integer", json_path = ".spec.run"),
     printcolumn(name = "STEP", type_ = "integer", json_path = ".spec.step"),
     printcolumn(name = "ARMS", type_ = "string", json_path = ".spec.rules[*].arms[*].revision"),
     printcolumn(name = "PPM", type_ = "string", json_path = ".spec.rules[*].arms[*].ppm"),
+    printcolumn(name = "CUT", type_ = "string", json_path = ".status.cuts[*].revision"),
     printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -33,8 +37,9 @@ pub struct ModelRouteSpec {
     /// Version of this form. A router that does not know it keeps serving its last good table and says so.
     #[schemars(range(min = 1))]
     pub schema: u32,
-    /// Abilities that a router must have to serve this table as it is meant. None exist yet.
+    /// Abilities that a router must have to serve this table as it is meant: see [`abilities`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 64)))]
     pub requires: Vec<String>,
     /// Hosts, besides those derived from the name, that reach the model.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -43,21 +48,148 @@ pub struct ModelRouteSpec {
     pub run: u64,
     /// The step of the run.
     pub step: u32,
-    /// How requests are split. One rule, for now.
-    #[schemars(length(min = 1, max = 1))]
+    /// How requests are split: the first rule whose headers a request has. The last one takes every request.
+    #[schemars(length(min = 1, max = 8))]
     pub rules: Vec<RouteRule>,
+    /// Copies of requests for revisions that answer nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub mirrors: Vec<Mirror>,
+    /// Revisions that routers watch, and cut by themselves when they do harm.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub detectors: Vec<Detector>,
+}
+
+/// Names of abilities in [`ModelRouteSpec::requires`]. A table names those without which it would be served in a wrong way; a
+/// detector is none of them, since the operator looks as well.
+pub mod abilities {
+    /// Rules with headers.
+    pub const MATCH: &str = "match";
+    /// A unit other than the request.
+    pub const STICKY: &str = "sticky";
+    /// Copies of requests.
+    pub const MIRROR: &str = "mirror";
+    /// All of them.
+    pub const ALL: [&str; 3] = [MATCH, STICKY, MIRROR];
 }
 
 /// One way to split requests.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RouteRule {
+    /// Headers that a request must have, all of them; none: the rule takes every request. What goes by a rule with headers is
+    /// no evidence for or against a revision: such requests are chosen, not drawn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub headers: Vec<HeaderMatch>,
+    /// What stays at one revision. Default: nothing, each request is drawn by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit: Option<Unit>,
     /// Mixed into the hash that chooses the arm; differs for each run.
     pub salt: String,
     /// The revisions that share the traffic; their weights sum to 1,000,000.
     #[x_kube(validation = ("self.map(a, a.ppm).sum() == 1000000", "the weights of the arms must sum to 1000000"))]
     #[schemars(length(min = 1, max = 8))]
     pub arms: Vec<Arm>,
+}
+
+/// A header that a request must have.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeaderMatch {
+    /// Name of the header, in lower case.
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = ("self.matches('^[a-z0-9!#$%&*+.^_|~-]+$') && !self.startsWith('stoker-')", "a header's name is lower case, and not one of the router's own"))]
+    pub name: String,
+    /// Its exact value.
+    #[schemars(length(max = 1024))]
+    pub value: String,
+}
+
+/// What stays at one revision while weights only grow: all requests of the same unit.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("has(self.header) != has(self.cookie)", "sticky: give either a header or a cookie"))]
+pub struct Unit {
+    /// The header that names the unit, in lower case, such as `x-user-id`. Requests without it are drawn one by one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = ("self.matches('^[a-z0-9!#$%&*+.^_|~-]+$') && !self.startsWith('stoker-')", "a header's name is lower case, and not one of the router's own"))]
+    pub header: Option<String>,
+    /// Name of a cookie. The router sets it, with a unit's id and never a revision, where a request has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = ("self.matches('^[A-Za-z0-9_-]+$')", "a cookie's name holds only letters, digits, - and _"))]
+    pub cookie: Option<String>,
+}
+
+/// Copies of requests for a revision whose answers reach nobody.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mirror {
+    /// The revision that gets the copies.
+    pub revision: String,
+    /// The revision whose requests are copied, and whose answers are compared.
+    pub of: String,
+    /// Share of its requests that is copied, in parts per million.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub ppm: u32,
+}
+
+/// A revision that routers watch.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Detector {
+    /// The revision.
+    pub revision: String,
+    /// The revision that it is compared with, and that takes over when it is cut. An arm of the last rule.
+    pub control: String,
+    /// Evidence of harm at which it is cut, as a power of ten. Follows from the declared budget.
+    pub alarm_log10: f64,
+    /// Milliseconds above which an answer counts against its revision, once that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_above_ms: Option<f64>,
+    /// Report the alarm and cut nothing.
+    #[serde(default)]
+    pub observe: bool,
+}
+
+impl Detector {
+    /// [`Detector::slow_above_ms`] as a time.
+    pub fn slow_above(&self) -> Option<Duration> {
+        let limit = Duration::try_from_secs_f64(self.slow_above_ms? / 1e3).ok()?;
+        (!limit.is_zero()).then_some(limit)
+    }
+}
+
+/// What routers did by themselves. Written on transitions only.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ModelRouteStatus {
+    /// Revisions that get no traffic in a run, whatever the table says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["run".into(), "revision".into()]))]
+    #[schemars(length(max = 16))]
+    pub cuts: Vec<Cut>,
+}
+
+/// A router's decision that a revision gets no more traffic in this run. Only a higher run ends it.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cut {
+    /// The run.
+    pub run: u64,
+    /// The revision.
+    pub revision: String,
+    /// Why, with figures.
+    #[schemars(length(max = 1024))]
+    pub because: String,
+    /// The router that saw it first.
+    #[schemars(length(max = 253))]
+    pub by: String,
+    /// When, on that router's wall clock.
+    pub at: Time,
 }
 
 /// One revision in a rule.
@@ -83,8 +215,8 @@ pub enum TableError {
     /// Needs something that this router cannot do.
     #[error("the table requires {0:?}, which this router does not know; upgrade the router")]
     Requires(String),
-    /// Not one rule.
-    #[error("the table has {0} rules; this router serves exactly one")]
+    /// No rule, or one that takes every request before the last.
+    #[error("the last of the {0} rules must take every request, and no other may")]
     Rules(usize),
     /// Weights are wrong.
     #[error("the weights of the arms sum to {0}, not to {WHOLE}")]
@@ -92,29 +224,53 @@ pub enum TableError {
     /// An arm twice, or a fallback to nowhere.
     #[error("arm {0:?} is there twice, or is the fallback of an arm but not an arm itself")]
     Arms(String),
+    /// A detector without its two arms, or a mirror of nothing.
+    #[error("{0:?} is named by a detector or a mirror and is no arm of the last rule")]
+    Stray(String),
 }
 
 impl ModelRouteSpec {
+    /// The rule that takes every request that no other takes: its arms are what is compared.
+    pub fn main_rule(&self) -> Option<&RouteRule> {
+        self.rules.last()
+    }
+
     /// Checks that this release can serve the table as it is meant.
     pub fn check(&self) -> Result<&RouteRule, TableError> {
         if self.schema > SCHEMA {
             return Err(TableError::Schema(self.schema));
         }
-        if let Some(unknown) = self.requires.first() {
+        if let Some(unknown) = self.requires.iter().find(|name| !abilities::ALL.contains(&name.as_str())) {
             return Err(TableError::Requires(unknown.clone()));
         }
-        let [rule] = self.rules.as_slice() else { return Err(TableError::Rules(self.rules.len())) };
-        let sum: u64 = rule.arms.iter().map(|arm| u64::from(arm.ppm)).sum();
+        let Some((main, chosen)) = self.rules.split_last() else { return Err(TableError::Rules(0)) };
+        if !main.headers.is_empty() || chosen.iter().any(|rule| rule.headers.is_empty()) {
+            return Err(TableError::Rules(self.rules.len()));
+        }
+        for rule in &self.rules {
+            rule.check()?;
+        }
+        let is_arm = |name: &String| main.arms.iter().any(|arm| arm.revision == *name);
+        let watched = self.detectors.iter().flat_map(|detector| [&detector.revision, &detector.control]);
+        let copied = self.mirrors.iter().map(|mirror| &mirror.of);
+        let stray = watched.chain(copied).find(|name| !is_arm(name));
+        stray.map_or(Ok(main), |name| Err(TableError::Stray(name.clone())))
+    }
+}
+
+impl RouteRule {
+    fn check(&self) -> Result<(), TableError> {
+        let sum: u64 = self.arms.iter().map(|arm| u64::from(arm.ppm)).sum();
         if sum != u64::from(WHOLE) {
             return Err(TableError::Weights(sum));
         }
         let mut names = BTreeSet::new();
-        if let Some(twice) = rule.arms.iter().find(|arm| !names.insert(arm.revision.as_str())) {
+        if let Some(twice) = self.arms.iter().find(|arm| !names.insert(arm.revision.as_str())) {
             return Err(TableError::Arms(twice.revision.clone()));
         }
-        let stray =
-            rule.arms.iter().filter_map(|arm| arm.fallback.as_deref()).find(|name| !names.contains(name));
-        stray.map_or(Ok(rule), |name| Err(TableError::Arms(name.to_owned())))
+        let mut fallbacks = self.arms.iter().filter_map(|arm| arm.fallback.as_deref());
+        let stray = fallbacks.find(|name| !names.contains(name));
+        stray.map_or(Ok(()), |name| Err(TableError::Arms(name.to_owned())))
     }
 }
 
@@ -127,8 +283,11 @@ mod tests {
     }
 
     fn table(arms: Vec<Arm>) -> ModelRouteSpec {
-        let rules = vec![RouteRule { salt: "uid/1".into(), arms }];
-        ModelRouteSpec { schema: SCHEMA, requires: vec![], hosts: vec![], run: 1, step: 0, rules }
+        ModelRouteSpec { schema: SCHEMA, run: 1, rules: vec![rule(arms)], ..ModelRouteSpec::default() }
+    }
+
+    fn rule(arms: Vec<Arm>) -> RouteRule {
+        RouteRule { salt: "uid/1".into(), arms, ..RouteRule::default() }
     }
 
     #[test]
@@ -137,8 +296,8 @@ mod tests {
         assert!(good.check().is_ok());
         let newer = ModelRouteSpec { schema: 2, ..good.clone() };
         assert_eq!(newer.check(), Err(TableError::Schema(2)));
-        let needy = ModelRouteSpec { requires: vec!["mirror".into()], ..good.clone() };
-        assert_eq!(needy.check(), Err(TableError::Requires("mirror".into())));
+        let needy = ModelRouteSpec { requires: vec!["teleport".into()], ..good.clone() };
+        assert_eq!(needy.check(), Err(TableError::Requires("teleport".into())));
         let empty = ModelRouteSpec { rules: vec![], ..good };
         assert_eq!(empty.check(), Err(TableError::Rules(0)));
         let cases = [
@@ -149,5 +308,35 @@ mod tests {
         for (arms, error) in cases {
             assert_eq!(table(arms).check(), Err(error));
         }
+    }
+
+    #[test]
+    fn the_last_rule_alone_takes_every_request() {
+        let arms = vec![arm("a", 1_000_000, None)];
+        let tester = HeaderMatch { name: "x-tester".into(), value: "yes".into() };
+        let chosen = RouteRule { headers: vec![tester], ..rule(arms.clone()) };
+        let with = |rules| ModelRouteSpec { rules, ..table(arms.clone()) };
+        assert!(with(vec![chosen.clone(), rule(arms.clone())]).check().is_ok());
+        assert_eq!(with(vec![rule(arms.clone()), chosen]).check(), Err(TableError::Rules(2)));
+        assert_eq!(with(vec![rule(arms.clone()), rule(arms.clone())]).check(), Err(TableError::Rules(2)));
+    }
+
+    #[test]
+    fn detectors_and_mirrors_are_about_arms() {
+        let arms = vec![arm("a", 900_000, None), arm("b", 100_000, Some("a"))];
+        let detector = |revision: &str, control: &str| Detector {
+            revision: revision.into(),
+            control: control.into(),
+            alarm_log10: 6.0,
+            slow_above_ms: None,
+            observe: false,
+        };
+        let watched = |detector| ModelRouteSpec { detectors: vec![detector], ..table(arms.clone()) };
+        assert!(watched(detector("b", "a")).check().is_ok());
+        assert_eq!(watched(detector("b", "c")).check(), Err(TableError::Stray("c".into())));
+        let mirror = Mirror { revision: "c".into(), of: "a".into(), ppm: 1 };
+        let copied = |mirror| ModelRouteSpec { mirrors: vec![mirror], ..table(arms.clone()) };
+        assert!(copied(mirror.clone()).check().is_ok());
+        assert_eq!(copied(Mirror { of: "c".into(), ..mirror }).check(), Err(TableError::Stray("c".into())));
     }
 }

@@ -6,6 +6,8 @@
 use serde::{Deserialize, Serialize};
 use stoker_decide::histogram::Histogram;
 
+use crate::route::Cut;
+
 /// Path of the scrape on a router's admin port.
 pub const SCRAPE_PATH: &str = "/stoker/v1/scrape";
 
@@ -30,7 +32,7 @@ pub struct TableVersion {
 }
 
 /// What one router knows of one route.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScrapeReply {
     /// Chosen anew at each start of the router process; counts of another id are another process's.
@@ -46,6 +48,59 @@ pub struct ScrapeReply {
     /// Totals of this route since the process started, for the run that is served and the one before.
     #[serde(default)]
     pub counts: Vec<ArmCounts>,
+    /// Totals of copies that were sent to revisions that answer nobody, kept as [`ScrapeReply::counts`] are.
+    #[serde(default)]
+    pub shadows: Vec<ShadowCounts>,
+    /// Revisions that get no traffic by this router, whatever the table says, with the run in which that was decided.
+    #[serde(default)]
+    pub cuts: Vec<Cut>,
+    /// What this router's detectors think now.
+    #[serde(default)]
+    pub suspicions: Vec<Suspicion>,
+}
+
+/// The evidence of harm that a router has gathered, its own and its peers'.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Suspicion {
+    /// The run.
+    pub run: u64,
+    /// The revision.
+    pub revision: String,
+    /// Evidence of harm as a power of ten.
+    pub harm_log10: f64,
+    /// Whether it reached the alarm, also where the table says only to observe.
+    pub alarm: bool,
+}
+
+/// Totals of the copies for one (run, step, revision).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShadowCounts {
+    /// The run.
+    pub run: u64,
+    /// The step.
+    pub step: u32,
+    /// The revision that got the copies.
+    pub revision: String,
+    /// Copies that were answered or failed.
+    pub attempts: u64,
+    /// Of these, failed.
+    pub errors: u64,
+    /// Copies that were not sent because the queue was full.
+    pub dropped: u64,
+    /// Pairs of answers that were compared.
+    pub compared: u64,
+    /// Of these, the pairs with the same labels.
+    pub agreed: u64,
+    /// Pairs that could not be compared: one of the answers failed, was too long or cannot be read.
+    pub incomparable: u64,
+    /// Largest relative distance between numbers of a pair, as a histogram of the value in place of seconds.
+    #[serde(default)]
+    pub distance: Histogram,
+    /// Latencies of the copies that succeeded.
+    #[serde(default)]
+    pub latency: Histogram,
 }
 
 /// A revision as the router sees it now.

@@ -30,7 +30,7 @@ fn reply(serving: Option<TableVersion>, in_flight: &[(&str, u64)]) -> ScrapeRepl
             in_flight: *in_flight,
         })
         .collect();
-    ScrapeReply { process: "p".into(), serving, refused: None, arms, counts: Vec::new() }
+    ScrapeReply { process: "p".into(), serving, arms, ..ScrapeReply::default() }
 }
 
 fn view(replies: Vec<Result<ScrapeReply, &str>>) -> RouterView {
