@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 
 use crate::apply::Applier;
 use crate::call::Calls;
+use crate::controllers::fleet::{Caps, Fleet};
 use crate::controllers::memory::Memory;
 use crate::observe::routers::Routers;
 use crate::report::metrics::Metrics;
@@ -30,6 +31,8 @@ pub struct Settings {
     pub pull_policy: String,
     /// Time between two looks at a run.
     pub tick: Duration,
+    /// How many rollouts may be under way.
+    pub caps: Caps,
 }
 
 #[cfg(test)]
@@ -43,6 +46,7 @@ impl Settings {
             router_image: "router:1".into(),
             pull_policy: "IfNotPresent".into(),
             tick: Duration::from_secs(1),
+            caps: Caps { namespace: 10, fleet: 50 },
         }
     }
 }
@@ -63,6 +67,8 @@ pub struct Context {
     pub routers: Routers,
     /// What is known between looks and may be lost: counts, detectors, times.
     pub memory: Memory,
+    /// What one ModelDeployment must know of the others.
+    pub fleet: Arc<Fleet>,
 }
 
 impl Context {
@@ -74,7 +80,17 @@ impl Context {
         let metrics = Metrics::default();
         metrics.register(registry);
         let recorder = Recorder::new(client.clone(), reporter);
-        Arc::new(Self { client, settings, calls, metrics, recorder, routers, memory: Memory::default() })
+        let fleet = Arc::new(Fleet::new(settings.caps));
+        Arc::new(Self {
+            client,
+            settings,
+            calls,
+            metrics,
+            recorder,
+            routers,
+            memory: Memory::default(),
+            fleet,
+        })
     }
 
     /// Objects of a kind, in all that this operator watches.

@@ -9,11 +9,11 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction,
     KeyToPath, LocalObjectReference, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource, SecurityContext, Toleration, Volume,
-    VolumeMount,
+    PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource, SecurityContext, Toleration,
+    TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
@@ -62,6 +62,7 @@ pub fn snapshot(
     };
     template.containers[0].merge_from(server);
     template.termination_grace_period_seconds = Some(GRACE);
+    template.topology_spread_constraints = Some(vec![spread(md, revision)]);
     let template = PodTemplateSpec { metadata: Some(metadata), spec: Some(template) };
     Snapshot {
         form: FORM,
@@ -69,6 +70,20 @@ pub fn snapshot(
         runtime: runtime.clone(),
         digest: digest.to_owned(),
         template,
+    }
+}
+
+/// On different nodes where there are some; on one rather than not at all.
+fn spread(md: &str, revision: &str) -> TopologySpreadConstraint {
+    TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: "kubernetes.io/hostname".into(),
+        when_unsatisfiable: "ScheduleAnyway".into(),
+        label_selector: Some(LabelSelector {
+            match_labels: Some(labels::selector(md, revision)),
+            ..LabelSelector::default()
+        }),
+        ..TopologySpreadConstraint::default()
     }
 }
 

@@ -1,35 +1,52 @@
 //! The traffic table: a pure function of the spec and the state.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use stoker_api::ModelDeployment;
-use stoker_api::route::{Arm, ModelRoute, ModelRouteSpec, RouteRule, SCHEMA};
-use stoker_decide::rollout::{Plan, State};
+use stoker_api::deployment::RollbackMode;
+use stoker_api::deployment::status::to_millis;
+use stoker_api::route::{Arm, Detector, Mirror, ModelRoute, ModelRouteSpec, RouteRule, SCHEMA, abilities};
+use stoker_decide::rollout::{Share, State, Traffic, Watched};
+use stoker_decide::traffic::WHOLE;
 
 use super::labels;
 
+/// What a table is made from, beside spec, status and state.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// Hosts that the spec asks for and another ModelDeployment has, with its name.
+    pub taken: &'a BTreeMap<String, String>,
+    /// Evidence of harm at which routers cut, as a power of ten.
+    pub alarm_log10: f64,
+}
+
 /// The table; none while there is no revision to send anything to.
-pub fn route(md: &ModelDeployment, plan: &Plan, state: &State) -> Option<ModelRoute> {
-    let shares = state.shares(plan);
-    if shares.is_empty() {
+pub fn route(md: &ModelDeployment, state: &State, given: &Given<'_>) -> Option<ModelRoute> {
+    let traffic = state.traffic();
+    if traffic.arms.is_empty() {
         return None;
     }
-    let arms = shares.into_iter().map(|share| Arm {
-        revision: share.revision,
-        ppm: share.ppm,
-        fallback: share.fallback,
-    });
-    // Another salt in each run: other users are in the next canary.
-    let salt = format!("{}/{}", md.uid().unwrap_or_default(), state.runs);
     let name = md.name_any();
-    let spec = ModelRouteSpec {
+    let mut spec = ModelRouteSpec {
         schema: SCHEMA,
-        hosts: md.spec.traffic.hosts.clone(),
+        requires: Vec::new(),
+        hosts: md
+            .spec
+            .traffic
+            .hosts
+            .iter()
+            .filter(|host| !given.taken.contains_key(*host))
+            .cloned()
+            .collect(),
         run: state.runs,
         step: u32::try_from(state.step()).unwrap_or(u32::MAX),
-        rules: vec![RouteRule { salt, arms: arms.collect(), ..RouteRule::default() }],
-        ..ModelRouteSpec::default()
+        rules: rules(md, state, &traffic),
+        mirrors: mirrors(&traffic),
+        detectors: traffic.watched.iter().map(|watched| detector(md, watched, given.alarm_log10)).collect(),
     };
+    spec.requires = required(&spec);
     let mut route = ModelRoute::new(&name, spec);
     route.metadata = ObjectMeta {
         name: Some(name.clone()),
@@ -39,9 +56,130 @@ pub fn route(md: &ModelDeployment, plan: &Plan, state: &State) -> Option<ModelRo
     Some(route)
 }
 
-/// What a table says about the state that made it: stable is the arm that others fall back to, or the only one.
+/// Testers first, then everybody.
+fn rules(md: &ModelDeployment, state: &State, traffic: &Traffic) -> Vec<RouteRule> {
+    // Another salt in each run: other users are in the next canary.
+    let salt = format!("{}/{}", md.uid().unwrap_or_default(), state.runs);
+    let rule = |arms| RouteRule { salt: salt.clone(), arms, ..RouteRule::default() };
+    let chosen = traffic.trial.iter().zip(&state.stable).flat_map(|(trial, stable)| {
+        let arm = |revision: &String, ppm, fallback| Arm { revision: revision.clone(), ppm, fallback };
+        let arms = vec![arm(trial, WHOLE, Some(stable.clone())), arm(stable, 0, None)];
+        md.spec.traffic.testers.iter().map(move |header| (header, arms.clone()))
+    });
+    let mut rules: Vec<RouteRule> =
+        chosen.map(|(header, arms)| RouteRule { headers: vec![header.clone()], ..rule(arms) }).collect();
+    let arms =
+        traffic.arms.iter().cloned().map(|Share { revision, ppm, fallback }| Arm { revision, ppm, fallback });
+    rules.push(RouteRule { unit: md.spec.traffic.sticky.clone(), ..rule(arms.collect()) });
+    rules
+}
+
+fn mirrors(traffic: &Traffic) -> Vec<Mirror> {
+    let shadows = traffic.shadow.iter().cloned();
+    shadows.map(|shadow| Mirror { revision: shadow.revision, of: shadow.of, ppm: shadow.ppm }).collect()
+}
+
+fn detector(md: &ModelDeployment, watched: &Watched, alarm_log10: f64) -> Detector {
+    let target = md.spec.slo.latency.as_ref().map(|latency| latency.target.into());
+    let learned = || md.status.as_ref().and_then(|status| status.slow_above());
+    Detector {
+        revision: watched.revision.clone(),
+        control: watched.control.clone(),
+        alarm_log10,
+        slow_above_ms: to_millis(target.or_else(learned)),
+        observe: md.spec.rollback.mode == RollbackMode::Observe,
+    }
+}
+
+/// What a router must be able to do.
+fn required(spec: &ModelRouteSpec) -> Vec<String> {
+    let needs = [
+        (abilities::MATCH, spec.rules.len() > 1),
+        (abilities::STICKY, spec.rules.iter().any(|rule| rule.unit.is_some())),
+        (abilities::MIRROR, !spec.mirrors.is_empty()),
+    ];
+    needs.into_iter().filter(|(_, needed)| *needed).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// What a table says about the state that made it: stable is the arm that others fall back to, or the one with most.
 pub fn recover(route: &ModelRoute) -> Option<(String, u64)> {
     let arms = &route.spec.main_rule()?.arms;
-    let stable = arms.iter().filter(|arm| arm.fallback.is_none()).max_by_key(|arm| arm.ppm)?;
+    let stable = arms.iter().max_by_key(|arm| (arm.fallback.is_none(), arm.ppm))?;
     Some((stable.revision.clone(), route.spec.run))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use stoker_decide::rollout::{Guard, Kind, Plan, Run, Step};
+
+    use super::*;
+
+    fn md(spec: &serde_json::Value) -> ModelDeployment {
+        serde_json::from_value(json!({
+            "apiVersion": "stoker.dev/v1alpha1", "kind": "ModelDeployment",
+            "metadata": {"name": "m", "namespace": "team", "uid": "u"}, "spec": spec,
+        }))
+        .unwrap()
+    }
+
+    fn trying(kind: Kind) -> State {
+        let plan = Plan { steps: vec![Step { kind, lasts: None }], ..Plan::default() };
+        let run = Run { number: 2, candidate: "m-b".into(), step: 1, plan, ..Run::default() };
+        State { stable: Some("m-a".into()), runs: 2, run: Some(run), ..State::default() }
+    }
+
+    fn table(md: &ModelDeployment, state: &State) -> ModelRouteSpec {
+        let taken = [("lost.example.com".to_owned(), "older".to_owned())].into();
+        let spec = route(md, state, &Given { taken: &taken, alarm_log10: 4.5 }).unwrap().spec;
+        assert_eq!(spec.check().err(), None);
+        spec
+    }
+
+    #[test]
+    fn testers_get_the_candidate_at_any_weight_and_everybody_else_a_share() {
+        let md = md(&json!({
+            "model": {"uri": "configmap://m/m.onnx"},
+            "slo": {"latency": {"target": "80ms"}},
+            "rollback": {"mode": "Observe"},
+            "traffic": {
+                "hosts": ["lost.example.com", "kept.example.com"],
+                "sticky": {"header": "x-user"},
+                "match": [{"name": "x-tester", "value": "yes"}],
+            },
+        }));
+        let canary = table(&md, &trying(Kind::Weight(10)));
+        assert_eq!(canary.hosts, ["kept.example.com"]);
+        assert_eq!(canary.requires, ["match", "sticky"]);
+        assert_eq!((canary.rules[0].arms[0].revision.as_str(), canary.rules[0].arms[0].ppm), ("m-b", WHOLE));
+        assert_eq!(canary.rules[1].arms.iter().map(|arm| arm.ppm).collect::<Vec<_>>(), [900_000, 100_000]);
+        let watched = &canary.detectors[0];
+        assert_eq!(
+            (watched.revision.as_str(), watched.control.as_str(), watched.observe),
+            ("m-b", "m-a", true)
+        );
+        assert_eq!((watched.slow_above_ms, watched.alarm_log10), (Some(80.0), 4.5));
+
+        let shadow = table(&md, &trying(Kind::Shadow { percent: 25, agreement: None }));
+        assert_eq!(shadow.mirrors, [Mirror { revision: "m-b".into(), of: "m-a".into(), ppm: 250_000 }]);
+        assert_eq!((shadow.detectors.len(), shadow.rules.len()), (0, 2), "who answers nobody harms nobody");
+
+        let serving = table(&md, &State { stable: Some("m-a".into()), ..State::default() });
+        assert_eq!((serving.rules.len(), serving.detectors.len()), (1, 0), "no candidate, nothing to test");
+    }
+
+    #[test]
+    fn stable_can_be_read_from_every_table() {
+        let md = md(&json!({"model": {"uri": "configmap://m/m.onnx"}}));
+        let guard = Guard { step: 3, holdback: 1, ..Guard::default() };
+        let previous = Some(("m-z".to_owned(), std::time::Duration::ZERO));
+        let guarded =
+            State { stable: Some("m-a".into()), previous, guard: Some(guard), runs: 7, ..State::default() };
+        for state in
+            [guarded, State { runs: 7, ..trying(Kind::Weight(99)) }, State { runs: 7, ..trying(Kind::Pause) }]
+        {
+            let given = Given { taken: &BTreeMap::new(), alarm_log10: 6.0 };
+            assert_eq!(recover(&route(&md, &state, &given).unwrap()), Some(("m-a".to_owned(), 7)));
+        }
+    }
 }

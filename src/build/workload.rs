@@ -1,7 +1,8 @@
-//! The objects of a revision that run: a Deployment, and a headless Service whose EndpointSlices list its ready pods.
+//! The objects of a revision that run: a Deployment, what protects its pods, and a headless Service whose EndpointSlices list its ready pods.
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{PodTemplateSpec, Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use stoker_api::names::ports;
@@ -33,6 +34,24 @@ pub fn deployment(md: &str, revision: &str, template: &PodTemplateSpec, replicas
         }),
         status: None,
     }
+}
+
+/// Keeps most pods of a revision while nodes are emptied. None for a lone pod: it would keep its node from being emptied.
+pub fn budget(md: &str, revision: &str, replicas: u32) -> Option<PodDisruptionBudget> {
+    (replicas > 1).then(|| PodDisruptionBudget {
+        metadata: metadata(md, revision),
+        spec: Some(PodDisruptionBudgetSpec {
+            max_unavailable: Some(IntOrString::Int(1)),
+            selector: Some(LabelSelector {
+                match_labels: Some(labels::selector(md, revision)),
+                ..LabelSelector::default()
+            }),
+            // A pod that is not ready serves nobody; it must not keep a node from being emptied.
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
+            ..PodDisruptionBudgetSpec::default()
+        }),
+        ..PodDisruptionBudget::default()
+    })
 }
 
 /// The headless Service of a revision. Routers read its EndpointSlices.

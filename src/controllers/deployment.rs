@@ -2,9 +2,10 @@
 //! what no watch tells.
 
 mod carry_out;
+pub(crate) mod evidence;
 mod target;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,16 +19,16 @@ use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use stoker_api::ModelDeployment;
-use stoker_api::deployment::RunStatus;
+use stoker_api::deployment::ModelDeploymentStatus;
 use stoker_api::names::{annotations, managers, reasons};
 use stoker_api::pause::Pause;
 use stoker_api::route::ModelRoute;
-use stoker_decide::analysis::{Analysis, Finding, Look, Report};
-use stoker_decide::evidence::{Counts, Key};
-use stoker_decide::rollout::{self, Decision, Plan, Request, Seen, Standing, State};
+use stoker_decide::analysis::Analysis;
+use stoker_decide::rollout::{self, Decision, Request, Seen, Standing, State, Wish};
 use stoker_decide::text::cut;
 
 use carry_out::carry_out;
+use evidence::{examine, given, was_cut};
 
 use super::memory::Remembered;
 use crate::apply;
@@ -92,7 +93,9 @@ impl Error {
 pub async fn run(ctx: Arc<Context>, shutdown: impl Future<Output = ()> + Send + Sync + 'static) {
     let watched = watcher::Config::default();
     // An object that cannot be read must not stop the watch of the others.
-    Controller::new(ctx.scope::<DeserializeGuard<ModelDeployment>>(), watched.clone())
+    let controller = Controller::new(ctx.scope::<DeserializeGuard<ModelDeployment>>(), watched.clone());
+    ctx.fleet.see(controller.store());
+    controller
         .owns(ctx.scope::<Deployment>(), watched.clone())
         .owns(ctx.scope::<ModelRoute>(), watched)
         .with_config(Config::default().concurrency(CONCURRENCY))
@@ -168,6 +171,7 @@ async fn look(
     // observe (client required)
     let Some(mut world) = Box::pin(World::read(ctx, &namespace, &name)).await? else {
         ctx.memory.forget(uid);
+        ctx.fleet.forget(uid);
         return Ok(Action::await_change());
     };
     let failed_before = memory.failure.is_some();
@@ -186,7 +190,9 @@ async fn look(
 }
 
 async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Result<Action, Error> {
-    let plan = Plan::from(&world.md.spec);
+    let wish = Wish::from(&world.md.spec);
+    let rollout = world.md.spec.rollout.resolved(&world.md.spec.rollback);
+    let uid = world.md.uid().unwrap_or_default();
     let applier = ctx.applier(&world.md, managers::CHILDREN);
     let routers = super::router::ensure_present(ctx, &applier.namespace).await;
     let (state, recovered) = remembered_state(world, memory);
@@ -194,8 +200,12 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
     let elapsed = memory.elapsed(Instant::now());
 
     // decide (no client)
-    let unverified = unverified(world, &plan, &state);
-    let finding = examine(world, &plan, &state, memory, elapsed);
+    let taken = ctx.fleet.taken_hosts(&world.md);
+    let unverified = unverified(world, &state, &taken);
+    let examined = examine(world, &state, memory, elapsed);
+    let cut = world.routers.as_ref().and_then(|routers| was_cut(world, routers, &state));
+    let frozen = ctx.fleet.frozen();
+    let queued = queued(ctx, world, &state, &uid);
     let (request, refused, handled) = request(&world.md, recovered);
     let pods = carry_out::pods(world, &memory.refused);
     let unreachable = unreachable(world, &state);
@@ -209,17 +219,22 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
         unverified: unverified.as_deref(),
         unreachable: unreachable.as_deref(),
         in_flight: &in_flight,
-        verdict: finding.as_ref().filter(|_| state.step() > 0).map(|finding| &finding.verdict),
+        verdict: examined.as_ref().map(|examined| &examined.verdict),
+        cut: cut.as_deref(),
+        queued: queued.as_deref(),
+        frozen: frozen.as_deref(),
         request: request.as_ref(),
         elapsed,
     };
-    let decision = rollout::decide(&plan, &state, &seen);
+    let decision = rollout::decide(&wish, &state, &seen);
+    ctx.fleet.told(&uid, &applier.namespace, is_under_way(&decision.state));
 
     // store the intent, before the effect (client required)
     let told = status::Told {
-        plan: &plan,
         decision: &decision,
-        finding: finding.as_ref().filter(|_| state.step() > 0),
+        examined: examined.as_ref(),
+        taken: &taken,
+        rollout: &rollout,
         target: &world.target,
         stable: decision.state.stable.as_ref().and_then(|stable| pods.get(stable)),
         unverified: unverified.as_deref(),
@@ -238,15 +253,17 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
     memory.state = Some(decision.state.clone());
 
     // build (no client) and apply (client required)
+    let table = route::route(&world.md, &decision.state, &given(&world.md, &decision.state, &taken));
     let carried =
-        Box::pin(carry_out(ctx, &applier, world, &plan, &decision.state, &mut memory.refused)).await;
+        Box::pin(carry_out(ctx, &applier, world, &decision.state, table, &mut memory.refused)).await;
     // Events come after the effect: an API server that takes none must not hold up a rollback.
     tell(ctx, &world.md, memory, &decision, refused.as_deref()).await;
     carried?;
     // Last: that routers cannot be asked for must not keep a run from being looked after.
     routers?;
     let waits = unverified.is_some() || waits.is_some();
-    Ok(next_look(ctx, &plan, &decision, waits, !memory.refused.is_empty()))
+    let stuck = !memory.refused.is_empty() || !taken.is_empty() || frozen.is_some() || queued.is_some();
+    Ok(next_look(ctx, &wish, &decision, waits, stuck))
 }
 
 /// The state to go on from: the one in memory while status is as we wrote it, else what status says, else (status is empty)
@@ -257,7 +274,7 @@ fn remembered_state(world: &World, memory: &mut Remembered) -> (State, bool) {
         return (state.clone(), false);
     }
     memory.written = live.cloned();
-    let state = live.map(stoker_api::deployment::ModelDeploymentStatus::state).unwrap_or_default();
+    let state = live.map(ModelDeploymentStatus::state).unwrap_or_default();
     let lost = state.stable.is_none() && state.runs == 0;
     let recovered = world.route.as_ref().filter(|_| lost).and_then(route::recover);
     let (state, recovered) = match recovered {
@@ -275,14 +292,14 @@ fn remembered_state(world: &World, memory: &mut Remembered) -> (State, bool) {
         }
         _ => (state, false),
     };
-    let known = live.and_then(|status| status.run.as_ref()).and_then(RunStatus::slow_above);
+    let known = live.and_then(ModelDeploymentStatus::slow_above);
     memory.analysis = Analysis::resume(state.runs, known);
     (state, recovered)
 }
 
 /// Why the table of this state is not served everywhere, if so.
-fn unverified(world: &World, plan: &Plan, state: &State) -> Option<String> {
-    let wanted = route::route(&world.md, plan, state)?;
+fn unverified(world: &World, state: &State, taken: &BTreeMap<String, String>) -> Option<String> {
+    let wanted = route::route(&world.md, state, &given(&world.md, state, taken))?;
     let (Some(live), Some(routers)) = (&world.route, &world.routers) else {
         return Some("the table is not written yet".to_owned());
     };
@@ -302,42 +319,18 @@ fn unreachable(world: &World, state: &State) -> Option<String> {
     }
 }
 
-/// Counts of the routers, and the verdict that follows.
-fn examine(
-    world: &World,
-    plan: &Plan,
-    state: &State,
-    memory: &mut Remembered,
-    elapsed: Duration,
-) -> Option<Finding> {
-    let (stable, run, routers) = (state.stable.as_deref()?, state.run.as_ref()?, world.routers.as_ref()?);
-    let reports: Vec<Report> = routers
-        .replies
-        .iter()
-        .filter_map(|(_, reply)| reply.as_ref().ok())
-        .flat_map(|reply| {
-            reply.counts.iter().map(|arm| Report {
-                process: reply.process.clone(),
-                key: Key { run: arm.run, step: arm.step, revision: arm.revision.clone() },
-                counts: Counts { attempts: arm.attempts, errors: arm.errors, latency: arm.latency.clone() },
-            })
-        })
-        .collect();
-    let unreadable = routers.unreadable();
-    let slo = world.md.spec.slo.latency.as_ref();
-    Some(memory.analysis.look(&Look {
-        run: run.number,
-        step: u32::try_from(run.step).unwrap_or(u32::MAX),
-        stable,
-        candidate: &run.candidate,
-        reports: &reports,
-        unreadable: unreadable.as_deref(),
-        controlled: run.weight(plan) < 100,
-        target: slo.map(|latency| latency.target.into()),
-        wanted: world.md.spec.rollout.min_requests.into(),
-        in_step: run.in_step,
-        elapsed,
-    }))
+/// Why no run may start now, if so. Only who is about to start one asks for a place.
+fn queued(ctx: &Context, world: &World, state: &State, uid: &str) -> Option<String> {
+    let starts = state.run.is_none() && state.pin.is_none();
+    let another = state.stable.as_ref().is_some_and(|stable| *stable != world.target);
+    let rejected = state.rejected.iter().any(|(revision, _)| *revision == world.target);
+    let namespace = world.md.namespace().unwrap_or_default();
+    (starts && another && !rejected).then(|| ctx.fleet.place(uid, &namespace).err()).flatten()
+}
+
+/// Whether a rollout is under way that counts: a first revision has nobody to harm, and a way back must not wait.
+fn is_under_way(state: &State) -> bool {
+    state.stable.is_some() && state.run.as_ref().is_some_and(|run| !run.direct)
 }
 
 /// The request that is not handled yet, why it cannot be understood, and the annotation's value once it is handled.
@@ -419,20 +412,24 @@ async fn tell_failure(ctx: &Context, md: &mut ModelDeployment, memory: &mut Reme
 }
 
 /// When to look again: every second while something moves, else when something changes or the previous revision's time is up.
-fn next_look(ctx: &Context, plan: &Plan, decision: &Decision, waits: bool, refused: bool) -> Action {
+fn next_look(ctx: &Context, wish: &Wish, decision: &Decision, waits: bool, stuck: bool) -> Action {
     let state = &decision.state;
-    let moves = state.run.is_some() || !state.leaving.is_empty() || waits || !decision.transitions.is_empty();
+    let moves = state.run.is_some()
+        || state.guard.is_some()
+        || !state.leaving.is_empty()
+        || waits
+        || !decision.transitions.is_empty();
     if moves || decision.standing == Standing::Unready {
         return Action::requeue(ctx.settings.tick);
     }
     let pause = match &state.previous {
         // Not longer than the gap that counts as one look.
         Some((_, kept)) => {
-            plan.keep_warm.saturating_sub(*kept).clamp(ctx.settings.tick, Duration::from_secs(8))
+            wish.keep_warm.saturating_sub(*kept).clamp(ctx.settings.tick, Duration::from_secs(8))
         }
         None => CALM,
     };
-    Action::requeue(if refused { pause.min(REFUSED) } else { pause })
+    Action::requeue(if stuck { pause.min(REFUSED) } else { pause })
 }
 
 #[cfg(test)]

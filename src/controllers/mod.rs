@@ -1,5 +1,6 @@
 //! One short driver for each kind: observe, decide, report, build, apply.
 
 pub mod deployment;
+pub mod fleet;
 pub mod memory;
 pub mod router;

@@ -1,7 +1,7 @@
 //! What is wrong with the pods of a revision, in words. Pure, over pods and Deployments as the API server shows them.
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Event, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Event, Pod};
 use kube::ResourceExt;
 use stoker_decide::rollout::{Pods, Trouble};
 
@@ -35,7 +35,26 @@ pub fn summarise(deployment: &Deployment, wanted: u32, pods: &[&Pod], events: &[
     let ready = if sized && current.is_some() { ready } else { ready.min(wanted.saturating_sub(1)) };
     let trouble =
         pods.iter().find_map(|pod| pod_trouble(pod, events)).or_else(|| replica_failure(deployment));
-    Pods { wanted, ready, trouble }
+    let (restarts, last_end) = restarts(pods);
+    Pods { wanted, ready, trouble, restarts, last_end }
+}
+
+/// How often containers were started again after an end with an error, and how the last of them ended.
+fn restarts(pods: &[&Pod]) -> (u32, Option<String>) {
+    let mut total = 0_u32;
+    let mut last = None;
+    for pod in pods {
+        let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+        for container in statuses.into_iter().flatten() {
+            let Some(ended) = last_end(container.last_state.as_ref()).filter(|ended| ended.exit_code != 0)
+            else {
+                continue;
+            };
+            total = total.saturating_add(u32::try_from(container.restart_count).unwrap_or(0));
+            last = Some(how_it_ended(&pod.name_any(), ended));
+        }
+    }
+    (total, last)
 }
 
 /// What is wrong with a pod, if anything is.
@@ -87,8 +106,16 @@ fn container_trouble(pod: &str, container: &ContainerStatus) -> Option<Trouble> 
     if ended.exit_code == 0 {
         return None;
     }
+    let what = how_it_ended(pod, ended);
+    let restarts = container.restart_count;
+    let what = if restarts > 1 { format!("{what} ({restarts} restarts)") } else { what };
+    Some(Trouble { what, permanent: ended.exit_code == BAD_ARTIFACT, crashed: true })
+}
+
+/// How a container ended, with what it said at its end.
+fn how_it_ended(pod: &str, ended: &ContainerStateTerminated) -> String {
     let message = ended.message.as_deref().map(str::trim).filter(|message| !message.is_empty());
-    let what = if ended.reason.as_deref() == Some("OOMKilled") {
+    if ended.reason.as_deref() == Some("OOMKilled") {
         format!(
             "pod {pod} was killed because it used more memory than its limit; raise spec.runtime.resources.limits.memory"
         )
@@ -99,13 +126,10 @@ fn container_trouble(pod: &str, container: &ContainerStatus) -> Option<Trouble> 
             "pod {pod} ended with {} and left no message; see `kubectl logs --previous {pod}`",
             ended.exit_code
         )
-    };
-    let restarts = container.restart_count;
-    let what = if restarts > 1 { format!("{what} ({restarts} restarts)") } else { what };
-    Some(Trouble { what, permanent: ended.exit_code == BAD_ARTIFACT, crashed: true })
+    }
 }
 
-fn last_end(state: Option<&ContainerState>) -> Option<&k8s_openapi::api::core::v1::ContainerStateTerminated> {
+fn last_end(state: Option<&ContainerState>) -> Option<&ContainerStateTerminated> {
     state?.terminated.as_ref()
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::core::v1::{Event, Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use stoker_api::names::labels as label;
@@ -31,6 +32,8 @@ pub struct World {
     pub deployments: BTreeMap<String, Deployment>,
     /// Headless Services by revision, ours alone.
     pub services: BTreeMap<String, Service>,
+    /// Disruption budgets by revision, ours alone.
+    pub budgets: BTreeMap<String, PodDisruptionBudget>,
     /// Pods of all revisions, and resolvers.
     pub pods: Vec<Pod>,
     /// Events about pods that wait for their volumes.
@@ -58,12 +61,14 @@ impl World {
         let controller_revisions: Api<ControllerRevision> = Api::namespaced(ctx.client.clone(), namespace);
         let deployments: Api<Deployment> = Api::namespaced(ctx.client.clone(), namespace);
         let services: Api<Service> = Api::namespaced(ctx.client.clone(), namespace);
+        let budgets: Api<PodDisruptionBudget> = Api::namespaced(ctx.client.clone(), namespace);
         let pods: Api<Pod> = Api::namespaced(ctx.client.clone(), namespace);
         let routes: Api<ModelRoute> = Api::namespaced(ctx.client.clone(), namespace);
-        let (controller_revisions, deployments, services, pods, route) = tokio::try_join!(
+        let (controller_revisions, deployments, services, budgets, pods, route) = tokio::try_join!(
             ctx.calls.make("list ControllerRevisions", name, controller_revisions.list(&of_us)),
             ctx.calls.make("list Deployments", name, deployments.list(&of_us)),
             ctx.calls.make("list Services", name, services.list(&of_us)),
+            ctx.calls.make("list PodDisruptionBudgets", name, budgets.list(&of_us)),
             ctx.calls.make("list Pods", name, pods.list(&of_us)),
             ctx.calls.make("get ModelRoute", name, routes.get_opt(name)),
         )?;
@@ -90,6 +95,7 @@ impl World {
             controller_revisions,
             deployments: ours(deployments.items, &uid),
             services: ours(services.items, &uid),
+            budgets: ours(budgets.items, &uid),
             pods: pods.items,
             events,
             route,

@@ -1,5 +1,6 @@
 //! The status of a ModelDeployment: made from a decision (pure), written when it differs, with the version that was read.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -7,17 +8,18 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use stoker_api::ModelDeployment;
-use stoker_api::deployment::{ArmEvidence, Evidence, ModelDeploymentStatus, Outcome, Phase};
+use stoker_api::deployment::status::to_millis;
+use stoker_api::deployment::{ArmEvidence, Evidence, ModelDeploymentStatus, Outcome, Phase, Rollout};
 use stoker_api::names::{conditions, managers, reasons};
-use stoker_decide::analysis::Finding;
 use stoker_decide::evidence::Counts;
-use stoker_decide::rollout::{Decision, Plan, Pods, Reason, Standing};
+use stoker_decide::rollout::{Decision, Pods, Reason, Standing};
 use stoker_decide::text::cut;
 
 use super::conditions::Wanted;
 use super::events::word;
 use crate::call::CallError;
 use crate::context::Context;
+use crate::controllers::deployment::evidence::Examined;
 use crate::controllers::memory::Remembered;
 
 /// Runs that the history holds.
@@ -29,12 +31,14 @@ const LIVE: Duration = Duration::from_secs(15);
 
 /// Everything that a status is made from, beside the old one.
 pub struct Told<'a> {
-    /// The plan that the spec asks for.
-    pub plan: &'a Plan,
     /// What was decided.
     pub decision: &'a Decision,
-    /// What the routers' counts say, in a run.
-    pub finding: Option<&'a Finding>,
+    /// What the routers' counts say, in a run or its guard.
+    pub examined: Option<&'a Examined>,
+    /// Hosts that the spec asks for and another ModelDeployment has.
+    pub taken: &'a BTreeMap<String, String>,
+    /// The spec's rollout, resolved.
+    pub rollout: &'a Rollout,
     /// The revision that the spec asks for.
     pub target: &'a str,
     /// Pods of stable.
@@ -51,27 +55,35 @@ pub struct Told<'a> {
 
 /// The status after a decision.
 pub fn compose(old: &ModelDeploymentStatus, generation: i64, told: &Told<'_>) -> ModelDeploymentStatus {
-    let Told { plan, decision, finding, target, stable, unverified, handled, now, .. } = told;
+    let Told { decision, examined, target, stable, unverified, handled, now, .. } = told;
     let mut status = old.clone();
-    status.store(&decision.state, plan);
+    status.store(&decision.state, told.rollout);
     status.observed_generation = generation;
     status.target = Some((*target).to_owned());
-    cut(&decision.sentence, LONGEST).clone_into(&mut status.message);
+    let sentence = match conflict(told.taken) {
+        None => decision.sentence.clone(),
+        Some(conflict) => format!("{conflict}; {}", decision.sentence),
+    };
+    cut(&sentence, LONGEST).clone_into(&mut status.message);
     status.phase = phase(told);
     status.ready = stable.map(|pods| format!("{}/{}", pods.ready, pods.wanted));
     status.handled_request = handled.map(str::to_owned);
-    if let Some(finding) = finding {
-        status.verdict = Some(finding.verdict.word().to_owned());
+    if let Some(examined) = examined {
+        let limit = to_millis(examined.finding.slow_above);
+        status.verdict = Some(examined.verdict.word().to_owned());
         if let Some(run) = &mut status.run {
-            run.set_slow_above(finding.slow_above);
-            run.evidence = Some(evidence(finding));
+            run.slow_above_ms = limit;
+            run.evidence = Some(evidence(examined));
+        } else if let Some(guard) = &mut status.guard {
+            guard.slow_above_ms = limit.or(guard.slow_above_ms);
+            guard.evidence = Some(evidence(examined));
         }
     } else if status.run.is_some() {
         status.verdict = None;
     }
     for transition in decision.transitions.iter().filter(|transition| transition.reason.ends_run()) {
         // The last figures may have looked well when a crash ended the run, or nobody may have waited for any.
-        let passed = finding.is_some_and(|finding| finding.verdict.word() == reasons::PASS);
+        let passed = examined.is_some_and(|examined| examined.verdict.word() == reasons::PASS);
         status.verdict = match transition.reason {
             Reason::RolledBack => Some(reasons::FAIL.to_owned()),
             Reason::Promoted if passed => Some(reasons::PASS.to_owned()),
@@ -131,7 +143,9 @@ pub async fn write(
 ) -> Result<(), CallError> {
     let old = md.status.clone().unwrap_or_default();
     let due = memory.written_at.is_none_or(|at| at.elapsed() >= LIVE);
-    if status == old || (gist(&status) == gist(&old) && !(due && status.run.is_some())) {
+    if status == old
+        || (gist(&status) == gist(&old) && !(due && (status.run.is_some() || status.guard.is_some())))
+    {
         return Ok(());
     }
     let name = md.name_any();
@@ -165,7 +179,12 @@ fn gist(status: &ModelDeploymentStatus) -> ModelDeploymentStatus {
     }
     if let Some(run) = &mut gist.run {
         run.step_seconds = 0;
+        run.unready_seconds = 0;
         run.evidence = None;
+    }
+    if let Some(guard) = &mut gist.guard {
+        guard.seconds = 0;
+        guard.evidence = None;
     }
     if let Some(previous) = &mut gist.previous {
         previous.kept_seconds = 0;
@@ -180,6 +199,9 @@ pub fn shape(message: &str) -> String {
 
 fn phase(told: &Told<'_>) -> Phase {
     let state = &told.decision.state;
+    if !told.taken.is_empty() {
+        return Phase::Conflicted;
+    }
     let Some(stable) = &state.stable else {
         return if told.decision.standing == Standing::Troubled { Phase::Degraded } else { Phase::Pending };
     };
@@ -201,7 +223,18 @@ fn phase(told: &Told<'_>) -> Phase {
     }
 }
 
-fn evidence(finding: &Finding) -> Evidence {
+/// Hosts that somebody else has, as a sentence.
+fn conflict(taken: &BTreeMap<String, String>) -> Option<String> {
+    let (host, owner) = taken.iter().next()?;
+    let more = taken.len() - 1;
+    let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };
+    Some(format!(
+        "host {host}{more} belongs to ModelDeployment {owner}, which had it first; change traffic.hosts of one of them"
+    ))
+}
+
+fn evidence(examined: &Examined) -> Evidence {
+    let finding = &examined.finding;
     let arm = |counts: &Counts| ArmEvidence {
         requests: counts.attempts,
         errors: counts.errors,
@@ -212,6 +245,7 @@ fn evidence(finding: &Finding) -> Evidence {
         candidate: arm(&finding.candidate),
         stable: arm(&finding.stable),
         harm_log10: finding.harm_log10,
+        alarm_log10: Some(examined.alarm_log10),
     }
 }
 
@@ -225,8 +259,8 @@ fn conditions(told: &Told<'_>, status: &ModelDeploymentStatus, unverified: Optio
     let settled = taken_back.is_some() || pinned.is_some();
     // From the change of the spec on, also while the digest is being resolved.
     let progressing = state.run.is_some() || (!settled && state.stable.as_deref() != Some(told.target));
-    let analysis = match told.finding.map(|finding| &finding.verdict) {
-        Some(verdict) if state.run.is_some() => {
+    let analysis = match told.examined.map(|examined| &examined.verdict) {
+        Some(verdict) if state.run.is_some() || state.guard.is_some() => {
             let passing = match verdict.word() {
                 reasons::PASS => Some(true),
                 reasons::FAIL => Some(false),

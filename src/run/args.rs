@@ -8,6 +8,7 @@ use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{Args as Flags, Parser, Subcommand};
 
 use crate::context::Settings;
+use crate::controllers::fleet::Caps;
 
 /// The operator of Stoker: serves machine-learning models and moves traffic to new versions of them.
 #[derive(Clone, Debug, Parser)]
@@ -66,6 +67,12 @@ pub struct Run {
     /// Time between two looks at a rollout, from 100ms to 1m.
     #[arg(long, env = "STOKER_TICK", default_value = "1s", value_parser = tick)]
     pub tick: Duration,
+    /// How many rollouts may be under way in one namespace; more wait for their turn.
+    #[arg(long, env = "STOKER_MAX_ROLLOUTS_PER_NAMESPACE", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_rollouts_per_namespace: u32,
+    /// How many rollouts may be under way in all that this operator watches.
+    #[arg(long, env = "STOKER_MAX_ROLLOUTS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_rollouts: u32,
 }
 
 impl Run {
@@ -78,6 +85,7 @@ impl Run {
             router_image: self.router_image.clone(),
             pull_policy: self.pull_policy.clone(),
             tick: self.tick,
+            caps: Caps { namespace: self.max_rollouts_per_namespace, fleet: self.max_rollouts },
         }
     }
 }

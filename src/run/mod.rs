@@ -181,6 +181,8 @@ async fn work(ctx: Arc<Context>, waiting: Waiting, drain: Drain) {
     };
     let mut parts = JoinSet::new();
     parts.spawn(ctx.routers.clone().follow(leaving()));
+    let (fleet, client) = (Arc::clone(&ctx.fleet), ctx.client.clone());
+    parts.spawn(fleet.follow(client, ctx.settings.namespace.clone(), leaving()));
     parts.spawn(controllers::deployment::run(Arc::clone(&ctx), leaving()));
     parts.spawn(controllers::router::run(ctx, authority, leaving()));
     while let Some(ended) = parts.join_next().await {

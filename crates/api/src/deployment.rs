@@ -2,14 +2,17 @@
 //!
 //! A field exists only when it works. Wrong values are refused by the schema and by CEL rules, with the field's name.
 
+pub mod rollout;
 pub mod spec;
 mod state;
 pub mod status;
 
+pub use rollout::{Rollback, RollbackMode, Rollout, Step};
 pub use spec::{
-    Latency, Model, ModelDeployment, ModelDeploymentSpec, PodSettings, Resources, Rollback, Rollout, Runtime,
-    Slo, Step, Toleration, Traffic,
+    Latency, Model, ModelDeployment, ModelDeploymentSpec, PodSettings, Resources, Runtime, Slo, Toleration,
+    Traffic,
 };
 pub use status::{
-    ArmEvidence, Evidence, ModelDeploymentStatus, Outcome, Phase, Pin, Previous, Rejected, RunStatus,
+    ArmEvidence, Evidence, GuardStatus, ModelDeploymentStatus, Outcome, Phase, Pin, Previous, Rejected,
+    RunStatus,
 };

@@ -84,6 +84,12 @@ pub mod reasons {
     pub const CANDIDATE_FAILED: &str = "CandidateFailed";
     /// Stable's pods are not ready, or no request gets to them.
     pub const STABLE_UNREADY: &str = "StableUnready";
+    /// The time after a promotion is over without harm.
+    pub const GUARD_PASSED: &str = "GuardPassed";
+    /// Someone ended a pause.
+    pub const RESUMED: &str = "Resumed";
+    /// Someone took up the plan that the spec has now.
+    pub const REPINNED: &str = "Repinned";
     /// Someone asked for an end of the run.
     pub const ABORTED: &str = "Aborted";
     /// A newer revision took the candidate's place.
@@ -152,6 +158,10 @@ pub mod objects {
     pub const ROUTER_TLS: &str = "stoker-router-tls";
     /// The ClusterRole that routers bind by RoleBinding.
     pub const ROUTER_CLUSTER_ROLE: &str = "stoker-router";
+    /// A ConfigMap of the operator's namespace with switches for all ModelDeployments.
+    pub const FLEET: &str = "stoker-fleet";
+    /// Its key that stops all advancing, with the reason as value.
+    pub const FREEZE: &str = "freeze";
     /// The operator's CA, in the operator's namespace.
     pub const CA: &str = "stoker-ca";
     /// The name in the operator's client certificate: the only client of a router's admin port.

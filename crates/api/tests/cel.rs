@@ -62,8 +62,28 @@ fn hosts(hosts: &[&str]) -> Value {
 }
 
 fn weights(weights: &[u32]) -> Value {
-    let steps: Vec<_> = weights.iter().map(|weight| json!({"weight": weight, "duration": "1m"})).collect();
+    let each: Vec<_> = weights.iter().map(|weight| json!({"weight": weight, "duration": "1m"})).collect();
+    steps(&json!(each))
+}
+
+fn steps(steps: &Value) -> Value {
     json!({"rollout": {"steps": steps}})
+}
+
+fn guard(lasts: &str, keep_warm: &str) -> Value {
+    json!({"rollout": {"guard": {"for": lasts, "holdback": 1}}, "rollback": {"keepWarm": keep_warm}})
+}
+
+fn budget(per_rollout: &str) -> Value {
+    json!({"rollback": {"budget": {"perRollout": per_rollout, "perGuardMonth": "1%"}}})
+}
+
+fn sticky(unit: &Value) -> Value {
+    json!({"traffic": {"sticky": unit}})
+}
+
+fn testers(name: &str) -> Value {
+    json!({"traffic": {"match": [{"name": name, "value": "yes"}]}})
 }
 
 fn target(target: &str) -> Value {
@@ -91,6 +111,18 @@ fn good_model_deployments_are_accepted() {
         weights(&[0, 1, 5, 25, 100]),
         target("1ms"),
         target("10m"),
+        steps(&json!([
+            {"shadow": 100, "duration": "1m", "minAgreement": 98},
+            {"weight": 0}, {"weight": 10, "minRequests": 100},
+            {"pause": {}}, {"pause": {}, "duration": "1h"}, {"analysis": {}}, {"weight": 50},
+        ])),
+        guard("0s", "0s"),
+        guard("10m", "600s"),
+        budget("0.001%"),
+        budget("12.5%"),
+        sticky(&json!({"header": "x-user-id"})),
+        sticky(&json!({"cookie": "unit"})),
+        testers("x-tester"),
         json!({"rollout": {"progressDeadline": "5s"}}),
         json!({"rollout": {"progressDeadline": "24h"}}),
         json!({"rollback": {"keepWarm": "0s"}}),
@@ -114,7 +146,7 @@ fn good_model_deployments_are_accepted() {
 
 #[test]
 fn wrong_fields_are_refused_by_name() {
-    let steps = |duration: &str| json!({"rollout": {"steps": [{"weight": 1, "duration": duration}]}});
+    let lasting = |duration: &str| steps(&json!([{"weight": 1, "duration": duration}]));
     let cases = [
         (uri(""), "model.uri"),
         (uri("v1.onnx"), "model.uri"),
@@ -138,8 +170,27 @@ fn wrong_fields_are_refused_by_name() {
         (weights(&[0]), "rollout.steps"),
         (weights(&[10, 10]), "rollout.steps"),
         (weights(&[10, 50, 50]), "rollout.steps"),
-        (steps("0s"), "rollout.steps[].duration"),
-        (steps("721h"), "rollout.steps[].duration"),
+        (lasting("0s"), "rollout.steps[].duration"),
+        (lasting("721h"), "rollout.steps[].duration"),
+        (steps(&json!([{"weight": 10, "shadow": 10}])), "exactly one of"),
+        (steps(&json!([{"duration": "1m"}])), "exactly one of"),
+        (steps(&json!([{"shadow": 10}])), "no evidence"),
+        (steps(&json!([{"pause": {}}])), "no evidence"),
+        (steps(&json!([{"weight": 10, "minAgreement": 90}])), "minAgreement"),
+        (steps(&json!([{"weight": 10}, {"pause": {}, "minRequests": 9}])), "minRequests"),
+        (steps(&json!([{"weight": 50}, {"pause": {}}, {"weight": 10}])), "rollout.steps"),
+        (guard("601s", "10m"), "rollback.keepWarm"),
+        (guard("721h", "720h"), "rollout.guard.for"),
+        (budget("0%"), "rollback.budget.perRollout"),
+        (budget("100%"), "rollback.budget.perRollout"),
+        (budget("1"), "rollback.budget.perRollout"),
+        (budget("-1%"), "rollback.budget.perRollout"),
+        (sticky(&json!({})), "sticky"),
+        (sticky(&json!({"header": "x-user", "cookie": "unit"})), "sticky"),
+        (sticky(&json!({"header": "X-User"})), "lower case"),
+        (sticky(&json!({"cookie": "a;b"})), "cookie"),
+        (testers("stoker-model"), "router's own"),
+        (testers("X Tester"), "lower case"),
         (target("999us"), "slo.latency.target"),
         (target("11m"), "slo.latency.target"),
         (json!({"rollout": {"progressDeadline": "4s"}}), "rollout.progressDeadline"),

@@ -3,6 +3,7 @@
 //! Numbers, state and time go in; a named decision with its reason comes out. Nothing here reads a clock, draws a random
 //! number or does I/O, so the same code runs in the operator, in the router and in the server, and is tested as tables.
 //!
+//! - [`agreement`]: do the answers to copies of requests agree.
 //! - [`histogram`]: latencies as the native Prometheus schema 3, merged exactly.
 //! - [`traffic`]: which arm serves a request.
 //! - [`evidence`]: what routers counted, joined over restarts of routers.
@@ -12,6 +13,7 @@
 //! - [`rollout`]: the state machine of a ModelDeployment.
 //! - [`text`]: texts of bounded length.
 
+pub mod agreement;
 pub mod analysis;
 pub mod evidence;
 pub mod harm;

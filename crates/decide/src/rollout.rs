@@ -1,7 +1,7 @@
 //! The state machine of a ModelDeployment: which revision is stable, which one is tried, at which step, and why.
 //!
-//! [`decide`] takes the plan, the state and what was seen, and returns the next state with what happened. The traffic table
-//! ([`State::shares`]) and the set of revisions that keep their pods ([`State::kept`]) are pure functions of the state, so
+//! [`decide`] takes the wish, the state and what was seen, and returns the next state with what happened. The traffic table
+//! ([`State::traffic`]) and the set of revisions that keep their pods ([`State::kept`]) are pure functions of the state, so
 //! that a state, once stored, is all that is needed to go on after a crash at any instant.
 //!
 //! Order: pods ready, then verified, then weight up; weight down, then verified and nothing in flight, then pods away.
@@ -10,85 +10,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::text::cut;
-use crate::traffic::WHOLE;
 use crate::verdict::Verdict;
 
 mod advance;
+mod guard;
+mod plan;
 mod request;
+mod state;
 
+pub use plan::{Kind, Plan, Step, Wish};
 pub use request::{Request, Verb};
+pub use state::{Guard, Pin, Run, Shadow, Share, State, Traffic, Watched};
 
 /// Rejected revisions that are remembered.
 const REJECTED: usize = 10;
 /// Longest reason that is remembered with one, in bytes: pods' last words can be kilobytes.
 const LONGEST_REASON: usize = 512;
-
-/// What the user wants of a rollout.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Plan {
-    /// The candidate's weights, rising.
-    pub steps: Vec<Step>,
-    /// How long the candidate may take to get ready.
-    pub progress_deadline: Duration,
-    /// How long the previous revision keeps its pods.
-    pub keep_warm: Duration,
-    /// Pods of a revision. With none there is nothing to try: a new revision takes over at once.
-    pub replicas: u32,
-}
-
-/// One step of a plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// Percent of the traffic, 0..=100.
-    pub weight: u32,
-    /// How long the step lasts at least.
-    pub duration: Duration,
-}
-
-/// All that must survive a crash.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
-    /// The revision that serves.
-    pub stable: Option<String>,
-    /// The one before it, while its pods are kept, and for how long it has been.
-    pub previous: Option<(String, Duration)>,
-    /// Number of the last run.
-    pub runs: u64,
-    /// The run that is under way.
-    pub run: Option<Run>,
-    /// Out of traffic, pods still there for requests in flight.
-    pub leaving: Vec<String>,
-    /// Not tried again by itself: revision and why.
-    pub rejected: Vec<(String, String)>,
-    /// An undo against the spec.
-    pub pin: Option<Pin>,
-}
-
-/// One attempt to make a candidate stable.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// Its number.
-    pub number: u64,
-    /// The revision that is tried.
-    pub candidate: String,
-    /// Without canary steps: promoted as soon as it is ready.
-    pub direct: bool,
-    /// 0 while the candidate's pods are prepared, then the step, counted from 1.
-    pub step: usize,
-    /// Time spent in this step.
-    pub in_step: Duration,
-}
-
-/// The user went back, against the spec.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pin {
-    /// What runs.
-    pub revision: String,
-    /// What the spec asks for.
-    pub instead_of: String,
-    /// Why.
-    pub because: String,
-}
 
 /// The pods of one revision as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,6 +36,10 @@ pub struct Pods {
     pub ready: u32,
     /// What keeps a pod from getting ready, in words, if anything does.
     pub trouble: Option<Trouble>,
+    /// How often their containers were started again after an end that was not asked for.
+    pub restarts: u32,
+    /// How the last of those ended, in words.
+    pub last_end: Option<String>,
 }
 
 impl Pods {
@@ -136,8 +77,14 @@ pub struct Seen<'a> {
     pub unreachable: Option<&'a str>,
     /// Requests in flight by revision, for those that have any.
     pub in_flight: &'a BTreeMap<String, u64>,
-    /// The verdict on the candidate of the run's step; none while it has no traffic.
+    /// The verdict on what is compared ([`State::compared`]); none while nothing is.
     pub verdict: Option<&'a Verdict>,
+    /// Why routers gave the compared revision no more traffic in this run, if they did.
+    pub cut: Option<&'a str>,
+    /// Why no run may start now, if so: too many are under way.
+    pub queued: Option<&'a str>,
+    /// Why nothing may advance now, if so: someone froze the fleet.
+    pub frozen: Option<&'a str>,
     /// What someone asks for now.
     pub request: Option<&'a Request>,
     /// Time since the last look.
@@ -177,8 +124,14 @@ pub enum Reason {
     PromoteRequested,
     /// The candidate became stable.
     Promoted,
-    /// The candidate did harm or never got ready.
+    /// The candidate did harm or never got ready, or stable did harm in its guard.
     RolledBack,
+    /// The time after a promotion is over without harm.
+    GuardPassed,
+    /// Someone ended a pause.
+    Resumed,
+    /// Someone took up the plan that the spec has now.
+    Repinned,
     /// Someone ended the run.
     Aborted,
     /// The spec asks for another revision now.
@@ -212,7 +165,7 @@ pub struct Decision {
 }
 
 /// How things stand, beside the sentence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     /// Stable serves with all its pods; there is no run.
     Serving,
@@ -229,77 +182,9 @@ pub enum Standing {
 /// The sentence with its kind.
 type Said = (Standing, String);
 
-/// A share of the traffic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Share {
-    /// The revision.
-    pub revision: String,
-    /// Parts per million.
-    pub ppm: u32,
-    /// Who takes over while it has no ready pod.
-    pub fallback: Option<String>,
-}
-
-impl State {
-    /// The traffic table. Empty while there is no revision at all.
-    pub fn shares(&self, plan: &Plan) -> Vec<Share> {
-        let whole = |revision: &String| Share { revision: revision.clone(), ppm: WHOLE, fallback: None };
-        match (&self.stable, &self.run) {
-            (None, None) => Vec::new(),
-            (None, Some(run)) => vec![whole(&run.candidate)],
-            (Some(stable), None) => vec![whole(stable)],
-            (Some(stable), Some(run)) => {
-                let ppm = run.weight(plan) * (WHOLE / 100);
-                let candidate =
-                    Share { revision: run.candidate.clone(), ppm, fallback: Some(stable.clone()) };
-                let stable = Share { ppm: WHOLE - ppm, ..whole(stable) };
-                // An arm without weight is left out: nothing may reach it, not even by fallback.
-                if ppm == 0 { vec![stable] } else { vec![stable, candidate] }
-            }
-        }
-    }
-
-    /// Revisions whose pods must be there: with traffic, to be tried, to return to, or with requests in flight.
-    pub fn kept(&self) -> BTreeSet<&str> {
-        let mut kept: BTreeSet<&str> = self.leaving.iter().map(String::as_str).collect();
-        kept.extend(self.stable.as_deref());
-        kept.extend(self.run.as_ref().map(|run| run.candidate.as_str()));
-        kept.extend(self.previous.as_ref().map(|(revision, _)| revision.as_str()));
-        kept
-    }
-
-    /// The step that counts are kept under: 0 outside a canary step.
-    pub fn step(&self) -> usize {
-        self.run.as_ref().map_or(0, |run| run.step)
-    }
-
-    /// What should run: the spec's wish, or the pin against it.
-    fn wanted<'a>(&'a self, target: &'a str) -> &'a str {
-        self.pin.as_ref().map_or(target, |pin| pin.revision.as_str())
-    }
-
-    /// Why a revision is not tried by itself, if so.
-    fn rejection(&self, revision: &str) -> Option<&str> {
-        self.rejected.iter().find(|(name, _)| name == revision).map(|(_, why)| why.as_str())
-    }
-}
-
-impl Run {
-    /// Percent of the traffic that the candidate is meant to get.
-    pub fn weight(&self, plan: &Plan) -> u32 {
-        self.current(plan).map_or(0, |step| step.weight.min(100))
-    }
-
-    /// The step of the plan; none while the pods are prepared. A plan that was shortened in mid-run ends at its last step.
-    pub fn current<'a>(&self, plan: &'a Plan) -> Option<&'a Step> {
-        let index = self.step.checked_sub(1)?;
-        plan.steps.get(index).or(plan.steps.last())
-    }
-}
-
 /// One look: the next state and what happened.
-pub fn decide(plan: &Plan, state: &State, seen: &Seen<'_>) -> Decision {
-    let mut next = Next { plan, seen, state: state.clone(), transitions: Vec::new() };
+pub fn decide(wish: &Wish, state: &State, seen: &Seen<'_>) -> Decision {
+    let mut next = Next { wish, seen, state: state.clone(), transitions: Vec::new() };
     next.obey();
     next.follow_target();
     let (standing, sentence) = next.advance();
@@ -309,7 +194,7 @@ pub fn decide(plan: &Plan, state: &State, seen: &Seen<'_>) -> Decision {
 
 /// A decision in the making.
 struct Next<'a> {
-    plan: &'a Plan,
+    wish: &'a Wish,
     seen: &'a Seen<'a>,
     state: State,
     transitions: Vec<Transition>,
@@ -347,22 +232,34 @@ impl Next<'_> {
         let idle = self.state.run.is_none() && self.state.stable.as_deref() != Some(wanted.as_str());
         let free = self.state.rejection(&wanted).is_none();
         let known = self.seen.target_waits.is_none() || wanted != target;
-        if idle && free && known {
+        if idle && free && known && self.may_start(&wanted).is_none() {
             self.start(wanted);
         }
     }
 
+    /// Why a run for `candidate` must wait, if so. What brings service back, or goes back, never waits.
+    fn may_start(&self, candidate: &str) -> Option<&str> {
+        let back = self.state.stable.is_none() || self.state.pin.is_some() || self.is_warm(candidate);
+        self.seen.frozen.or(self.seen.queued).filter(|_| !back)
+    }
+
+    /// Whether a revision was stable until recently, and still has its pods: to return to it is no new try.
+    fn is_warm(&self, revision: &str) -> bool {
+        self.state.previous.as_ref().is_some_and(|(previous, _)| previous == revision)
+    }
+
     fn start(&mut self, candidate: String) {
-        let nothing_to_try = self.plan.steps.is_empty() || self.plan.replicas == 0;
-        let direct = self.state.stable.is_none() || self.state.pin.is_some() || nothing_to_try;
+        let plan = self.wish.plan.clone();
+        let nothing_to_try = plan.steps.is_empty() || self.wish.replicas == 0;
+        let first = self.state.stable.is_none();
+        let direct = first || self.state.pin.is_some() || self.is_warm(&candidate) || nothing_to_try;
         self.state.runs += 1;
+        self.state.guard = None;
         self.state.leaving.retain(|revision| *revision != candidate);
-        self.state.previous.take_if(|(revision, _)| *revision == candidate);
         let how = if direct { "as soon as it is ready" } else { "step by step" };
         let message = format!("run {}: {candidate} takes over {how}", self.state.runs);
         self.note(Reason::RunStarted, &candidate, message);
-        self.state.run =
-            Some(Run { number: self.state.runs, candidate, direct, step: 0, in_step: Duration::ZERO });
+        self.state.run = Some(Run { number: self.state.runs, candidate, direct, plan, ..Run::default() });
     }
 
     /// Takes a revision out; its pods stay until nothing is in flight.
@@ -377,28 +274,45 @@ impl Next<'_> {
         let Some(run) = self.state.run.take() else { return };
         let because = cut(because, LONGEST_REASON);
         self.leave(&run.candidate);
-        self.state.pin.take_if(|pin| pin.revision == run.candidate);
-        self.state.rejected.retain(|(revision, _)| *revision != run.candidate);
-        self.state.rejected.insert(0, (run.candidate.clone(), because.to_owned()));
-        self.state.rejected.truncate(REJECTED);
+        self.remember_rejected(&run.candidate, because);
         let stable = self.state.stable.as_deref().unwrap_or("nothing");
         let message = format!("{}: {because}; {stable} has all the traffic", run.candidate);
         self.note(reason, &run.candidate, message);
     }
 
+    /// A revision that is not tried again by itself.
+    fn remember_rejected(&mut self, revision: &str, because: &str) {
+        self.state.pin.take_if(|pin| pin.revision == revision);
+        self.state.rejected.retain(|(known, _)| known != revision);
+        self.state.rejected.insert(0, (revision.to_owned(), cut(because, LONGEST_REASON).to_owned()));
+        self.state.rejected.truncate(REJECTED);
+    }
+
     /// Makes the candidate stable. Only the table and names change: no pod is touched.
     fn promote(&mut self, run: &Run) {
-        if let Some(old) = self.state.stable.replace(run.candidate.clone())
-            && let Some((before, _)) = self.state.previous.replace((old, Duration::ZERO))
-        {
-            self.leave(&before);
+        let candidate = &run.candidate;
+        let returns = self.state.pin.is_some() || self.is_warm(candidate);
+        let old = self.state.stable.replace(candidate.clone());
+        let compared = old.is_some() && !returns && self.wish.replicas > 0;
+        if let Some((before, _)) = old.and_then(|old| self.state.previous.replace((old, Duration::ZERO))) {
+            // Who was the previous one may be the one that is returned to.
+            if before != *candidate {
+                self.leave(&before);
+            }
         }
         self.state.run = None;
-        self.note(
-            Reason::Promoted,
-            &run.candidate,
-            format!("{} is stable and has all the traffic", run.candidate),
-        );
+        self.state.guard = (compared && !run.plan.guard.is_zero()).then(|| Guard {
+            step: run.plan.steps.len() + 1,
+            lasts: run.plan.guard,
+            holdback: run.plan.holdback,
+            spent: Duration::ZERO,
+            restarts: self.seen.pods.get(candidate).map_or(0, |pods| pods.restarts),
+        });
+        let message = match &self.state.guard {
+            None => format!("{candidate} is stable and has all the traffic"),
+            Some(guard) => format!("{candidate} is stable; it is guarded for {} s", guard.lasts.as_secs()),
+        };
+        self.note(Reason::Promoted, candidate, message);
     }
 
     /// Lets go of pods: those of the previous revision after their time, those without requests at once.
@@ -406,9 +320,10 @@ impl Next<'_> {
         if let Some((_, kept)) = &mut self.state.previous {
             *kept += self.seen.elapsed;
         }
-        // While a run is under way the previous revision may still be wanted, should stable itself be undone.
-        let over = |(_, kept): &mut (String, Duration)| *kept >= self.plan.keep_warm;
+        // In a run the previous revision may still be wanted, should stable itself be undone; in the guard it is the control.
+        let over = |(_, kept): &mut (String, Duration)| *kept >= self.wish.keep_warm;
         if self.state.run.is_none()
+            && self.state.guard.is_none()
             && let Some((revision, _)) = self.state.previous.take_if(over)
         {
             self.leave(&revision);

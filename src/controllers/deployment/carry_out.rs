@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::ResourceExt;
 use stoker_api::names::managers;
-use stoker_decide::rollout::{Plan, Pods, State, Trouble};
+use stoker_api::route::ModelRoute;
+use stoker_decide::rollout::{Pods, State, Trouble};
 
 use super::Error;
 use crate::apply::{self, Applier};
-use crate::build::{route, router, workload};
+use crate::build::{router, workload};
 use crate::context::Context;
 use crate::controllers::memory::Refused;
 use crate::observe::world::World;
@@ -23,14 +24,14 @@ pub(super) async fn carry_out(
     ctx: &Context,
     applier: &Applier,
     world: &World,
-    plan: &Plan,
     state: &State,
+    table: Option<ModelRoute>,
     refused: &mut Refused,
 ) -> Result<(), Error> {
     let name = world.md.name_any();
     let kept = state.kept();
     let mut errors: Vec<Error> = Vec::new();
-    if let Some(route) = route::route(&world.md, plan, state) {
+    if let Some(route) = table {
         let writer = ctx.applier(&world.md, managers::ROUTE);
         let written = writer.replace("write ModelRoute", route, world.route.as_ref()).await;
         errors.extend(written.err().map(Error::from));
@@ -73,6 +74,13 @@ async fn pods_of(applier: &Applier, world: &World, revision: &str) -> Result<(),
     };
     let desired = workload::deployment(&name, revision, &snapshot.template, replicas);
     applier.keep("apply Deployment", desired, deployment).await?;
+    match (workload::budget(&name, revision, replicas), world.budgets.get(revision)) {
+        (Some(budget), live) => {
+            applier.keep("apply PodDisruptionBudget", budget, live).await?;
+        }
+        (None, Some(live)) => applier.remove("delete PodDisruptionBudget", live).await?,
+        (None, None) => {}
+    }
     Ok(())
 }
 
@@ -80,8 +88,12 @@ async fn pods_of(applier: &Applier, world: &World, revision: &str) -> Result<(),
 async fn take_away(applier: &Applier, world: &World, kept: &BTreeSet<&str>) -> Result<(), Error> {
     let name = world.md.name_any();
     let unkept = |revision: &&String| !kept.contains(revision.as_str());
+    let good = world.md.spec.rollback.known_good.as_ref();
     for revision in world.deployments.keys().filter(unkept) {
         applier.remove("delete Deployment", &world.deployments[revision]).await?;
+    }
+    for revision in world.budgets.keys().filter(unkept) {
+        applier.remove("delete PodDisruptionBudget", &world.budgets[revision]).await?;
     }
     for revision in world.services.keys().filter(unkept).filter(|revision| **revision != name) {
         applier.remove("delete Service", &world.services[revision]).await?;
@@ -89,7 +101,7 @@ async fn take_away(applier: &Applier, world: &World, kept: &BTreeSet<&str>) -> R
     let mut old: Vec<&ControllerRevision> = world
         .controller_revisions
         .iter()
-        .filter(|(revision, _)| unkept(revision) && **revision != world.target)
+        .filter(|(revision, _)| unkept(revision) && **revision != world.target && Some(*revision) != good)
         .map(|(_, snapshot)| snapshot)
         .collect();
     old.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.revision));

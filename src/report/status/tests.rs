@@ -1,5 +1,6 @@
 //! What the status says, decision by decision.
 
+use stoker_decide::analysis::Finding;
 use stoker_decide::rollout::{Run, State, Transition};
 use stoker_decide::verdict::Verdict;
 
@@ -12,7 +13,7 @@ fn decision(standing: Standing) -> Decision {
 }
 
 fn running(mut decision: Decision) -> Decision {
-    let step = Run { number: 2, candidate: "md-b".into(), direct: false, step: 1, in_step: Duration::ZERO };
+    let step = Run { number: 2, candidate: "md-b".into(), step: 1, ..Run::default() };
     decision.state.run = Some(step);
     decision
 }
@@ -23,15 +24,23 @@ fn ended(mut decision: Decision, reason: Reason) -> Decision {
     decision
 }
 
-fn finding(verdict: Verdict) -> Finding {
+fn examined(verdict: Verdict) -> Examined {
     let counts = Counts::default;
-    Finding { verdict, candidate: counts(), stable: counts(), harm_log10: 0.0, slow_above: None }
+    let finding = Finding {
+        verdict: verdict.clone(),
+        candidate: counts(),
+        stable: counts(),
+        harm_log10: 0.0,
+        slow_above: None,
+    };
+    Examined { finding, agreement: None, verdict, alarm_log10: 5.0 }
 }
 
 /// The status that follows from an old one.
 struct Case<'a> {
     decision: &'a Decision,
-    finding: Option<Finding>,
+    examined: Option<Examined>,
+    taken: &'a [(&'a str, &'a str)],
     target: &'a str,
     ready: u32,
     unreachable: Option<&'a str>,
@@ -39,17 +48,14 @@ struct Case<'a> {
 
 impl Case<'_> {
     fn status(&self, old: &ModelDeploymentStatus) -> ModelDeploymentStatus {
-        let plan = Plan {
-            steps: Vec::new(),
-            progress_deadline: Duration::ZERO,
-            keep_warm: Duration::ZERO,
-            replicas: 2,
-        };
-        let pods = Pods { wanted: 2, ready: self.ready, trouble: None };
+        let pods = Pods { wanted: 2, ready: self.ready, ..Pods::default() };
+        let taken =
+            self.taken.iter().map(|(host, owner)| ((*host).to_owned(), (*owner).to_owned())).collect();
         let told = Told {
-            plan: &plan,
             decision: self.decision,
-            finding: self.finding.as_ref(),
+            examined: self.examined.as_ref(),
+            taken: &taken,
+            rollout: &Rollout::default(),
             target: self.target,
             stable: Some(&pods),
             unverified: None,
@@ -62,7 +68,7 @@ impl Case<'_> {
 }
 
 fn case<'a>(decision: &'a Decision, target: &'a str) -> Case<'a> {
-    Case { decision, finding: None, target, ready: 2, unreachable: None }
+    Case { decision, examined: None, taken: &[], target, ready: 2, unreachable: None }
 }
 
 fn condition<'s>(status: &'s ModelDeploymentStatus, kind: &str) -> &'s str {
@@ -102,12 +108,12 @@ fn progressing_from_the_change_of_the_spec_to_its_end() {
 #[test]
 fn the_verdict_is_that_of_the_run_and_not_of_another() {
     let running = running(decision(Standing::Moving));
-    let passing = Case { finding: Some(finding(Verdict::Pass("fine".into()))), ..case(&running, "md-b") };
+    let passing = Case { examined: Some(examined(Verdict::Pass("fine".into()))), ..case(&running, "md-b") };
     let old = passing.status(&ModelDeploymentStatus::default());
     assert_eq!(old.verdict.as_deref(), Some("Pass"));
     let verdict = |reason, seen: Option<Verdict>| {
         let decision = ended(decision(Standing::Serving), reason);
-        let case = Case { finding: seen.map(finding), ..case(&decision, "md-b") };
+        let case = Case { examined: seen.map(examined), ..case(&decision, "md-b") };
         let status = case.status(&old);
         assert_eq!((status.history.len(), status.history[0].run), (1, 2));
         status.verdict
@@ -136,4 +142,18 @@ fn a_failure_changes_the_sentence_and_keeps_the_rest() {
     let again = failed(&status, 2, reasons::RECONCILE_FAILED, "no answer within 11 s", &now);
     assert_eq!(gist(&again), gist(&status));
     assert_ne!(again, status);
+}
+
+#[test]
+fn a_host_of_somebody_else_is_a_conflict_that_is_told_first() {
+    let serving = decision(Standing::Serving);
+    let taken = [("models.example.com", "older")];
+    let status = Case { taken: &taken, ..case(&serving, "md-a") }.status(&ModelDeploymentStatus::default());
+    assert_eq!(status.phase, Phase::Conflicted);
+    assert!(
+        status.message.starts_with("host models.example.com belongs to ModelDeployment older"),
+        "{}",
+        status.message
+    );
+    assert!(status.message.ends_with("a sentence"), "{}", status.message);
 }

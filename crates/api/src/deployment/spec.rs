@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::time::Duration as StdDuration;
 
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -11,8 +10,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use super::rollout::{Rollback, Rollout};
 use super::status::ModelDeploymentStatus;
 use crate::artifact::{DIGEST_PATTERN, LONGEST_NAME, uri_pattern};
+use crate::route::{HeaderMatch, Unit};
 
 /// How a model is served, and how a new version of it takes over.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,10 @@ use crate::artifact::{DIGEST_PATTERN, LONGEST_NAME, uri_pattern};
     validation = ("self.metadata.name != 'stoker-router'", "metadata.name stoker-router is taken by the namespace's routers")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "!has(self.rollout.guard) || !has(self.rollout.guard.lasts) || duration(self.rollout.guard.lasts) <= duration(self.rollback.keepWarm)",
+    "rollback.keepWarm must be at least as long as rollout.guard.for: the guard needs the previous revision"
+))]
 pub struct ModelDeploymentSpec {
     /// Pods of each revision that has traffic. 0 stops serving.
     #[schemars(range(max = 1000))]
@@ -304,104 +309,19 @@ pub struct Traffic {
         "traffic.hosts must be lower-case DNS names without a port"
     ))]
     pub hosts: Vec<String>,
-}
-
-/// How a new revision takes over.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Rollout {
-    /// Weights of the candidate, one after the other; after the last one it is promoted. Empty: it is promoted as soon as
-    /// its pods are ready.
-    #[serde(default = "default_steps")]
-    #[schemars(length(max = 20))]
-    #[x_kube(validation = (
-        "self.map(s, s.weight).isSorted() && self.all(s, self.exists_one(t, t.weight == s.weight))",
-        "rollout.steps: each weight must be greater than the one before"
-    ), validation = (
-        "self.size() != 1 || self[0].weight > 0",
-        "rollout.steps: a lone step of weight 0 gathers no evidence; give it a weight, or add a step"
-    ))]
-    pub steps: Vec<Step>,
-    /// Requests that the candidate (and stable, while it has traffic) must have answered in a step before the step can pass.
-    /// Without them the rollout holds.
-    #[schemars(range(min = 1, max = 1_000_000))]
-    #[serde(default = "default_min_requests")]
-    pub min_requests: u32,
-    /// How long the candidate's pods may take to get ready before it is rolled back.
-    #[serde(default = "default_progress_deadline")]
-    #[x_kube(validation = ("duration(self) >= duration('5s') && duration(self) <= duration('24h')", "rollout.progressDeadline must be between 5s and 24h"))]
-    pub progress_deadline: Duration,
-}
-
-impl Default for Rollout {
-    fn default() -> Self {
-        Self {
-            steps: default_steps(),
-            min_requests: default_min_requests(),
-            progress_deadline: default_progress_deadline(),
-        }
-    }
-}
-
-/// One step of a rollout.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Step {
-    /// Percent of the traffic that the candidate gets. A step of 0 is a time to wait, with its pods up.
-    #[schemars(range(max = 100))]
-    pub weight: u32,
-    /// How long the step lasts, at least.
-    #[serde(default = "default_step_duration")]
-    #[x_kube(validation = ("duration(self) >= duration('1s') && duration(self) <= duration('720h')", "rollout.steps[].duration must be between 1s and 720h"))]
-    pub duration: Duration,
-}
-
-/// What stays ready for a way back.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Rollback {
-    /// How long the pods of the previous revision are kept after a promotion, so that `undo` is one change of weights.
-    #[serde(default = "default_keep_warm")]
-    #[x_kube(validation = ("duration(self) >= duration('0s') && duration(self) <= duration('720h')", "rollback.keepWarm must be between 0s and 720h"))]
-    pub keep_warm: Duration,
-    /// How many revisions are kept for `undo`.
-    #[schemars(range(min = 1, max = 50))]
-    #[serde(default = "default_revisions")]
-    pub revisions: u32,
-}
-
-impl Default for Rollback {
-    fn default() -> Self {
-        Self { keep_warm: default_keep_warm(), revisions: default_revisions() }
-    }
+    /// What stays at one revision: all requests with the same value of a header, or all of one browser (a cookie). Such a unit
+    /// moves from stable to the candidate once, as the weight grows, and never to and fro. Default: each request by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Unit>,
+    /// Testers: a request with one of these headers goes to the candidate while there is one, at any weight from the first step
+    /// on. What they do is no evidence.
+    #[serde(default, rename = "match", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub testers: Vec<HeaderMatch>,
 }
 
 fn one() -> u32 {
     1
-}
-
-fn default_steps() -> Vec<Step> {
-    [10, 50].map(|weight| Step { weight, duration: default_step_duration() }).to_vec()
-}
-
-fn default_step_duration() -> Duration {
-    StdDuration::from_secs(60).into()
-}
-
-fn default_min_requests() -> u32 {
-    50
-}
-
-fn default_progress_deadline() -> Duration {
-    StdDuration::from_secs(600).into()
-}
-
-fn default_keep_warm() -> Duration {
-    StdDuration::from_secs(600).into()
-}
-
-fn default_revisions() -> u32 {
-    10
 }
 
 #[cfg(test)]

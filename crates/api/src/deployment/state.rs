@@ -4,20 +4,19 @@ use std::time::Duration;
 
 use stoker_decide::rollout;
 
+use super::rollout::{RollbackMode, Rollout};
 use super::spec::ModelDeploymentSpec;
-use super::status::{ModelDeploymentStatus, Pin, Previous, Rejected, RunStatus};
+use super::status::{GuardStatus, ModelDeploymentStatus, Pin, Previous, Rejected, RunStatus};
 
-/// The plan that a spec asks for.
-impl From<&ModelDeploymentSpec> for rollout::Plan {
+/// What a spec asks for.
+impl From<&ModelDeploymentSpec> for rollout::Wish {
     fn from(spec: &ModelDeploymentSpec) -> Self {
-        let steps = spec.rollout.steps.iter();
         Self {
-            steps: steps
-                .map(|step| rollout::Step { weight: step.weight, duration: step.duration.into() })
-                .collect(),
-            progress_deadline: spec.rollout.progress_deadline.into(),
+            plan: spec.rollout.resolved(&spec.rollback).plan(),
             keep_warm: spec.rollback.keep_warm.into(),
             replicas: spec.replicas,
+            enforce: spec.rollback.mode == RollbackMode::Enforce,
+            known_good: spec.rollback.known_good.clone(),
         }
     }
 }
@@ -39,6 +38,17 @@ impl ModelDeploymentStatus {
                 direct: run.direct,
                 step: run.step as usize,
                 in_step: Duration::from_secs(run.step_seconds),
+                unready: Duration::from_secs(run.unready_seconds),
+                restarts: run.restarts,
+                resumed: run.resumed,
+                plan: run.plan.as_ref().map(Rollout::plan).unwrap_or_default(),
+            }),
+            guard: self.guard.as_ref().map(|guard| rollout::Guard {
+                step: guard.step as usize,
+                lasts: Duration::from_secs(guard.of_seconds),
+                holdback: guard.holdback,
+                spent: Duration::from_secs(guard.seconds),
+                restarts: guard.restarts,
             }),
             leaving: self.leaving.clone(),
             rejected: self
@@ -54,9 +64,9 @@ impl ModelDeploymentStatus {
         }
     }
 
-    /// Stores a state. What a state does not hold (verdict, evidence, messages, conditions) stays as it is, but for what
-    /// belongs to a run that is over.
-    pub fn store(&mut self, state: &rollout::State, plan: &rollout::Plan) {
+    /// Stores a state. `rollout` is the spec's, resolved: what a run that has just started goes by. What a state does not hold
+    /// (verdict, evidence, messages, conditions) stays as it is, but for what belongs to a run or guard that is over.
+    pub fn store(&mut self, state: &rollout::State, rollout: &Rollout) {
         self.stable.clone_from(&state.stable);
         self.previous = state
             .previous
@@ -75,40 +85,66 @@ impl ModelDeploymentStatus {
             because: pin.because.clone(),
         });
         self.candidate = state.run.as_ref().map(|run| run.candidate.clone());
-        self.weight = state.run.as_ref().map(|run| run.weight(plan));
+        self.weight = state.run.as_ref().map(rollout::Run::weight);
         self.step = state
             .run
             .as_ref()
             .filter(|run| !run.direct)
-            .map(|run| format!("{}/{}", run.step, plan.steps.len()));
+            .map(|run| format!("{}/{}", run.step, run.plan.steps.len()));
+        let slow_above_ms = self.run.as_ref().and_then(|run| run.slow_above_ms);
         let before = self.run.take();
-        self.run = state.run.as_ref().map(|run| {
-            let same = before.filter(|before| before.number == run.number);
-            RunStatus {
-                number: run.number,
-                step: u32::try_from(run.step).unwrap_or(u32::MAX),
-                direct: run.direct,
-                step_seconds: run.in_step.as_secs(),
-                slow_above_ms: same.as_ref().and_then(|before| before.slow_above_ms),
-                evidence: same.and_then(|before| before.evidence),
+        self.run = state.run.as_ref().map(|run| stored_run(run, before, rollout));
+        let before = self.guard.take();
+        self.guard = state.guard.as_ref().map(|guard| {
+            let step = u32::try_from(guard.step).unwrap_or(u32::MAX);
+            GuardStatus {
+                step,
+                of_seconds: guard.lasts.as_secs(),
+                seconds: guard.spent.as_secs(),
+                holdback: guard.holdback,
+                restarts: guard.restarts,
+                // The run that led to it knew what is slow.
+                slow_above_ms: before.as_ref().and_then(|before| before.slow_above_ms).or(slow_above_ms),
+                evidence: before.and_then(|before| before.evidence),
             }
         });
     }
 }
 
+fn stored_run(run: &rollout::Run, before: Option<RunStatus>, rollout: &Rollout) -> RunStatus {
+    let same = before.filter(|before| before.number == run.number);
+    let known = same.as_ref().and_then(|before| before.plan.clone()).filter(|plan| plan.plan() == run.plan);
+    let plan = known.unwrap_or_else(|| rollout.clone());
+    let (digest, wanted) = (plan.digest(), rollout.digest());
+    RunStatus {
+        number: run.number,
+        step: u32::try_from(run.step).unwrap_or(u32::MAX),
+        direct: run.direct,
+        step_seconds: run.in_step.as_secs(),
+        plan_drift: (wanted != digest).then_some(wanted),
+        plan_digest: Some(digest),
+        plan: Some(plan),
+        unready_seconds: run.unready.as_secs(),
+        restarts: run.restarts,
+        resumed: run.resumed,
+        slow_above_ms: same.as_ref().and_then(|before| before.slow_above_ms),
+        evidence: same.and_then(|before| before.evidence),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::rollout::{Rollback, Step};
     use super::*;
 
-    #[test]
-    fn a_state_survives_being_stored() {
-        let plan = rollout::Plan {
-            steps: vec![rollout::Step { weight: 10, duration: Duration::from_secs(60) }],
-            progress_deadline: Duration::from_secs(600),
-            keep_warm: Duration::from_secs(600),
-            replicas: 1,
-        };
-        let state = rollout::State {
+    fn rollout_of(weight: u32) -> Rollout {
+        let rollout =
+            Rollout { steps: vec![Step::of_weight(weight, Duration::from_secs(60))], ..Rollout::default() };
+        rollout.resolved(&Rollback::default())
+    }
+
+    fn state() -> rollout::State {
+        rollout::State {
             stable: Some("md-a".into()),
             previous: Some(("md-z".into(), Duration::from_secs(7))),
             runs: 4,
@@ -118,6 +154,17 @@ mod tests {
                 direct: false,
                 step: 1,
                 in_step: Duration::from_secs(31),
+                unready: Duration::from_secs(3),
+                restarts: 2,
+                resumed: true,
+                plan: rollout_of(10).plan(),
+            }),
+            guard: Some(rollout::Guard {
+                step: 2,
+                lasts: Duration::from_secs(600),
+                holdback: 1,
+                spent: Duration::from_secs(12),
+                restarts: 1,
             }),
             leaving: vec!["md-y".into()],
             rejected: vec![("md-x".into(), "it failed".into())],
@@ -126,12 +173,31 @@ mod tests {
                 instead_of: "md-x".into(),
                 because: "undone".into(),
             }),
-        };
+        }
+    }
+
+    #[test]
+    fn a_state_survives_being_stored() {
+        let state = state();
         let mut status = ModelDeploymentStatus::default();
-        status.store(&state, &plan);
+        status.store(&state, &rollout_of(10));
         let text = serde_json::to_string(&status).unwrap();
         let back: ModelDeploymentStatus = serde_json::from_str(&text).unwrap();
         assert_eq!(back.state(), state);
         assert_eq!((back.step.as_deref(), back.weight), (Some("1/1"), Some(10)));
+    }
+
+    #[test]
+    fn a_run_keeps_its_plan_and_tells_of_another_in_the_spec() {
+        let state = state();
+        let mut status = ModelDeploymentStatus::default();
+        status.store(&state, &rollout_of(10));
+        let pinned = status.run.clone().unwrap();
+        assert_eq!((pinned.plan.clone(), pinned.plan_drift.clone()), (Some(rollout_of(10)), None));
+        status.store(&state, &rollout_of(90));
+        let drifted = status.run.clone().unwrap();
+        assert_eq!((&drifted.plan, &drifted.plan_digest), (&pinned.plan, &pinned.plan_digest));
+        assert_eq!(drifted.plan_drift, Some(rollout_of(90).digest()));
+        assert_eq!(status.state(), state);
     }
 }

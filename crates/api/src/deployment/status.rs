@@ -9,6 +9,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rollout::Rollout;
+
 /// What the operator did and why.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -52,6 +54,9 @@ pub struct ModelDeploymentStatus {
     /// The run that is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunStatus>,
+    /// The time after a promotion in which stable is still compared with the previous revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<GuardStatus>,
     /// Revisions out of traffic whose last requests are awaited before their pods go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<String>,
@@ -131,6 +136,24 @@ pub struct RunStatus {
     /// Seconds spent in this step, on a clock that does not jump.
     #[serde(default)]
     pub step_seconds: u64,
+    /// The rollout that the spec asked for when the run started: the run goes by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Rollout>,
+    /// Digest of that plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_digest: Option<String>,
+    /// Digest of the plan in the spec, while that is another one; `repin` takes it up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan_drift: Option<String>,
+    /// Seconds for which the candidate's pods have not been complete, in this step.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unready_seconds: u64,
+    /// Restarts of the candidate's pods before its first step; more of them are harm.
+    #[serde(default, skip_serializing_if = "is_none_at_all")]
+    pub restarts: u32,
+    /// Someone asked for the end of the pause that the run is in.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub resumed: bool,
     /// The latency in milliseconds above which an answer counts against its revision, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_above_ms: Option<f64>,
@@ -139,18 +162,59 @@ pub struct RunStatus {
     pub evidence: Option<Evidence>,
 }
 
-impl RunStatus {
-    /// [`RunStatus::slow_above_ms`] as a time; none where it is not known. To the nanosecond what was stored: the next operator
-    /// must judge by the same limit.
-    pub fn slow_above(&self) -> Option<Duration> {
-        let limit = Duration::try_from_secs_f64(self.slow_above_ms? / 1e3).ok()?;
-        (!limit.is_zero()).then_some(limit)
-    }
+/// The time after a promotion.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GuardStatus {
+    /// The step that counts are kept under.
+    pub step: u32,
+    /// How many seconds it lasts.
+    pub of_seconds: u64,
+    /// How many of them are over, on a clock that does not jump.
+    #[serde(default)]
+    pub seconds: u64,
+    /// Percent of the traffic that the previous revision keeps.
+    #[serde(default)]
+    pub holdback: u32,
+    /// Restarts of stable's pods at the promotion; more of them are harm.
+    #[serde(default, skip_serializing_if = "is_none_at_all")]
+    pub restarts: u32,
+    /// The latency in milliseconds above which an answer counts against its revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_above_ms: Option<f64>,
+    /// What the verdict was made from; the candidate is stable, and its control the previous revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+}
 
-    /// Stores the limit.
-    pub fn set_slow_above(&mut self, limit: Option<Duration>) {
-        self.slow_above_ms = limit.map(|limit| limit.as_secs_f64() * 1e3);
+/// A limit in milliseconds as a time; none where it is not known. To the nanosecond what was stored: the next operator must
+/// judge by the same limit.
+pub fn from_millis(stored: Option<f64>) -> Option<Duration> {
+    let limit = Duration::try_from_secs_f64(stored? / 1e3).ok()?;
+    (!limit.is_zero()).then_some(limit)
+}
+
+/// A limit as it is stored.
+pub fn to_millis(limit: Option<Duration>) -> Option<f64> {
+    limit.map(|limit| limit.as_secs_f64() * 1e3)
+}
+
+impl ModelDeploymentStatus {
+    /// The latency above which an answer counts against its revision, in the run or the guard that is under way.
+    pub fn slow_above(&self) -> Option<Duration> {
+        let run = self.run.as_ref().and_then(|run| run.slow_above_ms);
+        from_millis(run.or(self.guard.as_ref().and_then(|guard| guard.slow_above_ms)))
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+fn is_none_at_all(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What a verdict was made from: both arms over the whole run, and the detector's score.
@@ -161,9 +225,12 @@ pub struct Evidence {
     pub candidate: ArmEvidence,
     /// Stable's counts over the same time.
     pub stable: ArmEvidence,
-    /// Evidence of harm as a power of ten; the candidate is rolled back at 6 (one false alarm in a million requests).
+    /// Evidence of harm as a power of ten; the candidate is rolled back at `alarmLog10`.
     #[serde(default)]
     pub harm_log10: f64,
+    /// Follows from the declared budget of false rollbacks and the length of the plan.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm_log10: Option<f64>,
 }
 
 /// Counts of one arm in a run.
@@ -227,17 +294,16 @@ mod tests {
     fn the_limit_of_latency_survives_being_stored() {
         let limits = [1, 999, 899_999, 900_001, 1_900_123, 40_000_000, 123_456_789_123, 3_599_999_999_999];
         for limit in limits.map(Duration::from_nanos) {
-            let mut run = RunStatus::default();
-            run.set_slow_above(Some(limit));
+            let run = RunStatus { slow_above_ms: to_millis(Some(limit)), ..RunStatus::default() };
             let back: RunStatus = serde_json::from_str(&serde_json::to_string(&run).unwrap()).unwrap();
-            assert_eq!(back.slow_above(), Some(limit));
+            assert_eq!(from_millis(back.slow_above_ms), Some(limit));
         }
     }
 
     #[test]
     fn a_limit_that_cannot_be_is_unknown() {
         for stored in [None, Some(0.0), Some(-1.0), Some(f64::MAX), Some(f64::NAN)] {
-            assert_eq!(RunStatus { slow_above_ms: stored, ..RunStatus::default() }.slow_above(), None);
+            assert_eq!(from_millis(stored), None);
         }
     }
 }

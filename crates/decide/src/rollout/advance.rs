@@ -2,13 +2,17 @@
 
 use std::time::Duration;
 
+use super::plan::{Kind, Step};
 use super::{Next, Pods, Reason, Run, Said, Standing};
 use crate::verdict::Verdict;
+
+/// A candidate without any ready pod for this long does harm: a restart of its node takes less.
+const LOST: Duration = Duration::from_secs(30);
 
 impl Next<'_> {
     /// Moves the run on as far as what was seen allows, and says where things stand.
     pub(super) fn advance(&mut self) -> Said {
-        let Some(run) = self.state.run.clone() else { return self.rest() };
+        let Some(run) = self.state.run.clone() else { return self.watch_over() };
         // A run that started in this very look has no pods to speak of yet.
         let pods = self.seen.pods.get(&run.candidate).cloned();
         if run.step == 0 {
@@ -19,9 +23,10 @@ impl Next<'_> {
     }
 
     /// No run: stable is what is wanted, or the reason why not.
-    fn rest(&self) -> Said {
+    pub(super) fn rest(&self) -> Said {
         let target = self.seen.target;
-        let waits = self.seen.target_waits.map_or("it is about to be started", |wait| wait.why.as_str());
+        let queued = self.may_start(target).unwrap_or("it is about to be started");
+        let waits = self.seen.target_waits.map_or(queued, |wait| wait.why.as_str());
         let Some(stable) = self.state.stable.as_deref() else {
             return (self.waiting(), format!("nothing serves yet; {target}: {waits}"));
         };
@@ -77,7 +82,7 @@ impl Next<'_> {
             if let Some(trouble) = pods.trouble.as_ref().filter(|trouble| trouble.permanent) {
                 return self.back(&trouble.what);
             }
-            let deadline = self.plan.progress_deadline;
+            let deadline = run.plan.progress_deadline;
             if waited >= deadline {
                 return self.back(&format!("not ready within {} s{}", deadline.as_secs(), why(&pods)));
             }
@@ -94,50 +99,105 @@ impl Next<'_> {
         (standing, sentence)
     }
 
-    /// The candidate has traffic.
+    /// The candidate has traffic, or gets copies of it.
     fn step(&mut self, run: &Run, pods: &Pods) -> Said {
-        let Some(step) = run.current(self.plan).copied() else { return self.finish(run) };
-        let broken = pods.trouble.as_ref().filter(|trouble| trouble.crashed || trouble.permanent);
-        let failed = match self.seen.verdict {
-            Some(Verdict::Fail(because)) => Some(because.as_str()),
-            _ => None,
-        };
-        if let Some(because) = broken.map(|trouble| trouble.what.as_str()).or(failed) {
-            let Some(why) = self.nobody_takes_over() else { return self.back(because) };
-            let sentence = format!("{}: {because}; it is not taken back yet: {why}", self.place(run));
-            return (Standing::Holding, sentence);
+        let Some(step) = run.plan.step(run.step).cloned() else { return self.finish(run) };
+        let place = self.place(run);
+        if let Some(because) = self.harm(pods, run.restarts).or_else(|| gone(run, pods)) {
+            return self.answer(run, &because);
         }
         if let Some(why) = self.seen.unverified.filter(|_| !run.direct) {
-            let sentence = format!("{}: waits until all routers serve the table: {why}", self.place(run));
-            return (Standing::Moving, sentence);
+            return (Standing::Moving, format!("{place}: waits until all routers serve the table: {why}"));
         }
         if !pods.complete() {
             let (ready, wanted) = (pods.ready, pods.wanted);
+            if let Some(run) = &mut self.state.run {
+                run.unready += self.seen.elapsed;
+            }
             let what = format!("{ready} of {wanted} pods of {} are ready{}", run.candidate, why(pods));
-            return (Standing::Holding, format!("{} holds: {what}", self.place(run)));
+            return (Standing::Holding, format!("{place} holds: {what}"));
+        }
+        if let Some(run) = &mut self.state.run {
+            run.unready = Duration::ZERO;
         }
         if run.direct {
             // Someone asked for the promotion in mid-run.
             return self.finish(run);
         }
         let in_step = run.in_step + self.seen.elapsed;
-        if in_step < step.duration {
-            self.spend(in_step);
-            let left = step.duration.saturating_sub(in_step).as_secs_f64().ceil();
-            let verdict = self.seen.verdict.map_or("no verdict yet", Verdict::because);
-            return (Standing::Moving, format!("{}: {left} s to go; {verdict}", self.place(run)));
+        self.spend(in_step);
+        let verdict = self.seen.verdict.map_or("no verdict yet", Verdict::because);
+        let left = step.lasts.map(|lasts| lasts.saturating_sub(in_step)).filter(|left| !left.is_zero());
+        match (left, step.lasts) {
+            _ if run.resumed => {}
+            (Some(left), _) => {
+                let left = left.as_secs_f64().ceil();
+                return (Standing::Moving, format!("{place}: {left} s to go; {verdict}"));
+            }
+            (None, None) => {
+                return (
+                    Standing::Holding,
+                    format!("{place} pauses until someone asks for `resume`; {verdict}"),
+                );
+            }
+            (None, Some(_)) => {}
         }
+        if let Some(frozen) = self.seen.frozen {
+            return (Standing::Holding, format!("{place} holds: {frozen}; {verdict}"));
+        }
+        self.end_step(run, &step, in_step)
+    }
+
+    /// The step's time is over: on, when the evidence allows.
+    fn end_step(&mut self, run: &Run, step: &Step, in_step: Duration) -> Said {
+        let last = run.step >= run.plan.steps.len();
         match self.seen.verdict {
-            // Without traffic there is nothing to judge: such a step is only a time to wait.
-            _ if step.weight == 0 && run.step < self.plan.steps.len() => self.enter(run, run.step + 1),
-            Some(Verdict::Pass(_)) if run.step < self.plan.steps.len() => self.enter(run, run.step + 1),
-            Some(Verdict::Pass(_)) => self.finish(run),
+            // Without traffic there is nothing to judge: such a step is only a time to wait. Nobody is promoted by that alone.
+            _ if !step.is_judged() && !last => self.enter(run, run.step + 1),
+            Some(Verdict::Pass(_)) if last => self.finish(run),
+            Some(Verdict::Pass(_)) => self.enter(run, run.step + 1),
             other => {
-                self.spend(in_step);
                 let because = other.map_or("there is no verdict yet", Verdict::because);
+                let over = in_step.saturating_sub(step.lasts.unwrap_or(in_step));
+                if let Some(deadline) = run.plan.inconclusive_deadline.filter(|deadline| over >= *deadline) {
+                    let seconds = deadline.as_secs();
+                    return self
+                        .answer(run, &format!("no verdict for {seconds} s beyond the step: {because}"));
+                }
                 (Standing::Holding, format!("{} holds: {because}", self.place(run)))
             }
         }
+    }
+
+    /// Harm to whoever is compared, if there is any: seen by the routers, by the operator, or by the pods' own end.
+    pub(super) fn harm(&self, pods: &Pods, restarts_before: u32) -> Option<String> {
+        if let Some(because) = self.seen.cut {
+            return Some(because.to_owned());
+        }
+        if let Some(trouble) = pods.trouble.as_ref().filter(|trouble| trouble.crashed || trouble.permanent) {
+            return Some(trouble.what.clone());
+        }
+        if pods.restarts > restarts_before {
+            let more = pods.restarts - restarts_before;
+            let last = pods.last_end.as_deref().unwrap_or("no reason is known");
+            return Some(format!("its pods were restarted {more} times under traffic; the last: {last}"));
+        }
+        match self.seen.verdict {
+            Some(Verdict::Fail(because)) => Some(because.clone()),
+            _ => None,
+        }
+    }
+
+    /// What harm leads to: the way back, where there is one and that is what the user wants.
+    fn answer(&mut self, run: &Run, because: &str) -> Said {
+        let place = self.place(run);
+        if !self.wish.enforce && self.seen.cut.is_none() {
+            let sentence =
+                format!("{place} holds: {because}; rollback.mode is Observe: nothing is taken back");
+            return (Standing::Holding, sentence);
+        }
+        let Some(why) = self.nobody_takes_over() else { return self.back(because) };
+        (Standing::Holding, format!("{place}: {because}; it is not taken back yet: {why}"))
     }
 
     /// Why stable cannot take the candidate's traffic, if so: to send it there would turn some errors into nothing but errors.
@@ -149,14 +209,17 @@ impl Next<'_> {
     }
 
     /// Ends the run against the candidate.
-    fn back(&mut self, because: &str) -> Said {
+    pub(super) fn back(&mut self, because: &str) -> Said {
         self.reject(Reason::RolledBack, because);
         self.rest()
     }
 
     /// Begins a step.
     fn enter(&mut self, run: &Run, step: usize) -> Said {
-        let run = Run { step, in_step: Duration::ZERO, ..run.clone() };
+        let pods = self.seen.pods.get(&run.candidate);
+        let restarts = if run.step == 0 { pods.map_or(0, |pods| pods.restarts) } else { run.restarts };
+        let fresh = Run { step, restarts, in_step: Duration::ZERO, unready: Duration::ZERO, ..run.clone() };
+        let run = Run { resumed: false, ..fresh };
         let message = self.place(&run);
         self.note(Reason::StepStarted, &run.candidate, message.clone());
         self.state.run = Some(run);
@@ -175,13 +238,33 @@ impl Next<'_> {
     }
 
     /// `run 3, step 1/2: digits-0123456789 gets 10 %`
-    fn place(&self, run: &Run) -> String {
-        let (number, step, of) = (run.number, run.step, self.plan.steps.len());
-        format!("run {number}, step {step}/{of}: {} gets {} %", run.candidate, run.weight(self.plan))
+    pub(super) fn place(&self, run: &Run) -> String {
+        let (number, step, of) = (run.number, run.step, run.plan.steps.len());
+        let candidate = &run.candidate;
+        let what = match run.plan.step(step).map(|step| step.kind) {
+            Some(Kind::Shadow { percent, .. }) => format!("gets copies of {percent} %"),
+            _ => format!("gets {} %", run.weight()),
+        };
+        let drift = if run.plan == self.wish.plan {
+            ""
+        } else {
+            " (by the plan it started with; `repin` takes up the new one)"
+        };
+        format!("run {number}, step {step}/{of}: {candidate} {what}{drift}")
     }
 }
 
+/// The candidate's pods were lost, and did not come back in time.
+fn gone(run: &Run, pods: &Pods) -> Option<String> {
+    let none = pods.ready == 0 && pods.wanted > 0 && run.unready >= LOST.min(run.plan.progress_deadline);
+    let late = !pods.complete() && run.unready >= run.plan.progress_deadline;
+    (none || late).then(|| {
+        let (ready, wanted, seconds) = (pods.ready, pods.wanted, run.unready.as_secs());
+        format!("{ready} of {wanted} pods have been ready for {seconds} s{}", why(pods))
+    })
+}
+
 /// The trouble of pods as the end of a sentence.
-fn why(pods: &Pods) -> String {
+pub(super) fn why(pods: &Pods) -> String {
     pods.trouble.as_ref().map(|trouble| format!(": {}", trouble.what)).unwrap_or_default()
 }

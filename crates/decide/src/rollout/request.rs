@@ -1,7 +1,8 @@
-//! What a person asks for: promote, abort, retry, undo.
+//! What a person asks for: promote, resume, abort, retry, undo, repin.
 
 use std::str::FromStr;
 
+use super::plan::Kind;
 use super::{Next, Pin, Reason};
 
 /// A request, as in the annotation `stoker.dev/request: <verb>[/<revision>] <nonce>`.
@@ -20,6 +21,10 @@ pub struct Request {
 pub enum Verb {
     /// Skip the remaining steps.
     Promote,
+    /// End the pause that the run is in.
+    Resume,
+    /// Take up the plan that the spec has now.
+    Repin,
     /// End the run; the candidate is not tried again by itself.
     Abort,
     /// Try the revision that the spec asks for again.
@@ -31,7 +36,7 @@ pub enum Verb {
 /// Why an annotation is not a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "request {0:?} is not understood; write `promote`, `abort`, `retry` or `undo`, then `/<revision>` where one is meant, then a space and anything that was not used before"
+    "request {0:?} is not understood; write `promote`, `resume`, `abort`, `retry`, `undo` or `repin`, then `/<revision>` where one is meant, then a space and anything that was not used before"
 )]
 pub struct RequestError(String);
 
@@ -41,6 +46,8 @@ impl FromStr for Verb {
     fn from_str(text: &str) -> Result<Self, RequestError> {
         match text {
             "promote" => Ok(Self::Promote),
+            "resume" => Ok(Self::Resume),
+            "repin" => Ok(Self::Repin),
             "abort" => Ok(Self::Abort),
             "retry" => Ok(Self::Retry),
             "undo" => Ok(Self::Undo),
@@ -71,6 +78,8 @@ impl Next<'_> {
         let Some(request) = self.seen.request else { return };
         let refusal = match request.verb {
             Verb::Promote => self.obey_promote(request),
+            Verb::Resume => self.obey_resume(request),
+            Verb::Repin => self.obey_repin(request),
             Verb::Abort => self.obey_abort(request),
             Verb::Retry => self.obey_retry(request),
             Verb::Undo => self.obey_undo(request),
@@ -90,6 +99,32 @@ impl Next<'_> {
         let candidate = run.candidate.clone();
         let message = format!("{candidate} skips the remaining steps, as {} asked", request.by);
         self.note(Reason::PromoteRequested, &candidate, message);
+        Ok(())
+    }
+
+    fn obey_resume(&mut self, request: &Request) -> Result<(), String> {
+        let run = self.state.run.as_mut().ok_or("resume: there is no run")?;
+        if run.plan.step(run.step).is_none_or(|step| step.kind != Kind::Pause) {
+            return Err("resume: the run is in no pause; `promote` skips the remaining steps".into());
+        }
+        run.resumed = true;
+        let (candidate, step) = (run.candidate.clone(), run.step);
+        let message = format!("{candidate}: the pause at step {step} ends, as {} asked", request.by);
+        self.note(Reason::Resumed, &candidate, message);
+        Ok(())
+    }
+
+    fn obey_repin(&mut self, request: &Request) -> Result<(), String> {
+        let run =
+            self.state.run.as_mut().ok_or("repin: there is no run; the next one takes the spec's plan")?;
+        if run.plan == self.wish.plan {
+            return Err("repin: the run has the spec's plan already".into());
+        }
+        run.plan = self.wish.plan.clone();
+        run.step = run.step.min(run.plan.steps.len());
+        let candidate = run.candidate.clone();
+        let message = format!("{candidate} goes on by the spec's present plan, as {} asked", request.by);
+        self.note(Reason::Repinned, &candidate, message);
         Ok(())
     }
 
@@ -134,8 +169,10 @@ impl Next<'_> {
         let kept = || {
             self.seen.revisions.iter().filter(|name| **name != stable).cloned().collect::<Vec<_>>().join(", ")
         };
+        let good = || self.wish.known_good.clone().filter(|good| *good != stable);
         let to = named
             .or(previous)
+            .or_else(good)
             .ok_or_else(|| format!("undo: no previous revision has pods; name one of: {}", kept()))?;
         if to == stable {
             return Err(format!("undo: {to} is stable already"));

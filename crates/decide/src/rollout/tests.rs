@@ -1,19 +1,26 @@
 //! The machine is driven by a small world in which pods get ready and routers obey, look by look.
 
-use proptest::prelude::*;
-
 use super::*;
+use crate::traffic::WHOLE;
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// A step of three seconds.
+fn step(kind: Kind) -> Step {
+    Step { kind, lasts: Some(3 * SECOND) }
+}
+
 /// A world that does what the state asks for, one look later.
 struct World {
-    plan: Plan,
+    wish: Wish,
     state: State,
     target: &'static str,
     pods: BTreeMap<String, Pods>,
     revisions: BTreeSet<String>,
     verdict: Option<Verdict>,
+    cut: Option<&'static str>,
+    queued: Option<&'static str>,
+    frozen: Option<&'static str>,
     unverified: Option<&'static str>,
     unreachable: Option<&'static str>,
     in_flight: BTreeMap<String, u64>,
@@ -25,19 +32,26 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let step = |weight| Step { weight, duration: 3 * SECOND };
         Self {
-            plan: Plan {
-                steps: vec![step(10), step(50)],
-                progress_deadline: 20 * SECOND,
+            wish: Wish {
+                plan: Plan {
+                    steps: vec![step(Kind::Weight(10)), step(Kind::Weight(50))],
+                    progress_deadline: 20 * SECOND,
+                    ..Plan::default()
+                },
                 keep_warm: 30 * SECOND,
                 replicas: 2,
+                enforce: true,
+                known_good: None,
             },
             state: State::default(),
             target: "a",
             pods: BTreeMap::new(),
             revisions: ["a", "b", "c"].map(str::to_owned).into(),
             verdict: Some(Verdict::Pass("fine".into())),
+            cut: None,
+            queued: None,
+            frozen: None,
             unverified: None,
             unreachable: None,
             in_flight: BTreeMap::new(),
@@ -76,11 +90,14 @@ impl World {
             unverified: self.unverified,
             unreachable: self.unreachable,
             in_flight: &self.in_flight,
-            verdict: self.verdict.as_ref().filter(|_| self.state.step() > 0),
+            verdict: self.verdict.as_ref().filter(|_| self.state.compared().is_some()),
+            cut: self.cut.filter(|_| self.state.compared().is_some()),
+            queued: self.queued,
+            frozen: self.frozen,
             request: self.request.as_ref(),
             elapsed: SECOND,
         };
-        let decision = decide(&self.plan, &self.state, &seen);
+        let decision = decide(&self.wish, &self.state, &seen);
         self.request = None;
         self.state = decision.state;
         self.told.extend(decision.transitions);
@@ -89,7 +106,7 @@ impl World {
         let kept: BTreeSet<String> = self.state.kept().into_iter().map(str::to_owned).collect();
         self.pods.retain(|revision, _| kept.contains(revision));
         for revision in kept {
-            let fresh = Pods { wanted: self.plan.replicas, ready: 0, trouble: None };
+            let fresh = Pods { wanted: self.wish.replicas, ..Pods::default() };
             let pods = self.pods.entry(revision).or_insert(fresh);
             if pods.trouble.is_none() {
                 pods.ready = pods.wanted;
@@ -110,7 +127,7 @@ impl World {
 
     fn break_pods(&mut self, revision: &str, what: &str, permanent: bool, crashed: bool) {
         let trouble = Trouble { what: what.into(), permanent, crashed };
-        self.pods.insert(revision.into(), Pods { wanted: 2, ready: 0, trouble: Some(trouble) });
+        self.pods.insert(revision.into(), Pods { wanted: 2, trouble: Some(trouble), ..Pods::default() });
     }
 
     fn reasons(&self) -> Vec<Reason> {
@@ -118,7 +135,7 @@ impl World {
     }
 
     fn weights(&self) -> Vec<(String, u32)> {
-        self.state.shares(&self.plan).into_iter().map(|share| (share.revision, share.ppm)).collect()
+        self.state.traffic().arms.into_iter().map(|share| (share.revision, share.ppm)).collect()
     }
 }
 
@@ -246,11 +263,30 @@ fn a_crash_with_traffic_is_harm() {
 }
 
 #[test]
-fn lost_capacity_without_a_crash_holds() {
+fn lost_capacity_without_a_crash_holds_until_it_lasts_too_long() {
     let mut world = World::trying();
     world.break_pods("b", "pod p cannot be scheduled", false, false);
-    world.looks(50);
+    world.looks(15);
     assert_eq!((world.state.step(), world.standing), (1, Standing::Holding));
+    world.looks(10);
+    assert_eq!(world.reasons(), [Reason::RolledBack]);
+    assert!(world.sentence.contains("cannot be scheduled"), "{}", world.sentence);
+}
+
+#[test]
+fn restarts_under_traffic_are_harm_also_when_the_pods_are_ready_again() {
+    let mut world = World::serving();
+    world.target = "b";
+    world.look();
+    // Restarts before the first step may have waited for something.
+    world.pods.get_mut("b").unwrap().restarts = 2;
+    world.looks(2);
+    assert_eq!(world.state.step(), 1);
+    let pods = world.pods.get_mut("b").unwrap();
+    (pods.restarts, pods.last_end) = (3, Some("pod p was killed for memory".into()));
+    world.look();
+    assert_eq!(world.reasons().last(), Some(&Reason::RolledBack));
+    assert!(world.sentence.contains("restarted 1 times"), "{}", world.sentence);
 }
 
 #[test]
@@ -350,7 +386,7 @@ fn requests_that_do_not_fit_are_refused_with_a_reason() {
 #[test]
 fn without_replicas_there_is_nothing_to_try() {
     let mut world = World::serving();
-    world.plan.replicas = 0;
+    world.wish.replicas = 0;
     world.pods.clear();
     world.looks(2);
     world.target = "b";
@@ -361,8 +397,10 @@ fn without_replicas_there_is_nothing_to_try() {
 
 #[test]
 fn a_step_without_traffic_is_a_time_to_wait() {
-    let mut world = World::trying();
-    world.plan.steps[0].weight = 0;
+    let mut world = World::serving();
+    world.wish.plan.steps[0] = step(Kind::Weight(0));
+    world.target = "b";
+    world.looks(3);
     world.verdict = Some(Verdict::Inconclusive("0 of 50 requests".into()));
     world.looks(4);
     assert_eq!(world.state.step(), 2);
@@ -399,7 +437,7 @@ fn nobody_is_taken_back_to_a_revision_without_pods() {
         world.looks(5);
         assert_eq!((world.state.step(), world.standing), (1, Standing::Holding));
         assert!(world.sentence.contains("node n1 is gone"), "{}", world.sentence);
-        world.pods.insert("a".into(), Pods { wanted: 2, ready: 1, trouble: None });
+        world.pods.insert("a".into(), Pods { wanted: 2, ready: 1, ..Pods::default() });
         world.look();
         assert_eq!(world.reasons(), [Reason::RolledBack]);
     }
@@ -413,85 +451,6 @@ fn reasons_that_are_remembered_are_short() {
     assert!(world.state.rejected[0].1.len() <= LONGEST_REASON);
 }
 
-/// One thing that may happen to a world.
-#[derive(Clone, Debug)]
-enum Act {
-    Look(u8),
-    Target(u8),
-    Verdict(u8),
-    Verified(bool),
-    Break(u8),
-    Ask(u8),
-    Restart,
-}
-
-fn act() -> impl Strategy<Value = Act> {
-    prop_oneof![
-        5 => (1_u8..12).prop_map(Act::Look),
-        2 => (0_u8..3).prop_map(Act::Target),
-        2 => (0_u8..4).prop_map(Act::Verdict),
-        1 => any::<bool>().prop_map(Act::Verified),
-        1 => (0_u8..3).prop_map(Act::Break),
-        1 => (0_u8..6).prop_map(Act::Ask),
-        1 => Just(Act::Restart),
-    ]
-}
-
-const NAMES: [&str; 3] = ["a", "b", "c"];
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
-
-    /// Whatever happens: weights sum to the whole, nobody but arms of the state has weight, a candidate never has more than
-    /// its step's weight, pods with weight are kept, and runs are numbered upwards.
-    #[test]
-    fn the_rules_hold_whatever_happens(acts in prop::collection::vec(act(), 1..60)) {
-        let mut world = World::new();
-        let mut runs = 0;
-        for act in acts {
-            match act {
-                Act::Look(count) => world.looks(count.into()),
-                Act::Target(index) => world.target = NAMES[usize::from(index)],
-                Act::Verdict(kind) => world.verdict = Some(match kind {
-                    0 => Verdict::Fail("harm".into()),
-                    1 => Verdict::Inconclusive("few".into()),
-                    2 => Verdict::Error("away".into()),
-                    _ => Verdict::Pass("fine".into()),
-                }),
-                Act::Verified(yes) => world.unverified = (!yes).then_some("a router is behind"),
-                Act::Break(index) => world.break_pods(NAMES[usize::from(index)], "it crashed", false, true),
-                Act::Ask(kind) => world.ask(["promote", "abort", "retry", "undo", "undo/a", "undo/b"][usize::from(kind)]),
-                // What is stored is all that is needed: nothing else exists here.
-                Act::Restart => world.state = world.state.clone(),
-            }
-            world.look();
-            let shares = world.state.shares(&world.plan);
-            let sum: u32 = shares.iter().map(|share| share.ppm).sum();
-            prop_assert!(shares.is_empty() || sum == WHOLE);
-            let kept = world.state.kept();
-            for share in &shares {
-                prop_assert!(kept.contains(share.revision.as_str()), "{} has weight and no pods", share.revision);
-                prop_assert!(share.fallback.is_none() || share.fallback == world.state.stable);
-            }
-            if let (Some(stable), Some(run)) = (&world.state.stable, &world.state.run) {
-                prop_assert_ne!(stable, &run.candidate);
-                let candidate = shares.iter().find(|share| share.revision == run.candidate);
-                prop_assert!(candidate.map_or(0, |share| share.ppm) <= run.weight(&world.plan) * 10_000);
-            }
-            prop_assert!(world.state.runs >= runs);
-            runs = world.state.runs;
-            prop_assert!(!world.sentence.is_empty());
-        }
-    }
-
-    /// Only a Pass promotes a canary.
-    #[test]
-    fn nothing_but_pass_promotes(kinds in prop::collection::vec(0_u8..2, 1..80)) {
-        let mut world = World::trying();
-        for kind in kinds {
-            world.verdict = Some(if kind == 0 { Verdict::Inconclusive("few".into()) } else { Verdict::Error("away".into()) });
-            world.look();
-            prop_assert_eq!(world.state.stable.as_deref(), Some("a"));
-        }
-    }
-}
+mod course;
+mod guard;
+mod rules;

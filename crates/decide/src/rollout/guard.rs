@@ -1,0 +1,109 @@
+//! After a promotion: stable is still compared with the previous revision, and goes back to it by itself.
+
+use super::advance::why;
+use super::{Next, Pin, Reason, Said, Standing};
+use crate::verdict::Verdict;
+
+impl Next<'_> {
+    /// No run is under way: looks after the guard, if there is one, and says where things stand.
+    pub(super) fn watch_over(&mut self) -> Said {
+        let (Some(guard), Some(stable)) = (self.state.guard.clone(), self.state.stable.clone()) else {
+            return self.rest();
+        };
+        if self.state.previous.is_none() {
+            // Nobody to compare with or to return to: it was taken away by hand.
+            self.state.guard = None;
+            return self.rest();
+        }
+        let pods = self.seen.pods.get(&stable).cloned().unwrap_or_default();
+        if let Some(because) = self.harm(&pods, guard.restarts) {
+            return self.go_back(&because);
+        }
+        if self.seen.unverified.is_none() {
+            let spent = guard.spent + self.seen.elapsed;
+            if spent >= guard.lasts {
+                self.state.guard = None;
+                let message =
+                    format!("{stable} did no harm for {} s and has all the traffic", guard.lasts.as_secs());
+                self.note(Reason::GuardPassed, &stable, message);
+                return self.rest();
+            }
+            if let Some(guard) = &mut self.state.guard {
+                guard.spent = spent;
+            }
+        }
+        let (standing, sentence) = self.rest();
+        let left = guard.lasts.saturating_sub(guard.spent).as_secs();
+        let verdict = self.seen.verdict.map_or("no verdict yet", Verdict::because);
+        (standing, format!("{sentence}; guarded for {left} s more: {verdict}"))
+    }
+
+    /// Stable does harm: back to the previous revision, or to the one that is known to be good.
+    fn go_back(&mut self, because: &str) -> Said {
+        let (standing, sentence) = self.rest();
+        if !self.wish.enforce && self.seen.cut.is_none() {
+            let sentence = format!(
+                "{sentence}; harm in its guard: {because}; rollback.mode is Observe: nothing is taken back"
+            );
+            return (standing.max(Standing::Holding), sentence);
+        }
+        let Some(previous) = self.state.previous.as_ref().map(|(revision, _)| revision.clone()) else {
+            return (standing, sentence);
+        };
+        let ready = self.seen.pods.get(&previous).filter(|pods| pods.ready > 0 || pods.wanted == 0);
+        if ready.is_some() {
+            self.back_to(&previous, because);
+            return self.rest();
+        }
+        let good =
+            self.wish.known_good.clone().filter(|good| self.is_lost(&previous) && self.may_serve(good));
+        if let Some(good) = good {
+            self.fall_back(good, because);
+            return self.advance();
+        }
+        let pods = self.seen.pods.get(&previous).cloned().unwrap_or_default();
+        let sentence = format!(
+            "{sentence}; harm in its guard: {because}; it is not taken back yet: {previous} has no ready pod to take over{}",
+            why(&pods)
+        );
+        (standing.max(Standing::Holding), sentence)
+    }
+
+    /// Whether a revision can never serve again: what its pods were made from is gone.
+    fn is_lost(&self, revision: &str) -> bool {
+        !self.seen.revisions.contains(revision) && !self.seen.pods.contains_key(revision)
+    }
+
+    fn may_serve(&self, revision: &str) -> bool {
+        self.state.stable.as_deref() != Some(revision) && self.seen.revisions.contains(revision)
+    }
+
+    /// Only the table and names change: the previous revision's pods are there.
+    fn back_to(&mut self, previous: &str, because: &str) {
+        let Some(bad) = self.state.stable.replace(previous.to_owned()) else { return };
+        self.state.previous = None;
+        self.state.guard = None;
+        self.remember_rejected(&bad, because);
+        self.leave(&bad);
+        let message = format!("{bad}, in its guard: {because}; {previous} has all the traffic again");
+        self.note(Reason::RolledBack, &bad, message);
+    }
+
+    /// The known good revision is started; the bad one serves until it is ready.
+    fn fall_back(&mut self, good: String, because: &str) {
+        let Some(bad) = self.state.stable.clone() else { return };
+        self.state.guard = None;
+        self.state.previous = None;
+        self.remember_rejected(&bad, because);
+        let message =
+            format!("{bad}, in its guard: {because}; the previous revision is gone, so {good} takes over");
+        self.note(Reason::RolledBack, &bad, message);
+        let instead_of = self.seen.target.to_owned();
+        let because = format!("{bad} did harm and {good} is known to be good");
+        self.state.pin = (good != instead_of).then(|| Pin { revision: good.clone(), instead_of, because });
+        self.start(good);
+        if let Some(run) = &mut self.state.run {
+            run.direct = true;
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What the routers' counts say about what is compared (no client).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use stoker_api::ModelDeployment;
+use stoker_api::deployment::Rollout;
+use stoker_api::scrape::ScrapeReply;
+use stoker_decide::agreement::{self, Agreement};
+use stoker_decide::analysis::{Finding, Look, Report};
+use stoker_decide::evidence::{Counts, Key};
+use stoker_decide::harm::ALARM_LOG10;
+use stoker_decide::rollout::{Kind, State, Watched};
+use stoker_decide::verdict::Verdict;
+
+use crate::build::route::Given;
+use crate::controllers::memory::Remembered;
+use crate::observe::routers::RouterView;
+use crate::observe::world::World;
+
+/// Requests that a step needs where nothing else is known.
+const WANTED: u64 = 50;
+
+/// What was found out about the compared revision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Examined {
+    /// By counts.
+    pub finding: Finding,
+    /// Pairs of answers, in a shadow step.
+    pub agreement: Option<Agreement>,
+    /// The verdict that follows from both.
+    pub verdict: Verdict,
+    /// Evidence of harm at which it is taken back, as a power of ten.
+    pub alarm_log10: f64,
+}
+
+/// What a table is made from, beside spec, status and state.
+pub(super) fn given<'a>(
+    md: &ModelDeployment,
+    state: &State,
+    taken: &'a BTreeMap<String, String>,
+) -> Given<'a> {
+    Given { taken, alarm_log10: alarm_log10(md, state) }
+}
+
+/// The alarm's threshold, from the declared budget.
+fn alarm_log10(_md: &ModelDeployment, _state: &State) -> f64 {
+    ALARM_LOG10
+}
+
+/// Why routers gave the compared revision no more traffic in this run, if they did: as they say, or as they wrote it down.
+pub(super) fn was_cut(world: &World, routers: &RouterView, state: &State) -> Option<String> {
+    let compared = state.compared()?;
+    let written = world.route.as_ref().and_then(|route| route.status.as_ref()).map(|status| &status.cuts);
+    let told = routers.answers().flat_map(|reply| &reply.cuts);
+    let mut cuts = told.chain(written.into_iter().flatten());
+    let cut = cuts.find(|cut| cut.run == state.runs && cut.revision == compared.revision)?;
+    Some(format!("{} (cut by router {})", cut.because, cut.by))
+}
+
+/// Counts of the routers, and the verdict that follows. Also before anything is compared: what stable does before is the
+/// measure of what is slow.
+pub(super) fn examine(
+    world: &World,
+    state: &State,
+    memory: &mut Remembered,
+    elapsed: Duration,
+) -> Option<Examined> {
+    let routers = world.routers.as_ref()?;
+    let run = state.run.as_ref();
+    let before = || Some(Watched { revision: run?.candidate.clone(), control: state.stable.clone()? });
+    let compared = state.compared();
+    let Watched { revision, control } = compared.clone().or_else(before)?;
+    let kind = run.and_then(|run| run.plan.step(run.step)).map(|step| step.kind);
+    let step = u32::try_from(state.step()).unwrap_or(u32::MAX);
+    let weight = |name: &str| {
+        let arms = state.traffic().arms;
+        arms.iter().find(|arm| arm.revision == name).map_or(0, |arm| arm.ppm)
+    };
+    let copies = weight(&revision) == 0;
+    let reports: Vec<Report> = routers.answers().flat_map(|reply| reports(reply, copies)).collect();
+    let unreadable = routers.unreadable();
+    let wanted = wanted(world, state, kind);
+    let alarm_log10 = alarm_log10(&world.md, state);
+    let finding = memory.analysis.look(&Look {
+        run: state.runs,
+        step,
+        stable: &control,
+        candidate: &revision,
+        reports: &reports,
+        unreadable: unreadable.as_deref(),
+        controlled: weight(&control) > 0,
+        target: world.md.spec.slo.latency.as_ref().map(|latency| latency.target.into()),
+        wanted,
+        in_step: run
+            .map(|run| run.in_step)
+            .or(state.guard.as_ref().map(|guard| guard.spent))
+            .unwrap_or_default(),
+        elapsed,
+    });
+    compared?;
+    let pairs = |percent: Option<u32>| {
+        let found = agreement(routers, state.runs, step, &revision);
+        (found, percent.map(|percent| agreement::judge(found, percent, wanted)))
+    };
+    let (agreement, judged) = match kind {
+        Some(Kind::Shadow { agreement, .. }) => {
+            let (found, judged) = pairs(agreement);
+            (Some(found), judged)
+        }
+        _ => (None, None),
+    };
+    // What the counts say goes first, unless they say that all is well.
+    let verdict = match (&finding.verdict, judged) {
+        (_, Some(Verdict::Fail(because))) => Verdict::Fail(because),
+        (Verdict::Pass(_), Some(judged)) => judged,
+        (verdict, _) => verdict.clone(),
+    };
+    Some(Examined { finding, agreement, verdict, alarm_log10 })
+}
+
+/// What one router counted. Where the compared revision has no traffic, its answers to copies stand for it.
+fn reports(reply: &ScrapeReply, copies: bool) -> impl Iterator<Item = Report> {
+    let report = |run, step, revision: &String, attempts, errors, latency: &_| Report {
+        process: reply.process.clone(),
+        key: Key { run, step, revision: revision.clone() },
+        counts: Counts { attempts, errors, latency: Clone::clone(latency) },
+    };
+    let arms = reply.counts.iter();
+    let arms =
+        arms.map(move |arm| report(arm.run, arm.step, &arm.revision, arm.attempts, arm.errors, &arm.latency));
+    let shadows = reply.shadows.iter().filter(move |_| copies);
+    let shadows = shadows.map(move |shadow| {
+        report(shadow.run, shadow.step, &shadow.revision, shadow.attempts, shadow.errors, &shadow.latency)
+    });
+    arms.chain(shadows).collect::<Vec<_>>().into_iter()
+}
+
+/// Pairs of answers that all routers compared in this step.
+fn agreement(routers: &RouterView, run: u64, step: u32, revision: &str) -> Agreement {
+    let shadows = routers.answers().flat_map(|reply| &reply.shadows);
+    let own =
+        shadows.filter(|shadow| shadow.run == run && shadow.step == step && shadow.revision == revision);
+    own.fold(Agreement::default(), |sum, shadow| Agreement {
+        compared: sum.compared.saturating_add(shadow.compared),
+        agreed: sum.agreed.saturating_add(shadow.agreed),
+    })
+}
+
+/// Requests that each side must have in this step: by the plan of the run. A pause and the guard need none of their own.
+fn wanted(world: &World, state: &State, kind: Option<Kind>) -> u64 {
+    let (Some(run), Some(kind)) = (&state.run, kind) else { return 0 };
+    if matches!(kind, Kind::Pause | Kind::Weight(0)) {
+        return 0;
+    }
+    let status = world.md.status.as_ref().and_then(|status| status.run.as_ref());
+    let pinned: &Rollout = status.and_then(|run| run.plan.as_ref()).unwrap_or(&world.md.spec.rollout);
+    pinned.min_requests(run.step).map_or(WANTED, u64::from)
+}
