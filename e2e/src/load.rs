@@ -8,7 +8,7 @@ mod connection;
 pub mod ledger;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,7 @@ pub struct Load {
     started: Instant,
     ledger: Arc<Mutex<Ledger>>,
     stop: watch::Sender<bool>,
+    bright: Arc<AtomicBool>,
     running: JoinHandle<Result<()>>,
 }
 
@@ -78,12 +79,20 @@ impl Load {
             plan.rate > 0 && plan.connections > 0 && plan.fresh_every > 0,
             "a load needs a rate and connections"
         );
-        let digits = Arc::new(Digits::load()?);
+        let digits = Digits::load()?;
+        let pool = Pool::new(plan.address, plan.connections);
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let (stop, stopped) = watch::channel(false);
         let started = Instant::now();
-        let running = tokio::spawn(send_all(Arc::new(plan), digits, ledger.clone(), started, stopped));
-        Ok(Self { started, ledger, stop, running })
+        let bright = Arc::new(AtomicBool::new(false));
+        let sender = Sender { plan, digits, pool, ledger: ledger.clone(), bright: bright.clone(), started };
+        let running = tokio::spawn(send_all(Arc::new(sender), stopped));
+        Ok(Self { started, ledger, stop, bright, running })
+    }
+
+    /// Whether only bright images are sent from now on. At first all are.
+    pub fn only_bright(&self, yes: bool) {
+        self.bright.store(yes, Ordering::Relaxed);
     }
 
     /// Since the load began.
@@ -126,17 +135,21 @@ fn lock(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
     ledger.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn send_all(
-    plan: Arc<Plan>,
-    digits: Arc<Digits>,
+/// What all requests of a load share.
+struct Sender {
+    plan: Plan,
+    digits: Digits,
+    pool: Pool,
     ledger: Arc<Mutex<Ledger>>,
+    bright: Arc<AtomicBool>,
     started: Instant,
-    mut stopped: watch::Receiver<bool>,
-) -> Result<()> {
-    let pool = Arc::new(Pool::new(plan.address, plan.connections));
+}
+
+async fn send_all(sender: Arc<Sender>, mut stopped: watch::Receiver<bool>) -> Result<()> {
+    let (started, rate) = (sender.started, sender.plan.rate);
     let in_flight = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
-    let mut due = tokio::time::interval(Duration::from_secs(1) / plan.rate);
+    let mut due = tokio::time::interval(Duration::from_secs(1) / rate);
     // A late tick is made up for at once: what is due is sent.
     due.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for number in 0..MOST_REQUESTS {
@@ -146,15 +159,13 @@ async fn send_all(
         };
         ensure!(
             in_flight.fetch_add(1, Ordering::Relaxed) < MOST_IN_FLIGHT,
-            "{MOST_IN_FLIGHT} requests are under way and not answered: {} a second are not served",
-            plan.rate
+            "{MOST_IN_FLIGHT} requests are under way and not answered: {rate} a second are not served"
         );
-        let (plan, digits, ledger) = (plan.clone(), digits.clone(), ledger.clone());
-        let (pool, in_flight) = (pool.clone(), in_flight.clone());
+        let (sender, in_flight) = (sender.clone(), in_flight.clone());
         tasks.spawn(async move {
-            let (outcome, moved) = send_one(&plan, &pool, &digits, number).await;
+            let (outcome, moved) = sender.send_one(number).await;
             let latency = started.elapsed().saturating_sub(at);
-            let mut ledger = lock(&ledger);
+            let mut ledger = lock(&sender.ledger);
             ledger.moved += u64::from(moved);
             ledger.record(at, latency, outcome);
             in_flight.fetch_sub(1, Ordering::Relaxed);
@@ -165,23 +176,28 @@ async fn send_all(
     Ok(())
 }
 
-/// One request to its end. The flag tells that it had to look for another connection.
-async fn send_one(plan: &Plan, pool: &Pool, digits: &Digits, number: usize) -> (Outcome, bool) {
-    let (body, label) = digits.request(number);
-    let fresh = number % plan.fresh_every == plan.fresh_every - 1;
-    let deadline = tokio::time::Instant::now() + plan.deadline;
-    let reply = pool.send(&plan.host, &plan.path, body, fresh, deadline).await;
-    match reply {
-        Ok(reply) => {
-            let right = (reply.status == StatusCode::OK).then(|| digits::predicted(&reply.body)).flatten();
-            let message = right.is_none().then(|| {
-                let body: String = String::from_utf8_lossy(&reply.body).chars().take(300).collect();
-                format!("{}: {body}", reply.status)
-            });
-            let answer = Some((reply.status.as_u16(), reply.revision));
-            (Outcome { answer, right: right.map(|answered| answered == label), message }, reply.moved)
+impl Sender {
+    /// One request to its end. The flag tells that it had to look for another connection.
+    async fn send_one(&self, number: usize) -> (Outcome, bool) {
+        let Self { plan, digits, pool, .. } = self;
+        let bright = self.bright.load(Ordering::Relaxed);
+        let (body, label) = if bright { digits.bright_request(number) } else { digits.request(number) };
+        let fresh = number % plan.fresh_every == plan.fresh_every - 1;
+        let deadline = tokio::time::Instant::now() + plan.deadline;
+        let reply = pool.send(&plan.host, &plan.path, body, fresh, deadline).await;
+        match reply {
+            Ok(reply) => {
+                let right =
+                    (reply.status == StatusCode::OK).then(|| digits::predicted(&reply.body)).flatten();
+                let message = right.is_none().then(|| {
+                    let body: String = String::from_utf8_lossy(&reply.body).chars().take(300).collect();
+                    format!("{}: {body}", reply.status)
+                });
+                let answer = Some((reply.status.as_u16(), reply.revision));
+                (Outcome { answer, right: right.map(|answered| answered == label), message }, reply.moved)
+            }
+            Err(error) => (Outcome { answer: None, right: None, message: Some(format!("{error:#}")) }, false),
         }
-        Err(error) => (Outcome { answer: None, right: None, message: Some(format!("{error:#}")) }, false),
     }
 }
 

@@ -246,6 +246,8 @@ fn evidence(examined: &Examined) -> Evidence {
         stable: arm(&finding.stable),
         harm_log10: finding.harm_log10,
         alarm_log10: Some(examined.alarm_log10),
+        compared: examined.agreement.map(|agreement| agreement.compared),
+        agreed: examined.agreement.map(|agreement| agreement.agreed),
     }
 }
 

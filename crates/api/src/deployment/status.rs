@@ -231,6 +231,12 @@ pub struct Evidence {
     /// Follows from the declared budget of false rollbacks and the length of the plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alarm_log10: Option<f64>,
+    /// Pairs of answers to the same request that were compared in a shadow step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compared: Option<u64>,
+    /// Of these, the ones with the same labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agreed: Option<u64>,
 }
 
 /// Counts of one arm in a run.

@@ -48,7 +48,14 @@ pub(crate) struct Outcome {
     pub(crate) ledger: Ledger,
     /// Requests a second that were meant.
     pub(crate) rate: u32,
+    /// Answers of v2 to copies that were compared with those of v1, and how many agreed.
+    pub(crate) pairs: (u64, u64),
+    /// Whether the guard returned to v2 when v3 began to fail after its promotion.
+    pub(crate) returned: bool,
 }
+
+/// Answers of a version that are further apart belong to different runs.
+const GAP: Duration = Duration::from_secs(3);
 
 impl Outcome {
     fn version(&self, name: &str) -> Option<&Version> {
@@ -72,13 +79,17 @@ impl Outcome {
         self.ledger.failed_but_for(Some(self.revision("v3")).filter(|revision| !revision.is_empty()))
     }
 
-    /// From the first to the last answer of a version, as clients saw them: how long it had traffic.
-    fn seconds_in_traffic(&self, name: &str) -> f64 {
-        let due = self.ledger.of(self.revision(name)).map(|answer: &Answer| answer.due);
-        let (first, last) = due.fold((None, Duration::ZERO), |(first, last): (Option<Duration>, _), due| {
-            (Some(first.map_or(due, |first| first.min(due))), last.max(due))
-        });
-        first.map_or(0.0, |first| (last.saturating_sub(first).as_secs_f64() * 10.0).round() / 10.0)
+    /// From the first to the last answer of a version in each of its runs, as clients saw them: how long it had traffic. A gap
+    /// of some seconds parts the runs.
+    fn seconds_in_traffic(&self, name: &str) -> Vec<f64> {
+        let mut due: Vec<Duration> =
+            self.ledger.of(self.revision(name)).map(|answer: &Answer| answer.due).collect();
+        due.sort_unstable();
+        let runs = due.chunk_by(|one, next| next.saturating_sub(*one) < GAP);
+        let length = |run: &[Duration]| {
+            run.last().zip(run.first()).map_or(0.0, |(last, first)| (*last - *first).as_secs_f64())
+        };
+        runs.map(|run| (length(run) * 10.0).round() / 10.0).collect()
     }
 
     /// The last line.
@@ -91,7 +102,9 @@ impl Outcome {
             "v2": self.end("v2").as_str(),
             "v3": self.end("v3").as_str(),
             "v4": self.end("v4").as_str(),
-            "seconds_to_weight_0": {"v3": self.seconds_in_traffic("v3"), "v4": self.seconds_in_traffic("v4")},
+            "v2_compared_with_v1": {"answers": self.pairs.0, "agree": self.pairs.1},
+            "v3_after_promotion": if self.returned { "returned to v2 by the guard" } else { "not returned" },
+            "seconds_in_traffic": {"v3": self.seconds_in_traffic("v3"), "v4": self.seconds_in_traffic("v4")},
             "requests_to_v3": self.figures("v3").requests,
             "requests_to_v4": self.figures("v4").requests,
             "model_errors_of_v3": self.figures("v3").failed,
@@ -106,6 +119,12 @@ impl Outcome {
             if *self.end(name) != end {
                 wrong.push(format!("{name} should be {} and is: {}", end.as_str(), self.end(name).as_str()));
             }
+        }
+        if self.pairs.0 == 0 || self.pairs.1 * 10 < self.pairs.0 * 8 {
+            wrong.push(format!("of v2's answers to copies {:?} were compared and agreed", self.pairs));
+        }
+        if !self.returned {
+            wrong.push("the guard should have returned to v2 when v3 began to fail".to_owned());
         }
         if self.failed() > 0 || self.ledger.answers().is_empty() {
             wrong.push(format!("requests failed: {}", self.ledger.explain()));

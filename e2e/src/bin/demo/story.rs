@@ -39,12 +39,13 @@ fn spec() -> Value {
         "slo": {"latency": {"target": "50ms"}},
         "rollout": {
             "steps": [
+                {"shadow": 100, "duration": "5s", "minAgreement": 80},
                 {"weight": 10, "duration": "6s"},
-                {"weight": 50, "duration": "6s"},
-                {"weight": 100, "duration": "4s"},
+                {"weight": 50, "duration": "5s"},
             ],
             "minRequests": 50,
             "progressDeadline": "60s",
+            "guard": {"for": "8s", "holdback": 5},
         },
         "rollback": {"keepWarm": "20s"},
     })
@@ -76,6 +77,8 @@ pub(crate) async fn tell(settings: &Settings) -> Result<Outcome> {
         screen,
         versions: vec![Version { name: "v1", revision: target(&served)?, end: End::Promoted }],
         moments: 0,
+        pairs: (0, 0),
+        returned: false,
     };
     play.screen.say(&format!("{} real images a second, all to v1", settings.rate));
     play.watch(CALM, |_| false).await?;
@@ -85,10 +88,10 @@ pub(crate) async fn tell(settings: &Settings) -> Result<Outcome> {
     if let Err(error) = &ended {
         eprintln!("{error:#}\n\n{}", diagnosis::of_namespace(&namespace).await);
     }
-    let Play { load, versions, .. } = play;
+    let Play { load, versions, pairs, returned, .. } = play;
     let ledger = load.finish().await?;
     hints(&settings.prefix);
-    Ok(Outcome { versions, ledger, rate: settings.rate })
+    Ok(Outcome { versions, ledger, rate: settings.rate, pairs, returned })
 }
 
 /// The state of the play.
@@ -99,16 +102,61 @@ struct Play<'a> {
     screen: Screen,
     versions: Vec<Version>,
     moments: usize,
+    /// Compared and agreed pairs of answers, as the last status of a shadow step had them.
+    pairs: (u64, u64),
+    /// Whether the guard took back what did harm after its promotion.
+    returned: bool,
 }
 
 impl Play<'_> {
     async fn acts(&mut self) -> Result<()> {
-        self.act("v2", "a multi-layer perceptron, better: 10, 50, 100 %", End::Promoted).await?;
+        self.act(
+            "v2",
+            "a multi-layer perceptron, better: first copies of all requests, then 10, then 50 %",
+            End::Promoted,
+        )
+        .await?;
+        self.moment("v2-guarded").await?;
+        self.screen
+            .say("v2 has nearly all the traffic; v1 keeps 5 % of it for some seconds, to compare with");
+        let over = |status: &ModelDeploymentStatus| status.guard.is_none();
+        self.watch(LONGEST_ACT, over).await?.context("the guard of v2 did not end")?;
         self.moment("v2-promoted").await?;
+        self.without_shadow().await?;
         self.act("v3", "its graph reads past the end of a table on dark images", End::RolledBack).await?;
         self.moment("v3-rolled-back").await?;
         self.act("v4", "right answers, but far above the target of 50 ms", End::RolledBack).await?;
-        self.moment("v4-rolled-back").await
+        self.moment("v4-rolled-back").await?;
+        self.late_harm().await
+    }
+
+    /// What fails on copies is stopped before anybody is harmed: to see the cut, the next versions skip that step.
+    async fn without_shadow(&mut self) -> Result<()> {
+        let steps = json!([{"weight": 10, "duration": "6s"}, {"weight": 50, "duration": "5s"}]);
+        self.subject.merge(&json!({"spec": {"rollout": {"steps": steps}}})).await?;
+        Ok(())
+    }
+
+    /// v3 again, by `retry`, while no dark image comes: it is promoted. Then they come back, and the guard returns to v2.
+    async fn late_harm(&mut self) -> Result<()> {
+        self.screen
+            .say("v3 once more, by `retry`, while only bright images are sent: nothing speaks against it");
+        let good = self.subject.status().await?.stable;
+        let bad =
+            self.versions.iter().find(|version| version.name == "v3").map(|version| version.revision.clone());
+        self.load.only_bright(true);
+        self.subject.set_uri(&uri("v3")).await?;
+        self.subject.request("retry", "late-harm").await?;
+        let promoted = |status: &ModelDeploymentStatus| status.stable == bad && status.guard.is_some();
+        self.watch(LONGEST_ACT, promoted).await?.context("v3 was not promoted on bright images alone")?;
+        self.moment("v3-guarded").await?;
+        self.screen.say("dark images come back, after the promotion");
+        self.load.only_bright(false);
+        let returned = |status: &ModelDeploymentStatus| status.stable == good;
+        self.watch(LONGEST_ACT, returned).await?.context("the guard did not return to v2")?;
+        self.returned = true;
+        self.watch(CALM, |_| false).await?;
+        self.moment("v3-returned").await
     }
 
     /// Rolls a version out and waits for the end of it, then lets traffic run on for a while.
@@ -156,6 +204,10 @@ impl Play<'_> {
         let mut next_line = Instant::now();
         loop {
             let status = self.subject.status().await?;
+            if let Some(evidence) = status.run.as_ref().and_then(|run| run.evidence.as_ref()) {
+                let pairs = evidence.compared.zip(evidence.agreed);
+                self.pairs = pairs.filter(|pairs| pairs.0 > 0).unwrap_or(self.pairs);
+            }
             if enough(&status) {
                 return Ok(Some(status));
             }
