@@ -3,6 +3,7 @@
 //! - [`Detector`] turns a block of attempts of both arms into an [`Increment`]: the logarithm of an e-variable for each of
 //!   the [`EFFECTS`] that are looked for. It learns stable's rate from the blocks that it has seen before.
 //! - [`Evidence`] adds increments up, restarted at 0: the e-detector. It does not ask which router an increment is from.
+//! - [`Difference`]: how much worse the candidate looks, block by block.
 //! - [`budget`]: the alarm that a declared probability of a false rollback allows.
 //! - [`power`]: how many requests it takes to find harm of a given size.
 //!
@@ -30,10 +31,12 @@ use serde::{Deserialize, Serialize};
 
 pub mod budget;
 mod detector;
+mod difference;
 mod e_variable;
 pub mod power;
 
 pub use detector::Detector;
+pub use difference::Difference;
 
 /// How much worse the candidate may be, as a difference of rates: 2 points.
 pub const TOLERANCE: f64 = 0.02;

@@ -1,7 +1,7 @@
 //! From blocks of attempts to increments of evidence, by one router or by the operator.
 
 use super::e_variable::{self, LARGEST_TOLERANCE, divergence};
-use super::{Block, Increment, TOLERANCE};
+use super::{Block, Difference, Increment, TOLERANCE};
 
 /// Weight of the first guess of stable's rate (1 %), in attempts.
 const PRIOR_ATTEMPTS: f64 = 50.0;
@@ -32,6 +32,8 @@ pub struct Detector {
     baseline: Rate,
     /// What could not be judged yet because one arm had nothing.
     waiting: Block,
+    /// The blocks so far, side by side.
+    difference: Difference,
 }
 
 impl Default for Detector {
@@ -50,6 +52,7 @@ impl Detector {
             recent: Rate { attempts: PRIOR_ATTEMPTS, bad: PRIOR_BAD },
             baseline: Rate::default(),
             waiting: Block::default(),
+            difference: Difference::default(),
         }
     }
 
@@ -68,6 +71,7 @@ impl Detector {
             return Increment::default();
         }
         // The alternative is fixed before the block is looked at: that makes the product a fair game.
+        self.difference.add(block);
         let increment = if controlled {
             e_variable::controlled(block, self.recent.mean(), self.tolerance)
         } else {
@@ -83,9 +87,19 @@ impl Detector {
         self.baseline.learn(attempts, bad, BASELINE_ATTEMPTS);
     }
 
-    /// Stable's rate of bad attempts, as it was learned.
+    /// Stable's rate of bad attempts over the longer time, as far as it was learned.
     pub fn base_rate(&self) -> f64 {
-        self.recent.mean()
+        (self.baseline.bad + PRIOR_BAD) / (self.baseline.attempts + PRIOR_ATTEMPTS)
+    }
+
+    /// How much worse the candidate looks, from blocks of both arms.
+    pub fn difference(&self) -> Difference {
+        self.difference
+    }
+
+    /// The rate that the frozen baseline leaves possible for stable: what a candidate without control is measured against.
+    pub fn baseline(&self) -> f64 {
+        self.baseline.upper_bound()
     }
 }
 
