@@ -20,6 +20,8 @@
 //!    so the expectation of the product of their e-variables is the product of expectations, each at most 1. Base rates may
 //!    differ between routers: each is measured against its own concurrent stable. A sum of log-increments over several
 //!    blocks or routers is a log-increment again; what comes late is added late, for no router waits on account of what it saw.
+//! 4. *Clumps.* Points 1 to 3 take attempts as independent given the rates. Where errors come in clumps of m the m-th root of
+//!    an e-variable is taken; m is learned from stable, so this is as right as the estimate (`dispersion.rs`).
 //!
 //! # Sources
 //! Turner, Ly and Grünwald, "Generic e-variables for exact sequential k-sample tests that allow for optional stopping" (2024);
@@ -32,6 +34,7 @@ use serde::{Deserialize, Serialize};
 pub mod budget;
 mod detector;
 mod difference;
+mod dispersion;
 mod e_variable;
 pub mod power;
 
@@ -124,6 +127,11 @@ impl Increment {
             *log = bounded(*log - before);
         }
         difference
+    }
+
+    /// The logarithm of the e-variable's root.
+    fn divided(self, by: f64) -> Self {
+        Self(self.0.map(|log| log / by))
     }
 
     /// Whether it changes nothing: no block was judged.

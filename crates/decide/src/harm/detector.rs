@@ -1,5 +1,6 @@
 //! From blocks of attempts to increments of evidence, by one router or by the operator.
 
+use super::dispersion::Dispersion;
 use super::e_variable::{self, LARGEST_TOLERANCE, divergence};
 use super::{Block, Difference, Increment, TOLERANCE};
 
@@ -30,6 +31,8 @@ pub struct Detector {
     recent: Rate,
     /// Stable's rate over a longer time, which stands in for stable where it has no traffic.
     baseline: Rate,
+    /// By how much stable's errors come in clumps.
+    dispersion: Dispersion,
     /// What could not be judged yet because one arm had nothing.
     waiting: Block,
     /// The blocks so far, side by side.
@@ -51,6 +54,7 @@ impl Detector {
             tolerance,
             recent: Rate { attempts: PRIOR_ATTEMPTS, bad: PRIOR_BAD },
             baseline: Rate::default(),
+            dispersion: Dispersion::default(),
             waiting: Block::default(),
             difference: Difference::default(),
         }
@@ -77,6 +81,8 @@ impl Detector {
         } else {
             e_variable::against(self.baseline.upper_bound() + self.tolerance, block)
         };
+        // The same holds for the size of clumps.
+        let increment = increment.divided(self.dispersion.clump());
         self.learn(block.stable, block.stable_bad);
         increment
     }
@@ -85,6 +91,7 @@ impl Detector {
     pub fn learn(&mut self, attempts: u64, bad: u64) {
         self.recent.learn(attempts, bad, MEMORY_ATTEMPTS);
         self.baseline.learn(attempts, bad, BASELINE_ATTEMPTS);
+        self.dispersion.learn(attempts, bad);
     }
 
     /// Stable's rate of bad attempts over the longer time, as far as it was learned.
@@ -94,7 +101,7 @@ impl Detector {
 
     /// How much worse the candidate looks, from blocks of both arms.
     pub fn difference(&self) -> Difference {
-        self.difference
+        self.difference.with_clumps(self.dispersion.clump())
     }
 
     /// The rate that the frozen baseline leaves possible for stable: what a candidate without control is measured against.

@@ -20,6 +20,8 @@ pub struct Difference {
     squares: f64,
     products: f64,
     weights: f64,
+    /// Mean size of a clump of bad attempts; 0 where nothing is known.
+    clump: f64,
 }
 
 impl Difference {
@@ -52,6 +54,12 @@ impl Difference {
     pub fn error(&self) -> Option<f64> {
         let mean = self.estimate()?;
         let spread = self.squares - 2.0 * mean * self.products + mean * mean * self.weights;
-        Some(self.variance.max(spread).sqrt() / self.weight)
+        Some((self.variance * self.clump.max(1.0)).max(spread).sqrt() / self.weight)
+    }
+
+    /// The same, where bad attempts come in clumps of this mean size: their variance is that many times larger.
+    #[must_use]
+    pub(super) fn with_clumps(self, clump: f64) -> Self {
+        Self { clump, ..self }
     }
 }
