@@ -253,7 +253,7 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
     memory.state = Some(decision.state.clone());
 
     // build (no client) and apply (client required)
-    let table = route::route(&world.md, &decision.state, &given(&world.md, &decision.state, &taken));
+    let table = route::route(&world.md, &decision.state, &given(world, &decision.state, &taken));
     let carried =
         Box::pin(carry_out(ctx, &applier, world, &decision.state, table, &mut memory.refused)).await;
     // Events come after the effect: an API server that takes none must not hold up a rollback.
@@ -299,7 +299,7 @@ fn remembered_state(world: &World, memory: &mut Remembered) -> (State, bool) {
 
 /// Why the table of this state is not served everywhere, if so.
 fn unverified(world: &World, state: &State, taken: &BTreeMap<String, String>) -> Option<String> {
-    let wanted = route::route(&world.md, state, &given(&world.md, state, taken))?;
+    let wanted = route::route(&world.md, state, &given(world, state, taken))?;
     let (Some(live), Some(routers)) = (&world.route, &world.routers) else {
         return Some("the table is not written yet".to_owned());
     };

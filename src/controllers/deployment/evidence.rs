@@ -3,23 +3,21 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use stoker_api::ModelDeployment;
 use stoker_api::deployment::Rollout;
+use stoker_api::deployment::rollout::probability;
 use stoker_api::scrape::ScrapeReply;
 use stoker_decide::agreement::{self, Agreement};
-use stoker_decide::analysis::{Finding, Look, Report};
+use stoker_decide::analysis::{Finding, Look, Report, Wanted};
 use stoker_decide::evidence::{Counts, Key};
-use stoker_decide::harm::ALARM_LOG10;
-use stoker_decide::rollout::{Kind, State, Watched};
+use stoker_decide::harm::{TOLERANCE, budget, power};
+use stoker_decide::rollout::{Kind, State, Step, Watched};
+use stoker_decide::traffic::WHOLE;
 use stoker_decide::verdict::Verdict;
 
 use crate::build::route::Given;
 use crate::controllers::memory::Remembered;
 use crate::observe::routers::RouterView;
 use crate::observe::world::World;
-
-/// Requests that a step needs where nothing else is known.
-const WANTED: u64 = 50;
 
 /// What was found out about the compared revision.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,17 +33,27 @@ pub struct Examined {
 }
 
 /// What a table is made from, beside spec, status and state.
-pub(super) fn given<'a>(
-    md: &ModelDeployment,
-    state: &State,
-    taken: &'a BTreeMap<String, String>,
-) -> Given<'a> {
-    Given { taken, alarm_log10: alarm_log10(md, state) }
+pub(super) fn given<'a>(world: &World, state: &State, taken: &'a BTreeMap<String, String>) -> Given<'a> {
+    Given { taken, alarm_log10: alarm_log10(world, state) }
 }
 
-/// The alarm's threshold, from the declared budget.
-fn alarm_log10(_md: &ModelDeployment, _state: &State) -> f64 {
-    ALARM_LOG10
+/// The alarm's threshold, from the declared budget: for the blocks that the plan takes, with more for a run that takes longer,
+/// and for a month of guard.
+fn alarm_log10(world: &World, state: &State) -> f64 {
+    let budgets = &world.md.spec.rollback.budget;
+    let routers = world.routers.as_ref().map_or(0, |routers| routers.replies.len());
+    // In steps, so that a router that comes or goes seldom changes the table.
+    let routers = u32::try_from(routers.max(2).next_power_of_two()).unwrap_or(u32::MAX);
+    let blocks = |time| budget::blocks(time, routers, 1);
+    match &state.run {
+        Some(run) => {
+            let before: Duration =
+                run.plan.steps.iter().take(run.step.saturating_sub(1)).filter_map(|step| step.lasts).sum();
+            let (planned, taken) = (blocks(run.plan.duration()), blocks(before + run.in_step));
+            budget::alarm_log10_after(probability(&budgets.per_rollout), planned, taken)
+        }
+        None => budget::alarm_log10(probability(&budgets.per_guard_month), blocks(budget::GUARD_MONTH)),
+    }
 }
 
 /// Why routers gave the compared revision no more traffic in this run, if they did: as they say, or as they wrote it down.
@@ -81,7 +89,8 @@ pub(super) fn examine(
     let reports: Vec<Report> = routers.answers().flat_map(|reply| reports(reply, copies)).collect();
     let unreadable = routers.unreadable();
     let wanted = wanted(world, state, kind);
-    let alarm_log10 = alarm_log10(&world.md, state);
+    let alarm_log10 = alarm_log10(world, state);
+    let shadow = state.traffic().shadow.map_or(0.0, |shadow| share(shadow.ppm));
     let finding = memory.analysis.look(&Look {
         run: state.runs,
         step,
@@ -90,8 +99,12 @@ pub(super) fn examine(
         reports: &reports,
         unreadable: unreadable.as_deref(),
         controlled: weight(&control) > 0,
+        // Copies come beside the requests that they are copies of.
+        share: if copies { shadow / (1.0 + shadow) } else { share(weight(&revision)) },
         target: world.md.spec.slo.latency.as_ref().map(|latency| latency.target.into()),
         wanted,
+        alarm_log10,
+        tolerance: TOLERANCE,
         in_step: run
             .map(|run| run.in_step)
             .or(state.guard.as_ref().map(|guard| guard.spent))
@@ -101,7 +114,7 @@ pub(super) fn examine(
     compared?;
     let pairs = |percent: Option<u32>| {
         let found = agreement(routers, state.runs, step, &revision);
-        (found, percent.map(|percent| agreement::judge(found, percent, wanted)))
+        (found, percent.map(|percent| agreement::judge(found, percent, finding.wanted)))
     };
     let (agreement, judged) = match kind {
         Some(Kind::Shadow { agreement, .. }) => {
@@ -147,13 +160,31 @@ fn agreement(routers: &RouterView, run: u64, step: u32, revision: &str) -> Agree
     })
 }
 
-/// Requests that each side must have in this step: by the plan of the run. A pause and the guard need none of their own.
-fn wanted(world: &World, state: &State, kind: Option<Kind>) -> u64 {
-    let (Some(run), Some(kind)) = (&state.run, kind) else { return 0 };
+/// The evidence that this step must bring: by the plan of the run. A pause and the guard need none of their own.
+fn wanted(world: &World, state: &State, kind: Option<Kind>) -> Wanted {
+    let (Some(run), Some(kind)) = (&state.run, kind) else { return Wanted::Requests(0) };
     if matches!(kind, Kind::Pause | Kind::Weight(0)) {
-        return 0;
+        return Wanted::Requests(0);
     }
     let status = world.md.status.as_ref().and_then(|status| status.run.as_ref());
     let pinned: &Rollout = status.and_then(|run| run.plan.as_ref()).unwrap_or(&world.md.spec.rollout);
-    pinned.min_requests(run.step).map_or(WANTED, u64::from)
+    if let Some(requests) = pinned.min_requests(run.step) {
+        return Wanted::Requests(requests.into());
+    }
+    let percent = |percent: u32| f64::from(percent) / 100.0;
+    let steps: Vec<(f64, Duration)> = (1..=run.plan.steps.len())
+        .map(|number| {
+            let judged = run.plan.step(number).is_some_and(Step::is_judged);
+            let lasts =
+                run.plan.step(number).and_then(|step| step.lasts).filter(|_| judged).unwrap_or_default();
+            (percent(run.plan.weight(number).max(run.plan.shadow(number))), lasts)
+        })
+        .collect();
+    let part = power::part(&steps, run.step.saturating_sub(1).min(steps.len().saturating_sub(1)));
+    Wanted::Power { harm: percent(pinned.analysis.detect), power: percent(pinned.analysis.power), part }
+}
+
+/// Parts per million as a share.
+fn share(ppm: u32) -> f64 {
+    f64::from(ppm) / f64::from(WHOLE)
 }

@@ -32,6 +32,7 @@ fn examined(verdict: Verdict) -> Examined {
         stable: counts(),
         harm_log10: 0.0,
         slow_above: None,
+        wanted: 0,
     };
     Examined { finding, agreement: None, verdict, alarm_log10: 5.0 }
 }

@@ -304,11 +304,11 @@ fn default_steps() -> Vec<Step> {
 }
 
 fn default_detect() -> u32 {
-    10
+    20
 }
 
 fn default_power() -> u32 {
-    80
+    90
 }
 
 fn default_inconclusive_deadline() -> Duration {
