@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::evidence::{Book, Counts, Key};
-use crate::harm::{Block, Detector};
+use crate::harm::{self, Block, Detector};
 use crate::verdict::{self, Evidence, Verdict};
 
 /// What one router says about one arm: totals since its process started.
@@ -64,6 +64,7 @@ pub struct Finding {
 pub struct Analysis {
     book: Book,
     detector: Detector,
+    harm: harm::Evidence,
     run: u64,
     step: u32,
     slow_above: Option<Duration>,
@@ -95,13 +96,13 @@ impl Analysis {
             }
         }
         self.silent = if block.candidate > 0 { Duration::ZERO } else { self.silent + look.elapsed };
-        self.detector.look(block, look.controlled);
+        self.harm.add(&self.detector.increment(block, look.controlled));
         let baseline = self.book.total(look.run, look.stable, |_| true);
         self.slow_above = verdict::slow_above(look.target, self.slow_above, &baseline);
         let candidate = self.book.total(look.run, look.candidate, |step| step > 0);
         let stable = self.book.total(look.run, look.stable, |step| step > 0);
         let in_step = |revision| self.book.total(look.run, revision, |step| step == look.step).attempts;
-        let harm_log10 = self.detector.evidence_log10();
+        let harm_log10 = self.harm.log10();
         let verdict = verdict::judge(&Evidence {
             candidate: &candidate,
             stable: &stable,
@@ -123,6 +124,7 @@ impl Analysis {
         if self.run != look.run {
             self.run = look.run;
             self.detector = Detector::default();
+            self.harm = harm::Evidence::default();
             self.slow_above = None;
             self.book.forget_before(look.run);
             self.silent = Duration::ZERO;

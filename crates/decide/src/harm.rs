@@ -1,31 +1,55 @@
-//! Is the candidate worse than stable? A test that may be looked at after every second, at any sample size.
+//! Is the candidate worse than stable? A test that may be looked at after every block, at any sample size.
 //!
-//! Each look is a block of attempts of both arms. For an alternative (p_stable, p_stable + d) its e-variable is the
-//! likelihood ratio against the closest pair with `p_candidate <= p_stable + TOLERANCE`; closest in Kullback-Leibler
-//! divergence, with the block's own group sizes. Its expectation is at most 1 for every pair without harm, so the product
-//! over blocks, restarted at 1 (an e-detector), crosses `T` on average no sooner than after `T` healthy blocks.
-//! The control is concurrent: an incident that hits both arms raises both rates and gives no alarm.
+//! - [`Detector`] turns a block of attempts of both arms into an [`Increment`]: the logarithm of an e-variable for each of
+//!   the [`EFFECTS`] that are looked for. It learns stable's rate from the blocks that it has seen before.
+//! - [`Evidence`] adds increments up, restarted at 0: the e-detector. It does not ask which router an increment is from.
+//! - [`budget`]: the alarm that a declared probability of a false rollback allows.
+//! - [`power`]: how many requests it takes to find harm of a given size.
 //!
-//! Sources: Turner, Ly and Grünwald, "Generic e-variables for exact sequential k-sample tests that allow for optional
-//! stopping" (2024); Shin, Ramdas and Rinaldo, "E-detectors: a nonparametric framework for sequential change detection"
-//! (2023).
+//! # Why the false-alarm rate holds
+//! 1. *One block.* `e = p(block | alternative) / p(block | closest null)`, with the null `p_candidate <= p_stable + tolerance`.
+//!    The null is convex, so the closest pair in Kullback-Leibler divergence makes `E[e] <= 1` for every pair without harm, at
+//!    any group sizes (Turner, Ly, Grünwald). Rates may vary inside the block: given the rates `r_i` of its attempts,
+//!    `E = prod(1 + r_i (x - 1)) <= (1 + mean(r) (x - 1))^n`, since the logarithm is concave, so only the arms' mean rates over
+//!    the block matter. An incident that both arms meet alike is no harm.
+//! 2. *Many blocks.* The alternative is fixed before the block is seen, so `E[e_t | past] <= 1`. The restarted product
+//!    `M_t = max(M_{t-1}, 1) e_t` is at most the Shiryaev-Roberts sum `R_t = (R_{t-1} + 1) e_t`, and `E[R_t] <= t`. Stopping at the
+//!    first `M >= T` gives `T P(alarm within n blocks) <= E[R] <= n`: see [`budget`]. The mean over effects keeps this.
+//! 3. *Many routers.* Routers see disjoint requests. Given the past and the rates at this moment, their blocks are independent,
+//!    so the expectation of the product of their e-variables is the product of expectations, each at most 1. Base rates may
+//!    differ between routers: each is measured against its own concurrent stable. A sum of log-increments over several
+//!    blocks or routers is a log-increment again; what comes late is added late, for no router waits on account of what it saw.
+//!
+//! # Sources
+//! Turner, Ly and Grünwald, "Generic e-variables for exact sequential k-sample tests that allow for optional stopping" (2024);
+//! Shin, Ramdas and Rinaldo, "E-detectors: a nonparametric framework for sequential change detection" (2023).
+
+use std::ops::AddAssign;
+
+use serde::{Deserialize, Serialize};
+
+pub mod budget;
+mod detector;
+mod e_variable;
+pub mod power;
+
+pub use detector::Detector;
 
 /// How much worse the candidate may be, as a difference of rates: 2 points.
 pub const TOLERANCE: f64 = 0.02;
 
-/// The alarm: evidence of a million to one.
+/// The alarm where nothing else is declared: evidence of a million to one. 1 % for each rollout of 10,000 blocks.
 pub const ALARM_LOG10: f64 = 6.0;
 
-/// Effects that are looked for, as differences of rates; the mixture of them is the evidence.
-const EFFECTS: [f64; 5] = [0.05, 0.1, 0.2, 0.4, 0.8];
+/// How many effects are looked for.
+pub const EFFECTS: usize = 5;
 
-/// Weight of the first guess of stable's rate (1 %), in attempts.
-const PRIOR_ATTEMPTS: f64 = 50.0;
-/// Bad ones among [`PRIOR_ATTEMPTS`].
-const PRIOR_BAD: f64 = 0.5;
+/// Effects that are looked for, as points beyond the tolerance; the mean of their evidence is the evidence. With a
+/// tolerance of 2 points: 5, 10, 20, 40 and 80 points.
+const BEYOND_TOLERANCE: [f64; EFFECTS] = [0.03, 0.08, 0.18, 0.38, 0.78];
 
-/// Stable's rate follows drifts: the memory holds about this many attempts.
-const MEMORY_ATTEMPTS: f64 = 1000.0;
+/// No increment is larger, so that sums stay finite whatever is counted; it is far beyond any alarm.
+const LARGEST_INCREMENT: f64 = 1e12;
 
 /// Attempts of both arms in the same stretch of time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,122 +66,105 @@ pub struct Block {
 
 impl Block {
     /// Adds the attempts of a later stretch.
-    fn join(self, later: Self) -> Self {
+    #[must_use]
+    pub fn join(self, later: Self) -> Self {
         Self {
-            candidate: self.candidate + later.candidate,
-            candidate_bad: self.candidate_bad + later.candidate_bad,
-            stable: self.stable + later.stable,
-            stable_bad: self.stable_bad + later.stable_bad,
+            candidate: self.candidate.saturating_add(later.candidate),
+            candidate_bad: self.candidate_bad.saturating_add(later.candidate_bad),
+            stable: self.stable.saturating_add(later.stable),
+            stable_bad: self.stable_bad.saturating_add(later.stable_bad),
         }
     }
 }
 
-/// Evidence so far. Small enough to be kept for every run.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Detector {
-    /// Natural logarithm of the restarted product for each of the effects.
-    log_evidence: [f64; EFFECTS.len()],
-    /// Bad attempts of stable, remembered.
-    stable_bad: f64,
-    /// Attempts of stable, remembered.
-    stable: f64,
-    /// What could not be judged yet because one arm had nothing.
-    waiting: Block,
+/// What blocks add to the evidence: natural logarithms of e-variables, one for each effect. Increments of any blocks, of any
+/// routers, add. Always finite.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "[f64; EFFECTS]", into = "[f64; EFFECTS]")]
+pub struct Increment([f64; EFFECTS]);
+
+/// An increment that is not a number, or too large to be one of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "an increment of evidence is not a finite number; the peer that sent it is of another version or broken"
+)]
+pub struct NotFinite;
+
+impl TryFrom<[f64; EFFECTS]> for Increment {
+    type Error = NotFinite;
+
+    fn try_from(logs: [f64; EFFECTS]) -> Result<Self, NotFinite> {
+        if logs.iter().all(|log| log.is_finite()) { Ok(Self(logs.map(bounded))) } else { Err(NotFinite) }
+    }
 }
 
-impl Default for Detector {
-    fn default() -> Self {
-        Self {
-            log_evidence: [0.0; EFFECTS.len()],
-            stable_bad: PRIOR_BAD,
-            stable: PRIOR_ATTEMPTS,
-            waiting: Block::default(),
+impl From<Increment> for [f64; EFFECTS] {
+    fn from(increment: Increment) -> Self {
+        increment.0
+    }
+}
+
+impl AddAssign for Increment {
+    fn add_assign(&mut self, other: Self) {
+        for (log, added) in self.0.iter_mut().zip(other.0) {
+            *log = bounded(*log + added);
         }
     }
 }
 
-impl Detector {
-    /// Takes a look: adds a block. `controlled` is false in a step where stable has no traffic by design; then stable's
-    /// remembered rate stands in for it. Otherwise a block without stable waits for the next one.
-    pub fn look(&mut self, block: Block, controlled: bool) {
-        let block = self.waiting.join(block);
-        if block.candidate == 0 || (controlled && block.stable == 0) {
-            // Stable alone still teaches its rate; the candidate alone must wait for company.
-            if block.candidate == 0 {
-                self.learn(block);
-                self.waiting = Block::default();
-            } else {
-                self.waiting = block;
-            }
+impl Increment {
+    /// What was added since `earlier`, an older reading of the same running sum.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut difference = *self;
+        for (log, before) in difference.0.iter_mut().zip(earlier.0) {
+            *log = bounded(*log - before);
+        }
+        difference
+    }
+
+    /// Whether it changes nothing: no block was judged.
+    pub fn is_zero(&self) -> bool {
+        self.0.iter().all(|log| *log == 0.0)
+    }
+}
+
+/// A running sum leaves this range only when what is counted is absurd.
+fn bounded(log: f64) -> f64 {
+    log.clamp(-LARGEST_INCREMENT, LARGEST_INCREMENT)
+}
+
+/// Evidence of harm so far: the restarted product of e-variables, for each effect. Small enough to be kept for every run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evidence {
+    log: Increment,
+}
+
+impl Evidence {
+    /// Adds what a router saw: this one, or a peer. Evidence against harm is forgotten at each addition (`max(log, 0)`),
+    /// so that a candidate that was good for a day is found as soon as one that was bad at once.
+    pub fn add(&mut self, increment: &Increment) {
+        // Nothing was judged: no restart either, since each one is paid for by the budget.
+        if increment.is_zero() {
             return;
         }
-        self.waiting = Block::default();
-        // The alternative is fixed before the block is looked at: that makes the product a fair game.
-        let p_stable = (self.stable_bad / self.stable).clamp(0.001, 0.9);
-        for (log_evidence, effect) in self.log_evidence.iter_mut().zip(EFFECTS) {
-            let p_candidate = (p_stable + effect).min(0.98);
-            if p_candidate - p_stable <= TOLERANCE {
-                continue;
-            }
-            let q = if controlled { closest_null(p_stable, p_candidate, block) } else { p_stable };
-            let increment = log_ratio(block.stable_bad, block.stable, p_stable, q)
-                + log_ratio(block.candidate_bad, block.candidate, p_candidate, q + TOLERANCE);
-            *log_evidence = log_evidence.max(0.0) + increment;
+        for (log, added) in self.log.0.iter_mut().zip(increment.0) {
+            *log = bounded(log.max(0.0) + added);
         }
-        self.learn(block);
     }
 
-    /// Evidence of harm, as a power of ten; at [`ALARM_LOG10`] the candidate does harm.
-    pub fn evidence_log10(&self) -> f64 {
-        let highest = self.log_evidence.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let mean =
-            self.log_evidence.iter().map(|log| (log - highest).exp()).sum::<f64>() / EFFECTS.len() as f64;
+    /// Evidence of harm, as a power of ten: the mean over the effects.
+    pub fn log10(&self) -> f64 {
+        let logs = self.log.0;
+        let highest = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let mean = logs.iter().map(|log| (log - highest).exp()).sum::<f64>() / EFFECTS as f64;
         (highest + mean.ln()) / std::f64::consts::LN_10
     }
 
-    /// Whether the evidence suffices.
-    pub fn alarm(&self) -> bool {
-        self.evidence_log10() >= ALARM_LOG10
+    /// Whether the evidence reaches an alarm, such as one of [`budget::alarm_log10`].
+    pub fn alarm(&self, alarm_log10: f64) -> bool {
+        self.log10() >= alarm_log10
     }
-
-    fn learn(&mut self, block: Block) {
-        self.stable_bad += block.stable_bad as f64;
-        self.stable += block.stable as f64;
-        if self.stable > MEMORY_ATTEMPTS {
-            self.stable_bad *= MEMORY_ATTEMPTS / self.stable;
-            self.stable = MEMORY_ATTEMPTS;
-        }
-    }
-}
-
-/// Logarithm of the likelihood ratio of `bad` out of `all`, under rate `p` against rate `q`.
-fn log_ratio(bad: u64, all: u64, p: f64, q: f64) -> f64 {
-    let good = all.saturating_sub(bad);
-    bad as f64 * (p / q).ln() + good as f64 * ((1.0 - p) / (1.0 - q)).ln()
-}
-
-/// Stable's rate in the closest pair without harm, `(q, q + TOLERANCE)`: the minimum over q of
-/// `n_stable KL(p_stable, q) + n_candidate KL(p_candidate, q + TOLERANCE)`, a convex function, by golden-section search.
-fn closest_null(p_stable: f64, p_candidate: f64, block: Block) -> f64 {
-    const RATIO: f64 = 0.618_033_988_749_895;
-    let (n_stable, n_candidate) = (block.stable as f64, block.candidate as f64);
-    let distance =
-        |q: f64| n_stable * divergence(p_stable, q) + n_candidate * divergence(p_candidate, q + TOLERANCE);
-    let (mut low, mut high) = (1e-6, 1.0 - TOLERANCE - 1e-6);
-    for _ in 0..60 {
-        let (left, right) = (high - RATIO * (high - low), low + RATIO * (high - low));
-        if distance(left) < distance(right) {
-            high = right;
-        } else {
-            low = left;
-        }
-    }
-    f64::midpoint(low, high)
-}
-
-/// Kullback-Leibler divergence of Bernoulli(p) from Bernoulli(q), for p and q inside (0, 1).
-fn divergence(p: f64, q: f64) -> f64 {
-    p * (p / q).ln() + (1.0 - p) * ((1.0 - p) / (1.0 - q)).ln()
 }
 
 #[cfg(test)]
