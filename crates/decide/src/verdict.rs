@@ -75,7 +75,7 @@ pub struct Evidence<'a> {
 
 /// The verdict at one look.
 pub fn judge(evidence: &Evidence<'_>) -> Verdict {
-    let figures = figures(evidence);
+    let figures = figures(evidence.candidate, evidence.stable, evidence.slow_above);
     // Harm that was seen stays seen, whoever cannot be read now.
     if evidence.harm_log10 >= ALARM_LOG10 {
         return Verdict::Fail(format!(
@@ -146,8 +146,7 @@ fn rate(counts: &Counts, slow_above: Option<Duration>) -> f64 {
 }
 
 /// Both arms side by side, in words.
-fn figures(evidence: &Evidence<'_>) -> String {
-    let Evidence { candidate, stable, slow_above, .. } = evidence;
+pub fn figures(candidate: &Counts, stable: &Counts, slow_above: Option<Duration>) -> String {
     let text = format!(
         "candidate failed {} of {} requests, stable {} of {}",
         candidate.errors, candidate.attempts, stable.errors, stable.attempts
@@ -156,8 +155,8 @@ fn figures(evidence: &Evidence<'_>) -> String {
     format!(
         "{text}; slower than {} ms: {} and {}; p99 {} and {}",
         limit.as_millis(),
-        candidate.slow(*slow_above),
-        stable.slow(*slow_above),
+        candidate.slow(slow_above),
+        stable.slow(slow_above),
         Millis(candidate.latency.quantile(0.99)),
         Millis(stable.latency.quantile(0.99)),
     )

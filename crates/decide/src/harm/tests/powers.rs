@@ -32,7 +32,8 @@ fn the_wanted_requests_find_harm_with_the_declared_power() {
                 let delays = delays(candidate, stable, base, harm);
                 for power in [0.5, 0.9] {
                     let wanted = wanted_requests(base, harm, power, ALARM_LOG10, share);
-                    let found = delays.partition_point(|requests| *requests < wanted + candidate) as f64 / 200.0;
+                    let found =
+                        delays.partition_point(|requests| *requests < wanted + candidate) as f64 / 200.0;
                     // Three standard deviations of a share of 200 runs below the promise, and not far above it either:
                     // evidence that nobody asked for is time lost.
                     let least = power - 3.0 * (power * (1.0 - power) / 200.0).sqrt();
