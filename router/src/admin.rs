@@ -1,6 +1,7 @@
-//! What the operator asks a router, on a port of its own with mutual TLS.
+//! What the operator asks a router, and what other routers tell it, on a port of its own with mutual TLS.
 //!
-//! `POST /stoker/v1/scrape` answers about one route; `GET /stoker/v1/table` shows all tables to people.
+//! `POST /stoker/v1/scrape` answers about one route; `GET /stoker/v1/table` shows all tables to people. Both are for the
+//! operator alone. `POST /stoker/v1/exchange` is for the routers of the same namespace alone.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,10 +10,15 @@ use std::time::{Duration, Instant};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
+use stoker_api::exchange::{self, EXCHANGE_PATH};
+use stoker_api::names::{objects, router_identity};
 use stoker_api::scrape::{ArmState, SCRAPE_PATH, ScrapeReply, ScrapeRequest, TableVersion};
 use stoker_edge::body::read_bounded;
 use stoker_edge::reply::{self, Reply};
+use stoker_edge::tls::Peer;
 
+use crate::cut::detect::Detectors;
 use crate::metrics::Counts;
 use crate::plane::Plane;
 use crate::table::keeper::Keeper;
@@ -25,13 +31,15 @@ const LONGEST: usize = 16 << 10;
 /// A table is read live at most this often, however often the operator asks.
 const READ_PAUSE: Duration = Duration::from_millis(250);
 
-/// Answers the operator. Shared by all connections.
+/// Answers the operator and other routers. Shared by all connections.
 pub struct Admin {
     plane: Arc<Plane>,
     keeper: Arc<Keeper>,
+    detectors: Arc<Detectors>,
     counts: Counts,
     lookup: Lookup,
-    process: String,
+    /// The name that the other routers prove to have.
+    fellow: String,
     read: Mutex<HashMap<String, Instant>>,
 }
 
@@ -70,29 +78,43 @@ struct Weight {
 }
 
 impl Admin {
-    /// Answers by the state of `plane`, under an id that no other process has.
-    pub fn new(plane: Arc<Plane>, keeper: Arc<Keeper>, counts: Counts, lookup: Lookup) -> Self {
-        let process = format!("{:032x}", rand::random::<u128>());
-        Self { plane, keeper, counts, lookup, process, read: Mutex::default() }
+    /// Answers by the state of `plane`, for a router of `namespace`.
+    pub fn new(
+        plane: Arc<Plane>,
+        keeper: Arc<Keeper>,
+        detectors: Arc<Detectors>,
+        counts: Counts,
+        lookup: Lookup,
+        namespace: &str,
+    ) -> Self {
+        let fellow = router_identity(namespace);
+        Self { plane, keeper, detectors, counts, lookup, fellow, read: Mutex::default() }
     }
 
     /// Answers one request.
     pub async fn handle(&self, request: Request<Incoming>) -> Reply {
         let (parts, mut body) = request.into_parts();
+        let caller = parts.extensions.get::<Peer>();
+        let is = |name: &str| caller.is_some_and(|caller| caller.is_named(name));
         match (&parts.method, parts.uri.path()) {
-            (&Method::POST, SCRAPE_PATH) => match read_bounded(&mut body, LONGEST).await {
-                Err(error) => reply::error(StatusCode::BAD_REQUEST, &error.to_string()),
-                Ok(text) => match serde_json::from_slice::<ScrapeRequest>(&text) {
-                    Err(error) => {
-                        reply::error(StatusCode::BAD_REQUEST, &format!("not a scrape request: {error}"))
-                    }
-                    Ok(asked) => reply::json(StatusCode::OK, &self.scrape(&asked).await),
-                },
+            (&Method::POST, EXCHANGE_PATH) if !is(&self.fellow) => {
+                reply::error(StatusCode::FORBIDDEN, "this is for the routers of the same namespace")
+            }
+            (&Method::POST, SCRAPE_PATH) | (&Method::GET, TABLE_PATH) if !is(objects::OPERATOR_IDENTITY) => {
+                reply::error(StatusCode::FORBIDDEN, "this is for the operator")
+            }
+            (&Method::POST, EXCHANGE_PATH) => match read(&mut body, exchange::LONGEST, "an exchange").await {
+                Err(refusal) => refusal,
+                Ok(told) => reply::json(StatusCode::OK, &self.detectors.hear(told)),
+            },
+            (&Method::POST, SCRAPE_PATH) => match read(&mut body, LONGEST, "a scrape request").await {
+                Err(refusal) => refusal,
+                Ok(asked) => reply::json(StatusCode::OK, &self.scrape(&asked).await),
             },
             (&Method::GET, TABLE_PATH) => reply::json(StatusCode::OK, &self.tables()),
             _ => reply::error(
                 StatusCode::NOT_FOUND,
-                "there are POST /stoker/v1/scrape and GET /stoker/v1/table",
+                "there are POST /stoker/v1/scrape, POST /stoker/v1/exchange and GET /stoker/v1/table",
             ),
         }
     }
@@ -105,12 +127,20 @@ impl Admin {
         {
             watch::read_live(&self.keeper, &self.lookup, &self.counts, &asked.route).await;
         }
+        // Cuts before the table: who reads that a run is over must not read a cut of it as one of the next.
+        let cuts = self.keeper.cuts(&asked.route);
+        let suspicions = self.detectors.suspicions().into_iter();
         ScrapeReply {
-            process: self.process.clone(),
+            process: self.detectors.process().to_owned(),
             serving: self.serving(&asked.route),
             refused: self.keeper.refusal(&asked.route),
             arms: self.plane.arms(&asked.route),
             counts: self.plane.ledger.read(&asked.route),
+            cuts,
+            suspicions: suspicions
+                .filter(|(route, _)| *route == asked.route)
+                .map(|(_, known)| known)
+                .collect(),
             ..ScrapeReply::default()
         }
     }
@@ -156,6 +186,13 @@ impl Admin {
             arms: self.plane.arms(&route.name),
             refused: self.keeper.refusal(&route.name),
         });
-        TableReply { process: &self.process, tables: tables.collect() }
+        TableReply { process: self.detectors.process(), tables: tables.collect() }
     }
+}
+
+/// Reads what a caller says, or refuses it.
+async fn read<T: DeserializeOwned>(body: &mut Incoming, longest: usize, what: &str) -> Result<T, Reply> {
+    let refuse = |why: String| reply::error(StatusCode::BAD_REQUEST, &why);
+    let text = read_bounded(body, longest).await.map_err(|error| refuse(error.to_string()))?;
+    serde_json::from_slice(&text).map_err(|error| refuse(format!("not {what}: {error}")))
 }

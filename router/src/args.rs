@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use stoker_api::names::ports;
+use stoker_api::names::{objects, ports};
 
 /// The data plane of one namespace: splits, forwards and counts requests to the revisions of its models.
 #[derive(Clone, Debug, Parser)]
@@ -15,16 +15,19 @@ pub struct Args {
     /// Namespace whose models are served.
     #[arg(long, env = "POD_NAMESPACE")]
     pub namespace: String,
+    /// What people call this router: it stands in the cuts that it makes.
+    #[arg(long, env = "POD_NAME", default_value = objects::ROUTER)]
+    pub name: String,
     /// Where clients connect.
     #[arg(long, env = "STOKER_LISTEN", default_value_t = any(ports::ROUTER_DATA))]
     pub listen: SocketAddr,
     /// Health, readiness and Prometheus metrics.
     #[arg(long, env = "STOKER_METRICS_LISTEN", default_value_t = any(ports::METRICS))]
     pub metrics_listen: SocketAddr,
-    /// Where the operator connects, with mutual TLS.
+    /// Where the operator and the other routers connect, with mutual TLS.
     #[arg(long, env = "STOKER_ADMIN_LISTEN", default_value_t = any(ports::ROUTER_ADMIN))]
     pub admin_listen: SocketAddr,
-    /// Folder with tls.crt, tls.key (this router's certificate) and ca.crt (which signed the operator's).
+    /// Folder with tls.crt, tls.key (this router's certificate) and ca.crt (which signed theirs).
     #[arg(long, env = "STOKER_TLS_DIR", default_value = "/etc/stoker/tls")]
     pub tls_dir: PathBuf,
     /// Folder for the last good tables; they are served when the API server is away at start.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use stoker_api::scrape::ArmCounts;
+use stoker_decide::evidence::Counts;
 use stoker_decide::histogram::Histogram;
 
 /// How many runs of a route are kept.
@@ -105,6 +106,20 @@ impl Ledger {
         arms.collect()
     }
 
+    /// Totals of a revision in a run, over all steps in which the candidate has traffic.
+    pub fn in_steps(&self, route: &str, run: u64, revision: &str) -> Counts {
+        let routes = lock(&self.0);
+        let mut sum = Tally::default();
+        if let Some(counts) = routes.get(route) {
+            let from = (run, 1, String::new());
+            let steps = counts.arms.range(from..).take_while(|((of, _, _), _)| *of == run);
+            for (_, count) in steps.filter(|((_, _, name), _)| name == revision) {
+                sum.add(&count.read());
+            }
+        }
+        Counts { attempts: sum.attempts, errors: sum.errors, latency: sum.latency }
+    }
+
     /// Totals of each revision of a route since the process started, or since the revision came.
     pub fn totals(&self, route: &str) -> BTreeMap<String, Tally> {
         let routes = lock(&self.0);
@@ -178,6 +193,18 @@ mod tests {
         ledger.arm("digits", "uid", 1, 3, "digits-a").failed();
         let errors: Vec<_> = ledger.read("digits").iter().map(|count| (count.step, count.errors)).collect();
         assert_eq!(errors, [(2, 2), (3, 1)]);
+    }
+
+    #[test]
+    fn a_run_is_summed_from_its_first_step_on() {
+        let ledger = Ledger::default();
+        for (run, step, revision) in
+            [(1, 2, "a"), (2, 0, "a"), (2, 1, "a"), (2, 1, "b"), (2, 7, "a"), (3, 1, "a")]
+        {
+            ledger.arm("digits", "uid", run, step, revision).failed();
+        }
+        let errors = |run, revision| ledger.in_steps("digits", run, revision).errors;
+        assert_eq!([errors(2, "a"), errors(2, "b"), errors(3, "a"), errors(4, "a")], [2, 1, 1, 0]);
     }
 
     #[test]

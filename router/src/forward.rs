@@ -102,6 +102,8 @@ enum Failure {
     Late,
     /// The client's body was too long or broke off.
     Client(Refused),
+    /// The revision was cut before anything was sent.
+    Cut,
 }
 
 impl Forward {
@@ -144,7 +146,7 @@ impl Forward {
         loop {
             let (flight, busy) = self.place(&route, unit, failed.as_deref(), deadline).await?;
             let failure = loop {
-                let sent = self.attempt(busy.endpoint(), &mut message, fresh, &mut alarm).await;
+                let sent = self.attempt(&flight, busy.endpoint(), &mut message, fresh, &mut alarm).await;
                 match sent {
                     Ok((answer, link, sent)) => {
                         return Ok(self.relay(answer, link, flight, busy, sent, alarm));
@@ -160,12 +162,12 @@ impl Forward {
                 }
             };
             match &failure {
-                Failure::Raced => {}
+                Failure::Raced | Failure::Cut => {}
                 Failure::Client(refused) => return Err(refused.clone()),
                 _ => flight.count.failed(),
             }
             let again = match failure {
-                Failure::Raced => true,
+                Failure::Raced | Failure::Cut => true,
                 Failure::Unreachable => !std::mem::replace(&mut retried, true),
                 Failure::Lost => message.is_whole() && !std::mem::replace(&mut retried, true),
                 _ => false,
@@ -175,10 +177,13 @@ impl Forward {
                 flight.revision.answered(refused.status());
                 return Err(refused);
             }
-            if !matches!(failure, Failure::Raced) {
+            if !matches!(failure, Failure::Raced | Failure::Cut) {
                 self.counts.retries.inc();
             }
-            failed = Some(Arc::clone(busy.endpoint()));
+            // The pod of a revision that was cut has failed nothing.
+            if !matches!(failure, Failure::Cut) {
+                failed = Some(Arc::clone(busy.endpoint()));
+            }
         }
     }
 
@@ -300,6 +305,7 @@ impl Forward {
     /// Sends the request to a pod, and waits for the head of the answer.
     async fn attempt(
         &self,
+        flight: &Flight,
         endpoint: &Arc<Endpoint>,
         message: &mut Message,
         fresh: bool,
@@ -320,6 +326,10 @@ impl Forward {
                 }
             },
         };
+        // Assigned by the table before, and maybe long ago: connecting takes time.
+        if flight.revision.is_cut() {
+            return Err(Failure::Cut);
+        }
         let request = message.request()?;
         let sent = std::time::Instant::now();
         match before(alarm, link.send(request)).await.ok_or(Failure::Late)? {

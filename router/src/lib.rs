@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! ModelRoutes, EndpointSlices ──► watch ──► table::keeper ──► plane (what requests see) ◄── forward ◄── clients
-//!                 disk ◄──► table::disk ◄──┘                    │ count                        └──► pods
+//!                 disk ◄──► table::disk ◄──┘  ▲                 │ count                        └──► pods
+//!                                             └──── cut ◄───────┤ ◄──► other routers
 //!                                          admin (operator) ◄──┴──► metrics (Prometheus)
 //! ```
 //!
@@ -10,6 +11,7 @@
 //! - [`table`]: tables, their order, their copy on disk, and which host belongs to which.
 //! - [`live`]: revisions and endpoints as they are by now.
 //! - [`plane`]: what the hot path reads.
+//! - [`cut`]: takes a harmful revision out of traffic.
 //! - [`forward`]: one request from client to pod and back.
 //! - [`count`]: attempts, errors and latencies by (run, step, arm).
 //! - [`watch`]: the API server.
@@ -20,6 +22,7 @@
 pub mod admin;
 pub mod args;
 pub mod count;
+pub mod cut;
 pub mod forward;
 pub mod live;
 pub mod metrics;

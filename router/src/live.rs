@@ -4,7 +4,7 @@
 //! keeps its open connections when the table changes.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -124,6 +124,7 @@ pub struct Revision {
     endpoints: ArcSwap<Endpoints>,
     rotation: AtomicUsize,
     answers: [AtomicU64; CLASSES.len()],
+    cut: AtomicBool,
 }
 
 impl Revision {
@@ -137,6 +138,7 @@ impl Revision {
             endpoints: ArcSwap::default(),
             rotation: AtomicUsize::new(0),
             answers: Default::default(),
+            cut: AtomicBool::new(false),
         }
     }
 
@@ -196,6 +198,16 @@ impl Revision {
         for endpoint in endpoints.ready.iter().chain(&endpoints.leaving) {
             endpoint.pool.sweep();
         }
+    }
+
+    /// Whether it is cut: nothing more may be sent to it, also of what was assigned to it already.
+    pub fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::SeqCst)
+    }
+
+    /// Says whether it is cut. Gives what was said before.
+    pub fn set_cut(&self, cut: bool) -> bool {
+        self.cut.swap(cut, Ordering::SeqCst)
     }
 
     /// Requests that are under way.

@@ -15,6 +15,7 @@ use prometheus_client::registry::Registry;
 use stoker_edge::listen::Stats;
 use stoker_edge::metrics::encode;
 
+use crate::cut::metrics::CutCounts;
 use crate::live::CLASSES;
 use crate::plane::Plane;
 use crate::table::keeper::Keeper;
@@ -88,6 +89,8 @@ pub struct Counts {
     pub tables_refused: Counter,
     /// Writes of the tables to disk that failed.
     pub disk_errors: Counter,
+    /// Cuts, and what is done for them.
+    pub cut: CutCounts,
 }
 
 impl Counts {
@@ -134,6 +137,7 @@ pub fn registry(
     );
     router.register("tables_refused", "Tables that could not be served", counts.tables_refused.clone());
     router.register("disk_errors", "Writes of the tables to disk that failed", counts.disk_errors.clone());
+    counts.cut.register(router);
     data.register(router.sub_registry_with_prefix("data"));
     admin.register(router.sub_registry_with_prefix("admin"));
     root.register_collector(Box::new(Routes { plane: Arc::clone(plane), keeper: Arc::clone(keeper) }));

@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client};
 use stoker_api::ModelRoute;
-use stoker_api::names::objects;
+use stoker_api::names::{objects, router_identity};
 use stoker_edge::admin::Admin as Metrics;
 use stoker_edge::drain::{self, Drain};
 use stoker_edge::listen::{self, Finished, Limits, Options, Stats};
@@ -19,6 +19,9 @@ use tokio::net::TcpListener;
 
 use crate::admin::Admin;
 use crate::args::Args;
+use crate::cut::detect::Detectors;
+use crate::cut::metrics::Harm;
+use crate::cut::report;
 use crate::forward::{Forward, Settings};
 use crate::metrics::{self, Counts};
 use crate::plane::Plane;
@@ -65,6 +68,8 @@ pub struct Router {
     pub keeper: Arc<Keeper>,
     /// Forwards requests.
     pub forward: Arc<Forward>,
+    /// Looks for harm.
+    pub detectors: Arc<Detectors>,
     /// Counts that belong to no revision.
     pub counts: Counts,
     namespace: String,
@@ -77,14 +82,28 @@ impl Router {
         let (plane, counts) = (Arc::new(Plane::default()), Counts::default());
         let keeper = Arc::new(Keeper::new(Arc::clone(&plane), namespace, counts.clone()));
         let forward = Forward::new(Arc::clone(&plane), Arc::clone(&keeper), settings, counts.clone());
+        let detectors = detectors(&plane, &keeper, &counts, objects::ROUTER);
         Self {
             plane,
             keeper,
             forward: Arc::new(forward),
+            detectors,
             counts,
             namespace: namespace.to_owned(),
             connections,
         }
+    }
+
+    /// The same router under a name of its own.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.detectors = detectors(&self.plane, &self.keeper, &self.counts, name);
+        self
+    }
+
+    /// Looks for harm while a table asks for it, and tells the other routers; ends never.
+    pub async fn detect(&self, tls: Option<Tls>) {
+        Arc::clone(&self.detectors).run(tls, self.namespace.clone()).await;
     }
 
     /// Starts from the tables that an earlier process saved, if it left any.
@@ -134,10 +153,12 @@ impl Router {
         listen::serve(listener, service, Options { limits, tls: None, stats }, drain).await
     }
 
-    /// Serves the operator; ends when dropped.
+    /// Serves the operator and the other routers; ends when dropped.
     pub async fn serve_admin(&self, listener: TcpListener, tls: Tls, stats: Stats, lookup: Lookup) {
         let (plane, keeper) = (Arc::clone(&self.plane), Arc::clone(&self.keeper));
-        let admin = Arc::new(Admin::new(plane, keeper, self.counts.clone(), lookup));
+        let detectors = Arc::clone(&self.detectors);
+        let admin = Admin::new(plane, keeper, detectors, self.counts.clone(), lookup, &self.namespace);
+        let admin = Arc::new(admin);
         let service = service_fn(move |request| {
             let admin = Arc::clone(&admin);
             async move { Ok::<_, Infallible>(admin.handle(request).await) }
@@ -149,10 +170,16 @@ impl Router {
     }
 }
 
+fn detectors(plane: &Arc<Plane>, keeper: &Arc<Keeper>, counts: &Counts, name: &str) -> Arc<Detectors> {
+    Arc::new(Detectors::new(Arc::clone(plane), Arc::clone(keeper), counts.clone(), name))
+}
+
 /// Runs a router until it is told to end.
 pub async fn run(args: Args) -> Result<(), RunError> {
     let client = client(&args).await?;
-    let tls = Tls::mutual(&args.tls_dir, objects::OPERATOR_IDENTITY)?;
+    let fellow = router_identity(&args.namespace);
+    let callers = [objects::OPERATOR_IDENTITY, fellow.as_str()];
+    let tls = Tls::mutual(&args.tls_dir, &callers)?;
     let settings = Settings {
         request_timeout: args.request_timeout,
         max_body: args.max_body,
@@ -161,7 +188,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         hold: args.hold,
         hold_queue: args.hold_queue,
     };
-    let router = Arc::new(Router::new(&args.namespace, settings, args.max_connections));
+    let router = Arc::new(Router::new(&args.namespace, settings, args.max_connections).named(&args.name));
     let (data, admin) = (bind(args.listen).await?, bind(args.admin_listen).await?);
     let metrics = bind(args.metrics_listen).await?;
     let drain = drain::on_signal(args.drain_delay, args.drain_timeout)
@@ -169,20 +196,25 @@ pub async fn run(args: Args) -> Result<(), RunError> {
 
     router.restore(&args.state_dir);
     let tables: Api<DeserializeGuard<ModelRoute>> = Api::namespaced(client.clone(), &args.namespace);
-    let slices: Api<EndpointSlice> = Api::namespaced(client, &args.namespace);
+    let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &args.namespace);
+    let status: Api<ModelRoute> = Api::namespaced(client, &args.namespace);
     let lookup = watch::lookup(tables.clone());
     let (data_stats, admin_stats) = (Stats::default(), Stats::default());
-    let registry =
+    let mut registry =
         metrics::registry(&router.counts, &router.plane, &router.keeper, &data_stats, &admin_stats);
+    registry.register_collector(Box::new(Harm(Arc::clone(&router.detectors))));
     let keeper = Arc::clone(&router.keeper);
     let ready = Metrics::new(registry, drain.clone(), Arc::new(move || keeper.readiness()));
 
     // All of these end with the process; the data port alone is waited for.
     let (keeper, counts) = (Arc::clone(&router.keeper), router.counts.clone());
     tokio::spawn(watch::routes(tables, Arc::clone(&keeper), Arc::clone(&lookup), counts.clone()));
-    tokio::spawn(watch::slices(slices, keeper, counts));
-    tokio::spawn(tls.follow(args.tls_dir.clone(), objects::OPERATOR_IDENTITY.to_owned()).run());
+    tokio::spawn(watch::slices(slices, Arc::clone(&keeper), counts.clone()));
+    tokio::spawn(report::report(keeper, status, counts.cut));
+    tokio::spawn(tls.follow(args.tls_dir.clone(), &callers).run());
     tokio::spawn(ready.serve(metrics));
+    let (shared, own) = (Arc::clone(&router), tls.clone());
+    tokio::spawn(async move { shared.detect(Some(own)).await });
     let shared = Arc::clone(&router);
     tokio::spawn(async move { shared.serve_admin(admin, tls, admin_stats, lookup).await });
     let shared = Arc::clone(&router);

@@ -151,7 +151,7 @@ where
     follow(api, config.timeout(WATCH_SECONDS)).backoff(Pause::default())
 }
 
-/// Writes the tables to disk after each change, at most a few times a second; ends never.
+/// Writes the tables to disk after each change, at most a few times a second, a cut at once; ends never.
 pub async fn save(keeper: Arc<Keeper>, counts: Counts, write: impl Fn() -> SaveFuture) {
     loop {
         keeper.changed().await;
@@ -162,7 +162,10 @@ pub async fn save(keeper: Arc<Keeper>, counts: Counts, write: impl Fn() -> SaveF
                 "the tables could not be saved; a restart without the API server would not know them"
             );
         }
-        tokio::time::sleep(SAVE_PAUSE).await;
+        tokio::select! {
+            () = tokio::time::sleep(SAVE_PAUSE) => {}
+            () = keeper.urgent() => {}
+        }
     }
 }
 

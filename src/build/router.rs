@@ -167,7 +167,7 @@ fn service() -> Service {
             cluster_ip: Some("None".to_owned()),
             selector: Some(part(parts::ROUTER)),
             ports: Some(vec![
-                port("admin", ports::ROUTER_ADMIN, "admin"),
+                port(ports::ADMIN_NAME, ports::ROUTER_ADMIN, ports::ADMIN_NAME),
                 port("metrics", ports::METRICS, "metrics"),
             ]),
             ..ServiceSpec::default()
@@ -312,7 +312,7 @@ fn container(router: &ModelRouter, settings: &Settings) -> Container {
         ports: Some(vec![
             listen(ports::DATA_NAME, ports::ROUTER_DATA),
             listen("metrics", ports::METRICS),
-            listen("admin", ports::ROUTER_ADMIN),
+            listen(ports::ADMIN_NAME, ports::ROUTER_ADMIN),
         ]),
         readiness_probe: Some(Probe {
             period_seconds: Some(2),

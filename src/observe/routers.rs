@@ -32,12 +32,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use stoker_api::names::{objects, ports};
+use stoker_api::names::{objects, ports, router_identity};
 use stoker_api::pause::Pause;
 use stoker_api::scrape::{SCRAPE_PATH, ScrapeReply, ScrapeRequest, TableVersion};
 
 use crate::context::scope;
-use crate::trust;
 
 /// Longest time that a router may take, connecting included. A look at a run waits for the slowest.
 const DEADLINE: Duration = Duration::from_secs(1);
@@ -356,7 +355,7 @@ fn address(host: &str) -> Option<IpAddr> {
 /// The name that the router at `host` must prove to have.
 fn server_name(host: &str) -> Result<ServerName<'static>, io::Error> {
     let namespace = host.split('.').nth(1).ok_or_else(|| io::Error::other("the name holds no namespace"))?;
-    ServerName::try_from(trust::router_name(namespace)).map_err(io::Error::other)
+    ServerName::try_from(router_identity(namespace)).map_err(io::Error::other)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is hyper's")]

@@ -48,10 +48,10 @@ impl Validity {
 /// Which side of a connection a certificate is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Answers.
-    Server,
     /// Calls.
     Client,
+    /// Answers and calls.
+    Both,
 }
 
 /// A CA that signs leaves and no further CA.
@@ -71,10 +71,10 @@ pub fn leaf(names: Vec<String>, kind: Kind, validity: Validity) -> Result<Certif
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.use_authority_key_identifier_extension = true;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![match kind {
-        Kind::Server => ExtendedKeyUsagePurpose::ServerAuth,
-        Kind::Client => ExtendedKeyUsagePurpose::ClientAuth,
-    }];
+    params.extended_key_usages = match kind {
+        Kind::Client => vec![ExtendedKeyUsagePurpose::ClientAuth],
+        Kind::Both => vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
+    };
     hold(&mut params, validity);
     Ok(params)
 }
@@ -93,6 +93,8 @@ pub struct Read {
     pub validity: Validity,
     /// Its DNS names.
     pub names: Vec<String>,
+    /// Whether it is good for the side that calls.
+    pub calls: bool,
 }
 
 /// Why a certificate cannot be read.
@@ -107,6 +109,7 @@ pub fn read(pem: &[u8]) -> Result<Read, Unreadable> {
     let certificate = block.parse_x509().map_err(|error| unreadable(&error))?;
     let names = certificate.subject_alternative_name().map_err(|error| unreadable(&error))?;
     let names = names.map_or(&[][..], |names| names.value.general_names.as_slice());
+    let usage = certificate.extended_key_usage().map_err(|error| unreadable(&error))?;
     let time = |seconds: i64| Timestamp::from_second(seconds).map_err(|error| unreadable(&error));
     Ok(Read {
         validity: Validity {
@@ -120,5 +123,7 @@ pub fn read(pem: &[u8]) -> Result<Read, Unreadable> {
                 _ => None,
             })
             .collect(),
+        // One that restricts nothing is good for either side.
+        calls: usage.is_none_or(|usage| usage.value.any || usage.value.client_auth),
     })
 }

@@ -2,7 +2,8 @@
 //!
 //! Operator and routers speak mutual TLS. One CA, in a Secret of the operator's namespace, signs a certificate for the
 //! routers of each namespace and one for the operator itself, whose key never leaves the process. A router's certificate
-//! carries a name with its namespace, so that who can read one namespace's Secret cannot answer for another's routers.
+//! carries a name with its namespace, so that who can read one namespace's Secret cannot answer for another's routers. It
+//! is for both sides of a connection: routers of a namespace call each other.
 
 pub mod certificate;
 
@@ -19,7 +20,7 @@ use rcgen::{Issuer, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
-use stoker_api::names::{labels, objects, parts};
+use stoker_api::names::{labels, objects, parts, router_identity};
 
 use crate::call::{CallError, Calls};
 use certificate::{Kind, Validity};
@@ -92,11 +93,6 @@ impl Leaf {
             entry("ca.crt", self.authority),
         ])
     }
-}
-
-/// The name that a router of `namespace` proves to be its own.
-pub fn router_name(namespace: &str) -> String {
-    format!("{}.{namespace}.svc", objects::ROUTER)
 }
 
 impl Authority {
@@ -189,8 +185,8 @@ impl Authority {
 
     /// A new certificate for the routers of `namespace`.
     pub fn router_leaf(&self, namespace: &str, now: Timestamp) -> Result<Leaf, Error> {
-        let names = vec![objects::ROUTER_IDENTITY.to_owned(), router_name(namespace)];
-        let (certificate, key) = self.issue(names, Kind::Server, Validity::starting(now, LEAF_LIFETIME))?;
+        let names = vec![objects::ROUTER_IDENTITY.to_owned(), router_identity(namespace)];
+        let (certificate, key) = self.issue(names, Kind::Both, Validity::starting(now, LEAF_LIFETIME))?;
         Ok(Leaf { certificate, key, authority: self.0.pem.clone() })
     }
 
@@ -211,9 +207,11 @@ impl Authority {
         }
         match certificate::read(leaf) {
             Err(error) => Some(format!("the present one cannot be read: {error}")),
-            Ok(read) if !read.names.contains(&router_name(namespace)) => {
-                Some(format!("the present one does not name {}", router_name(namespace)))
+            Ok(read) if !read.names.contains(&router_identity(namespace)) => {
+                Some(format!("the present one does not name {}", router_identity(namespace)))
             }
+            // Made by a release whose routers did not call each other.
+            Ok(read) if !read.calls => Some("with the present one routers cannot call each other".to_owned()),
             Ok(read) => read
                 .validity
                 .is_worn(now)

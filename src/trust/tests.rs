@@ -67,6 +67,17 @@ fn a_certificate_is_renewed_for_a_reason() {
     let (authority, _) = Authority::generate(now()).unwrap();
     let (other, _) = Authority::generate(now()).unwrap();
     let data = |authority: &Authority| authority.router_leaf("team", now()).unwrap().into_data();
+    // As an earlier release made them: for answering alone.
+    let mut answering = data(&authority);
+    let mut params = certificate::leaf(
+        vec![objects::ROUTER_IDENTITY.into(), router_identity("team")],
+        Kind::Both,
+        Validity::starting(now(), LEAF_LIFETIME),
+    )
+    .unwrap();
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let old = params.signed_by(&KeyPair::generate().unwrap(), &authority.0.issuer).unwrap();
+    answering.insert("tls.crt".into(), ByteString(old.pem().into_bytes()));
     let mut broken = data(&authority);
     broken.insert("tls.crt".into(), ByteString(b"x".to_vec()));
     let cases = [
@@ -77,6 +88,7 @@ fn a_certificate_is_renewed_for_a_reason() {
         (Some(data(&authority)), "other", now(), Some("stoker-router.other.svc")),
         (Some(data(&other)), "team", now(), Some("another CA")),
         (Some(broken), "team", now(), Some("cannot be read")),
+        (Some(answering), "team", now(), Some("cannot call each other")),
         (None, "team", now(), Some("there is none")),
     ];
     for (data, namespace, at, why) in cases {

@@ -6,6 +6,7 @@
 //! - [`revision`]: what a `ControllerRevision` stores, and how a revision gets its name.
 //! - [`artifact`]: model URIs and digests.
 //! - [`scrape`]: what the operator asks a router, and what the router answers.
+//! - [`exchange`]: what routers of a namespace tell each other.
 //! - [`pause`]: how long to wait before the API server is asked again.
 //! - [`names`]: labels, annotations, condition types, reasons, ports and paths.
 //!
@@ -15,10 +16,12 @@
 //! | `ControllerRevision`, immutable | operator | resolved spec and pod template of one revision |
 //! | `ModelDeployment.status` | operator | run, step, elapsed seconds, verdict, rejected revisions; intent before effect |
 //! | `ModelRoute.spec` | operator, only from that ModelDeployment's reconcile | a pure function of the three above |
+//! | `ModelRoute.status` | routers, on transitions only | cuts |
 //! | `ModelRouter.spec` | user; operator when missing | settings of the namespace's routers |
 
 pub mod artifact;
 pub mod deployment;
+pub mod exchange;
 pub mod names;
 pub mod pause;
 pub mod revision;

@@ -148,6 +148,8 @@ pub mod ports {
     pub const SERVICE: u16 = 80;
     /// Name of the data port in Services and EndpointSlices.
     pub const DATA_NAME: &str = "http";
+    /// Name of the router's admin port in Services and EndpointSlices.
+    pub const ADMIN_NAME: &str = "admin";
 }
 
 /// Names of objects in a namespace that has ModelDeployments.
@@ -164,8 +166,14 @@ pub mod objects {
     pub const FREEZE: &str = "freeze";
     /// The operator's CA, in the operator's namespace.
     pub const CA: &str = "stoker-ca";
-    /// The name in the operator's client certificate: the only client of a router's admin port.
+    /// The name in the operator's client certificate. Who has it may scrape a router.
     pub const OPERATOR_IDENTITY: &str = "operator.stoker.dev";
     /// The name in every router's certificate.
     pub const ROUTER_IDENTITY: &str = "router.stoker.dev";
+}
+
+/// The name that the routers of `namespace` prove to each other and to the operator, and that no router of another
+/// namespace has.
+pub fn router_identity(namespace: &str) -> String {
+    format!("{}.{namespace}.svc", objects::ROUTER)
 }

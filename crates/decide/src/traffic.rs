@@ -29,6 +29,48 @@ pub fn choose<'a>(unit: u128, salt: &str, arms: impl IntoIterator<Item = (&'a st
     best.map(|(index, _)| index)
 }
 
+/// An arm of a rule, with other arms by their positions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Its weight in parts per million.
+    pub ppm: u32,
+    /// The arm that takes the share while this one has no ready pod.
+    pub fallback: Option<usize>,
+    /// The arm that it is compared with, if any: takes over when this one is cut.
+    pub control: Option<usize>,
+    /// Whether it must get nothing.
+    pub cut: bool,
+}
+
+/// The same rule when its cut arms get nothing. The share of a cut arm goes to its control; where that is cut too or there
+/// is none, to the next arm in the chain of fallbacks that is not; else to the heaviest that is not. When all arms are cut
+/// nobody has a share. No chain of fallbacks leads to a cut arm.
+#[must_use]
+pub fn without_cut(arms: &[Share]) -> Vec<Share> {
+    let is_open = |index: &usize| arms.get(*index).is_some_and(|arm| !arm.cut);
+    // A circle of fallbacks ends after each arm had its turn.
+    let chain = |from: usize| {
+        let next = |index: &usize| arms.get(*index).and_then(|arm| arm.fallback);
+        std::iter::successors(next(&from), next).take(arms.len())
+    };
+    let heaviest =
+        || (0..arms.len()).filter(is_open).max_by_key(|index| (arms[*index].ppm, usize::MAX - index));
+    let mut rest: Vec<Share> = (0..arms.len())
+        .map(|index| {
+            let arm = arms[index];
+            let fallback = chain(index).filter(|next| *next != index).find(is_open);
+            Share { ppm: if arm.cut { 0 } else { arm.ppm }, fallback, ..arm }
+        })
+        .collect();
+    for (index, arm) in arms.iter().enumerate().filter(|(_, arm)| arm.cut) {
+        let heir = arm.control.filter(is_open).or_else(|| chain(index).find(is_open)).or_else(heaviest);
+        if let Some(heir) = heir {
+            rest[heir].ppm = rest[heir].ppm.saturating_add(arm.ppm);
+        }
+    }
+    rest
+}
+
 /// A number in the open interval (0, 1), the same on every machine and in every release.
 fn uniform(unit: u128, salt: &str, arm: &str) -> f64 {
     let mut hasher = SipHasher13::new_with_keys(0x7374_6f6b_6572, 0x6172_6d73);
@@ -78,7 +120,62 @@ mod tests {
         assert_eq!(choose(7, "salt", []), None);
     }
 
+    fn arm(ppm: u32, fallback: Option<usize>, control: Option<usize>, cut: bool) -> Share {
+        Share { ppm, fallback, control, cut }
+    }
+
+    #[test]
+    fn a_cut_arm_gives_its_share_to_its_control() {
+        let weights = |arms: &[Share]| without_cut(arms).iter().map(|arm| arm.ppm).collect::<Vec<_>>();
+        let stable = arm(700_000, None, None, false);
+        let other = arm(200_000, Some(0), None, false);
+        let cases = [
+            // Nothing is cut.
+            (vec![stable, other, arm(100_000, Some(0), Some(0), false)], vec![700_000, 200_000, 100_000]),
+            // The control goes before the fallback.
+            (vec![stable, other, arm(100_000, Some(0), Some(1), true)], vec![700_000, 300_000, 0]),
+            // Without a control: the fallback.
+            (vec![stable, other, arm(100_000, Some(1), None, true)], vec![700_000, 300_000, 0]),
+            // The control is cut as well: along the chain.
+            (
+                vec![stable, arm(200_000, Some(0), None, true), arm(100_000, Some(1), Some(1), true)],
+                vec![1_000_000, 0, 0],
+            ),
+            // Nothing is named: the heaviest.
+            (vec![stable, other, arm(100_000, None, None, true)], vec![800_000, 200_000, 0]),
+            // Nobody is left.
+            (vec![arm(WHOLE, None, None, true)], vec![0]),
+        ];
+        for (arms, wanted) in cases {
+            assert_eq!(weights(&arms), wanted, "{arms:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_traffic_and_no_fallback_leads_to_a_cut_arm(
+            drawn in prop::collection::vec((0..=WHOLE / 8, prop::option::of(0_usize..8), prop::option::of(0_usize..8), any::<bool>()), 1..8)
+        ) {
+            let arms: Vec<Share> = drawn.into_iter().map(|(ppm, fallback, control, cut)| arm(ppm, fallback, control, cut)).collect();
+            let rest = without_cut(&arms);
+            prop_assert_eq!(rest.len(), arms.len());
+            let sum = |arms: &[Share]| arms.iter().map(|arm| arm.ppm).sum::<u32>();
+            let open = arms.iter().any(|arm| !arm.cut);
+            prop_assert_eq!(sum(&rest), if open { sum(&arms) } else { 0 });
+            for (before, after) in arms.iter().zip(&rest) {
+                if before.cut {
+                    prop_assert_eq!(after.ppm, 0);
+                } else {
+                    prop_assert!(after.ppm >= before.ppm);
+                }
+                if let Some(next) = after.fallback {
+                    prop_assert!(!arms[next].cut);
+                }
+            }
+            // Nothing more changes when it is done again.
+            prop_assert_eq!(&without_cut(&rest), &rest);
+        }
+
         #[test]
         fn a_unit_moves_only_to_the_candidate_while_its_weight_grows(unit: u128, low in 0..=WHOLE, more in 0..=WHOLE) {
             let high = low.saturating_add(more).min(WHOLE);

@@ -30,7 +30,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::connection::{Activity, Patience, Tracked, Watched};
 use crate::drain::{Drain, Phase};
-use crate::tls::Tls;
+use crate::tls::{Peer, Tls};
 use crate::{BoxError, reply};
 
 /// Connections above the limit that are told so at a time; further ones are just closed.
@@ -211,11 +211,14 @@ impl Gate {
         connections.spawn(async move {
             let _open = Open { stats: &gate.options.stats, _place: place };
             match &gate.options.tls {
-                None => gate.serve(stream, service).await,
+                None => gate.serve(stream, service, None).await,
                 Some(tls) => {
                     let handshake = TlsAcceptor::from(tls.config()).accept(stream);
                     match tokio::time::timeout(gate.options.limits.handshake_time, handshake).await {
-                        Ok(Ok(stream)) => gate.serve(stream, service).await,
+                        Ok(Ok(stream)) => {
+                            let peer = Peer::of(stream.get_ref().1);
+                            gate.serve(stream, service, peer).await;
+                        }
                         Ok(Err(error)) => {
                             gate.options.stats.handshakes_failed.inc();
                             tracing::debug!(%error, "TLS handshake failed");
@@ -229,8 +232,8 @@ impl Gate {
         });
     }
 
-    /// Serves one connection to its end.
-    async fn serve<T, S, B>(&self, stream: T, service: S)
+    /// Serves one connection to its end. `peer` is who called, where that is known.
+    async fn serve<T, S, B>(&self, stream: T, service: S, peer: Option<Peer>)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
@@ -245,8 +248,11 @@ impl Gate {
         let stream = TokioIo::new(Watched::new(stream, activity.clone(), patience));
         let asked = activity.clone();
         let (drain, panics) = (self.drain.clone(), self.options.stats.panics.clone());
-        let service = hyper::service::service_fn(move |request| {
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             asked.begin();
+            if let Some(peer) = &peer {
+                request.extensions_mut().insert(peer.clone());
+            }
             // Made before the call: it marks the connection idle again however the request ends.
             let (asked, drain, panics) = (asked.clone(), drain.clone(), panics.clone());
             let answer = AssertUnwindSafe(service.call(request)).catch_unwind();

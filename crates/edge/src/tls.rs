@@ -2,7 +2,7 @@
 //!
 //! A folder holds `tls.crt`, `tls.key` and `ca.crt`, as a mounted Secret does. Kubernetes replaces the files when the
 //! Secret changes, so they are compared every few seconds; a set that cannot be used is refused with a log line and the
-//! one before stays.
+//! one before stays. The same certificate is shown to those who call and to those who are called.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, RootCertStore,
+    ServerConfig, SignatureScheme,
+};
 
 /// How often the files are compared.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -74,29 +77,64 @@ pub fn install_provider() {
 
 /// The TLS settings of a listener, which may change while it listens. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Tls(Arc<ArcSwap<ServerConfig>>);
+pub struct Tls(Arc<ArcSwap<Sides>>);
+
+/// One certificate, on both sides of a connection.
+#[derive(Debug)]
+struct Sides {
+    server: Arc<ServerConfig>,
+    client: Option<Arc<ClientConfig>>,
+}
 
 impl Tls {
-    /// Settings that are there already.
+    /// Settings that are there already, for a listener alone.
     pub fn new(config: ServerConfig) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(config)))
+        Self(Arc::new(ArcSwap::from_pointee(Sides { server: Arc::new(config), client: None })))
     }
 
     /// The settings for the next handshake.
     pub fn config(&self) -> Arc<ServerConfig> {
-        self.0.load_full()
+        Arc::clone(&self.0.load().server)
+    }
+
+    /// The settings for calls to others who trust the same CA; none when there is no folder.
+    pub fn client(&self) -> Option<Arc<ClientConfig>> {
+        self.0.load().client.clone()
     }
 
     /// Mutual TLS from a folder with `tls.crt`, `tls.key` and `ca.crt`: only a client whose certificate is signed by
-    /// that CA and carries the DNS name `client` gets through the handshake.
-    pub fn mutual(folder: &Path, client: &str) -> Result<Self, TlsError> {
-        Ok(Self::new(Files::read(folder)?.mutual(folder, client)?))
+    /// that CA and carries one of the DNS names `clients` gets through the handshake. Which one it was, [`Peer`] says.
+    pub fn mutual(folder: &Path, clients: &[&str]) -> Result<Self, TlsError> {
+        Ok(Self(Arc::new(ArcSwap::from_pointee(Files::read(folder)?.mutual(folder, clients)?))))
     }
 
     /// Follows the folder of [`Tls::mutual`].
-    pub fn follow(&self, folder: PathBuf, client: String) -> Follower {
+    pub fn follow(&self, folder: PathBuf, clients: &[&str]) -> Follower {
         let seen = Files::read(&folder).ok();
-        Follower { tls: self.clone(), folder, client, seen }
+        let clients = clients.iter().map(|name| (*name).to_owned()).collect();
+        Follower { tls: self.clone(), folder, clients, seen }
+    }
+}
+
+/// Who is at the other end of a connection, as its certificate proved in the handshake. A listener with mutual TLS puts it
+/// among the extensions of each request.
+#[derive(Clone, Debug)]
+pub struct Peer(Arc<CertificateDer<'static>>);
+
+impl Peer {
+    /// The peer of a connection whose handshake is over; none when it showed no certificate.
+    pub fn of(connection: &CommonState) -> Option<Self> {
+        let shown = connection.peer_certificates()?.first()?;
+        Some(Self(Arc::new(shown.clone().into_owned())))
+    }
+
+    /// Whether its certificate carries this DNS name.
+    pub fn is_named(&self, name: &str) -> bool {
+        let (Ok(shown), Ok(name)) = (ParsedCertificate::try_from(&*self.0), ServerName::try_from(name))
+        else {
+            return false;
+        };
+        verify_server_name(&shown, &name).is_ok()
     }
 }
 
@@ -104,7 +142,7 @@ impl Tls {
 pub struct Follower {
     tls: Tls,
     folder: PathBuf,
-    client: String,
+    clients: Vec<String>,
     seen: Option<Files>,
 }
 
@@ -127,10 +165,11 @@ impl Follower {
                 return;
             }
         };
-        match files.mutual(&self.folder, &self.client) {
-            Ok(config) => {
+        let clients: Vec<&str> = self.clients.iter().map(String::as_str).collect();
+        match files.mutual(&self.folder, &clients) {
+            Ok(sides) => {
                 tracing::info!(folder = %self.folder.display(), "certificates renewed");
-                self.tls.0.store(Arc::new(config));
+                self.tls.0.store(Arc::new(sides));
             }
             Err(error) => tracing::warn!(%error, "new certificates cannot be used; the ones in use stay"),
         }
@@ -155,7 +194,7 @@ impl Files {
         Ok(Self { certificate: file("tls.crt")?, key: file("tls.key")?, authority: file("ca.crt")? })
     }
 
-    fn mutual(&self, folder: &Path, client: &str) -> Result<ServerConfig, TlsError> {
+    fn mutual(&self, folder: &Path, clients: &[&str]) -> Result<Sides, TlsError> {
         let pem = |name: &'static str| {
             let path = folder.join(name);
             move |error| TlsError::Pem { path, error }
@@ -168,29 +207,38 @@ impl Files {
         for root in certificates(&self.authority).map_err(pem("ca.crt"))? {
             roots.add(root).map_err(rejected)?;
         }
+        let calls = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(rejected)?
+            .with_root_certificates(roots.clone())
+            .with_client_auth_cert(chain.clone(), key.clone_key())
+            .map_err(rejected)?;
         let chains = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
             .build()
             .map_err(|error| TlsError::Verifier { path: folder.to_owned(), error })?;
-        let name = ServerName::try_from(client.to_owned()).map_err(|_| TlsError::Name(client.to_owned()))?;
+        let name = |name: &&str| {
+            ServerName::try_from((*name).to_owned()).map_err(|_| TlsError::Name((*name).to_owned()))
+        };
+        let names = clients.iter().map(name).collect::<Result<_, _>>()?;
         let mut config = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(rejected)?
-            .with_client_cert_verifier(Arc::new(Named { chains, name }))
+            .with_client_cert_verifier(Arc::new(Named { chains, names }))
             .with_single_cert(chain, key)
             .map_err(rejected)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         // A resumed session would skip the verifier, and so outlive a change of the CA.
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
-        Ok(config)
+        Ok(Sides { server: Arc::new(config), client: Some(Arc::new(calls)) })
     }
 }
 
-/// Accepts a client whose chain is good and whose certificate carries one certain DNS name.
+/// Accepts a client whose chain is good and whose certificate carries one of certain DNS names.
 #[derive(Debug)]
 struct Named {
     chains: Arc<dyn ClientCertVerifier>,
-    name: ServerName<'static>,
+    names: Vec<ServerName<'static>>,
 }
 
 impl ClientCertVerifier for Named {
@@ -206,8 +254,15 @@ impl ClientCertVerifier for Named {
     ) -> Result<ClientCertVerified, rustls::Error> {
         let verified = self.chains.verify_client_cert(end_entity, intermediates, now)?;
         // Compares subject alternative names only; that the certificate is a client's was checked with the chain.
-        verify_server_name(&ParsedCertificate::try_from(end_entity)?, &self.name)?;
-        Ok(verified)
+        let shown = ParsedCertificate::try_from(end_entity)?;
+        let mut refusal = CertificateError::ApplicationVerificationFailure.into();
+        for name in &self.names {
+            match verify_server_name(&shown, name) {
+                Ok(()) => return Ok(verified),
+                Err(error) => refusal = error,
+            }
+        }
+        Err(refusal)
     }
 
     fn verify_tls12_signature(

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use stoker_api::ModelRoute;
+use stoker_api::exchange::KnownCut;
 
 use crate::live::Addresses;
 
@@ -28,8 +29,11 @@ pub struct Saved {
     pub namespace: String,
     /// The tables that were served.
     pub routes: Vec<ModelRoute>,
-    /// The pods of each revision.
+    /// The pods of each revision, and the other routers.
     pub pods: BTreeMap<String, Addresses>,
+    /// The cuts that hold. Earlier releases wrote none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cuts: Vec<KnownCut>,
 }
 
 /// Why the file was not read or written.
@@ -104,7 +108,29 @@ mod tests {
 
     fn saved() -> Saved {
         let pods = Addresses { ready: vec![], leaving: vec![] };
-        Saved { namespace: "team".into(), routes: vec![], pods: [("digits-1".into(), pods)].into() }
+        let cut =
+            serde_json::from_value(serde_json::json!({"uid": "u", "cut": {"run": 3, "revision": "digits-1",
+            "because": "it failed", "by": "stoker-router-x", "at": "2026-01-02T03:04:05Z"}}));
+        Saved {
+            namespace: "team".into(),
+            routes: vec![],
+            pods: [("digits-1".into(), pods)].into(),
+            cuts: vec![cut.unwrap()],
+        }
+    }
+
+    /// Byte for byte what a release without cuts wrote.
+    #[test]
+    fn files_of_earlier_releases_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = br#"{"namespace":"team","routes":[],"pods":{"digits-1":{"ready":[],"leaving":[]}}}"#;
+        let mut content = format!("{MARK}{}\n", hex::encode(Sha256::digest(text))).into_bytes();
+        content.extend_from_slice(text);
+        fs::write(folder.path().join(FILE), content).unwrap();
+        let old = Saved { cuts: vec![], ..saved() };
+        assert_eq!(load(folder.path(), "team").unwrap(), Some(old.clone()));
+        // Without cuts the form is still the same.
+        assert_eq!(serde_json::to_vec(&old).unwrap(), text);
     }
 
     #[test]

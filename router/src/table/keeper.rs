@@ -3,7 +3,9 @@
 //! Tables of one object are ordered by generation. A lower generation, or another object of the same name, may be a
 //! stale read or a restored cluster; so it is read again from the API server ([`Offer::ReadAgain`]) and what a live read
 //! says is served, and counted: a restored etcd must not freeze the data plane. A table that cannot be served as it is
-//! meant leaves the last good one in force.
+//! meant leaves the last good one in force. Revisions that are cut get nothing by any table of the run: see [`crate::cut`].
+
+mod cuts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,9 +15,12 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use stoker_api::ModelRoute;
+use stoker_api::names::objects;
 use stoker_api::scrape::TableVersion;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
+use crate::cut::latch::Latches;
+use crate::cut::{Origin as CutOrigin, Subject, obey};
 use crate::live::{Addresses, Revision};
 use crate::metrics::Counts;
 use crate::plane::Plane;
@@ -89,6 +94,12 @@ pub struct Keeper {
     inner: Mutex<Inner>,
     /// Told when there is something new to be saved.
     dirty: Notify,
+    /// Told when that must not wait.
+    urgent: Notify,
+    /// What tables ask to watch.
+    subjects: watch::Sender<Arc<Vec<Subject>>>,
+    /// Told when cuts, or what status says about them, changed.
+    latched: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +111,9 @@ struct Inner {
     slices_listed: bool,
     from_disk: bool,
     changes: u64,
+    latches: Latches,
+    /// The cuts that the status of each route has, by uid.
+    reported: BTreeMap<String, BTreeSet<(u64, String)>>,
 }
 
 /// What is known of one ModelRoute.
@@ -129,8 +143,16 @@ pub struct Status {
 impl Keeper {
     /// An empty keeper for the tables of `namespace`.
     pub fn new(plane: Arc<Plane>, namespace: &str, counts: Counts) -> Self {
-        let (inner, dirty) = (Mutex::default(), Notify::new());
-        Self { plane, namespace: namespace.to_owned(), counts, inner, dirty }
+        Self {
+            plane,
+            namespace: namespace.to_owned(),
+            counts,
+            inner: Mutex::default(),
+            dirty: Notify::new(),
+            urgent: Notify::new(),
+            subjects: watch::Sender::default(),
+            latched: watch::Sender::default(),
+        }
     }
 
     /// Starts from what was saved, until the API server says otherwise.
@@ -149,6 +171,7 @@ impl Keeper {
         }
         inner.from_disk = true;
         inner.pods = slices::join(inner.slices.values());
+        self.latch(&mut inner, saved.cuts, CutOrigin::Disk);
         self.serve(&mut inner);
     }
 
@@ -170,8 +193,12 @@ impl Keeper {
     /// A table was read.
     pub fn offer(&self, reading: impl Into<Reading>, origin: Origin) -> Offer {
         let mut inner = self.lock();
-        let offer = self.consider(&mut inner, reading.into(), origin);
-        if offer == Offer::Served {
+        let reading = reading.into();
+        let told = reading.cuts();
+        let offer = self.consider(&mut inner, reading, origin);
+        // A cut is written without a new generation, and a table that is known already may tell of one.
+        let cut = offer != Offer::ReadAgain && self.read_cuts(&mut inner, told);
+        if offer == Offer::Served || cut {
             self.serve(&mut inner);
         }
         offer
@@ -187,8 +214,11 @@ impl Keeper {
         let mut again = Vec::new();
         for reading in readings {
             let name = reading.metadata().name.clone().unwrap_or_default();
+            let told = reading.cuts();
             if self.consider(&mut inner, reading, Origin::Watch) == Offer::ReadAgain {
                 again.push(name);
+            } else {
+                self.read_cuts(&mut inner, told);
             }
         }
         inner.routes_listed = true;
@@ -270,15 +300,21 @@ impl Keeper {
             pods: inner
                 .pods
                 .iter()
-                .filter(|(name, _)| revisions.contains(name.as_str()))
+                .filter(|(name, _)| revisions.contains(name.as_str()) || *name == objects::ROUTER)
                 .map(clone)
                 .collect(),
+            cuts: inner.latches.all().collect(),
         }
     }
 
     /// Waits until there is something new to be saved.
     pub async fn changed(&self) {
         self.dirty.notified().await;
+    }
+
+    /// Waits until something must be saved at once.
+    pub async fn urgent(&self) {
+        self.urgent.notified().await;
     }
 
     /// Takes a table in, or not. Does not change the plane.
@@ -349,6 +385,7 @@ impl Keeper {
 
     /// Makes the plane serve what is kept.
     fn serve(&self, inner: &mut Inner) {
+        inner.forget_cuts();
         let mut served: Vec<&ModelRoute> =
             inner.routes.values().filter_map(|kept| kept.served.as_ref()).collect();
         // The older one has a host that two claim.
@@ -368,7 +405,10 @@ impl Keeper {
             .into_iter()
             .filter_map(|object| {
                 let (name, version) = identity(&object.metadata)?;
-                let (spec, rule) = (&object.spec, object.spec.check().ok()?);
+                // It was checked when it came; without the arms that are cut its weights may not add up any more.
+                let cut = inner.latches.revisions(&version.uid, object.spec.run);
+                let spec = obey::obeyed(&object.spec, &cut);
+                let rule = spec.main_rule()?;
                 let position = |wanted: &String| rule.arms.iter().position(|arm| arm.revision == *wanted);
                 let arms = rule.arms.iter().map(|arm| Arm {
                     revision: revision(&name, &arm.revision),
@@ -387,7 +427,9 @@ impl Keeper {
             let is_gone = |name: &String| !routes.iter().any(|route| route.name == *name);
             tables.routes().map(|route| route.name.clone()).filter(is_gone).collect()
         };
+        self.mark_cut(inner, &routes);
         self.plane.install(Snapshot::new(&self.namespace, routes));
+        self.watch_for(inner);
         for route in gone {
             self.plane.ledger.forget(&route);
         }
@@ -441,6 +483,8 @@ fn strip(mut object: ModelRoute) -> ModelRoute {
         creation_timestamp: object.metadata.creation_timestamp,
         ..ObjectMeta::default()
     };
+    // Cuts are kept beside the tables.
+    object.status = None;
     object
 }
 

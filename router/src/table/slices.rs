@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use stoker_api::names::ports;
+use stoker_api::names::{objects, ports};
 
 use crate::live::{Address, Addresses};
 
@@ -25,7 +25,9 @@ impl Slice {
     pub fn read(slice: &EndpointSlice) -> Option<Self> {
         let service = slice.metadata.labels.as_ref()?.get(SERVICE_LABEL)?.clone();
         let ports = slice.ports.as_deref().unwrap_or_default();
-        let named = ports.iter().find(|port| port.name.as_deref() == Some(ports::DATA_NAME));
+        // Other routers are called on their admin port.
+        let wanted = if service == objects::ROUTER { ports::ADMIN_NAME } else { ports::DATA_NAME };
+        let named = ports.iter().find(|port| port.name.as_deref() == Some(wanted));
         let port = u16::try_from(named.or(ports.first())?.port?).ok()?;
         let mut addresses = Addresses::default();
         for endpoint in &slice.endpoints {
@@ -101,6 +103,17 @@ mod tests {
         assert_eq!(slice.service, "digits-1");
         assert_eq!(sockets(&slice.addresses.ready), ["10.0.0.1:8080", "10.0.0.5:8080"]);
         assert_eq!(sockets(&slice.addresses.leaving), ["10.0.0.2:8080"]);
+    }
+
+    #[test]
+    fn routers_are_reached_at_their_admin_port() {
+        let routers = json!({
+            "metadata": {"name": "stoker-router-x", "labels": {"kubernetes.io/service-name": "stoker-router"}},
+            "addressType": "IPv4", "ports": [{"name": "metrics", "port": 9090}, {"name": "admin", "port": 9443}],
+            "endpoints": [{"addresses": ["10.0.0.7"]}],
+        });
+        let slice = Slice::read(&serde_json::from_value(routers).unwrap()).unwrap();
+        assert_eq!(slice.addresses.ready[0].socket, "10.0.0.7:9443".parse().unwrap());
     }
 
     #[test]

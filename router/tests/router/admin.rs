@@ -1,7 +1,6 @@
 //! The admin port: who may ask, and what it answers.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,10 +9,11 @@ use futures::FutureExt;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use rcgen::{CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use stoker_api::ModelRoute;
-use stoker_api::names::objects;
+use stoker_api::exchange::{EXCHANGE_PATH, Exchange};
+use stoker_api::names::{objects, router_identity};
 use stoker_api::scrape::{SCRAPE_PATH, ScrapeReply, ScrapeRequest, TableVersion};
 use stoker_edge::listen::Stats;
 use stoker_edge::tls::{Tls, provider};
@@ -22,30 +22,8 @@ use stoker_router::watch::Lookup;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsConnector;
 
+use crate::authority::{self, Authority, leaf, write_router_files};
 use crate::world::{Pod, World, http, settings, table};
-
-type Authority = CertifiedIssuer<'static, KeyPair>;
-
-fn authority() -> Authority {
-    let mut params = CertificateParams::new(vec![]).unwrap();
-    params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-/// A certificate for a DNS name, with its key.
-fn leaf(authority: &Authority, name: &str, usage: ExtendedKeyUsagePurpose) -> (rcgen::Certificate, KeyPair) {
-    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    params.extended_key_usages = vec![usage];
-    let key = KeyPair::generate().unwrap();
-    (params.signed_by(&key, authority).unwrap(), key)
-}
-
-fn write_server_files(folder: &Path, server: &Authority, clients: &Authority) {
-    let (certificate, key) = leaf(server, objects::ROUTER_IDENTITY, ExtendedKeyUsagePurpose::ServerAuth);
-    std::fs::write(folder.join("tls.crt"), certificate.pem()).unwrap();
-    std::fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
-    std::fs::write(folder.join("ca.crt"), clients.pem()).unwrap();
-}
 
 /// A router with an admin port.
 struct Office {
@@ -58,9 +36,10 @@ struct Office {
 
 impl Office {
     async fn new(world: World, lookup: Lookup) -> Self {
-        let (folder, authority) = (tempfile::tempdir().unwrap(), authority());
-        write_server_files(folder.path(), &authority, &authority);
-        let tls = Tls::mutual(folder.path(), objects::OPERATOR_IDENTITY).unwrap();
+        let (folder, authority) = (tempfile::tempdir().unwrap(), authority::new());
+        write_router_files(folder.path(), &authority, &authority);
+        let callers = [objects::OPERATOR_IDENTITY, &router_identity("team")];
+        let tls = Tls::mutual(folder.path(), &callers).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Arc::clone(&world.router);
@@ -152,11 +131,35 @@ async fn only_the_operator_is_answered() {
     let wrong_usage =
         leaf(&office.authority, objects::OPERATOR_IDENTITY, ExtendedKeyUsagePurpose::ServerAuth);
     assert!(ask(Some(wrong_usage)).await.is_err(), "a server's certificate");
-    let forged = leaf(&authority(), objects::OPERATOR_IDENTITY, ExtendedKeyUsagePurpose::ClientAuth);
+    let forged = leaf(&authority::new(), objects::OPERATOR_IDENTITY, ExtendedKeyUsagePurpose::ClientAuth);
     assert!(ask(Some(forged)).await.is_err(), "another CA");
     // Plain HTTP is not understood.
     let plain = http().get(format!("http://{}{TABLE_PATH}", office.address).parse().unwrap()).await;
     assert!(plain.is_err());
+}
+
+#[tokio::test]
+async fn operator_and_routers_are_answered_what_is_theirs() {
+    let office = Office::new(World::with_pods(settings(), &[]).await, api(None).0).await;
+    let fellow = || leaf(&office.authority, &router_identity("team"), ExtendedKeyUsagePurpose::ClientAuth);
+    let ask =
+        |client, path: &'static str, body: &str| office.ask(Some(client), Method::POST, path, body.into());
+    let told = serde_json::to_string(&Exchange { process: "other".into(), ..Exchange::default() }).unwrap();
+    let asked = r#"{"route": "digits"}"#;
+    assert_eq!(ask(fellow(), EXCHANGE_PATH, &told).await.unwrap().0, 200);
+    assert_eq!(ask(office.operator(), SCRAPE_PATH, asked).await.unwrap().0, 200);
+    assert_eq!(ask(office.operator(), EXCHANGE_PATH, &told).await.unwrap().0, 403);
+    assert_eq!(ask(fellow(), SCRAPE_PATH, asked).await.unwrap().0, 403);
+    let tables = office.ask(Some(fellow()), Method::GET, TABLE_PATH, String::new()).await;
+    assert_eq!(tables.unwrap().0, 403);
+    assert_eq!(ask(fellow(), EXCHANGE_PATH, "{}").await.unwrap().0, 400);
+    assert_eq!(ask(fellow(), EXCHANGE_PATH, &" ".repeat(3 << 20)).await.unwrap().0, 400);
+    // A router of another namespace has a certificate of the same CA, and its name there.
+    let stranger = leaf(&office.authority, &router_identity("other"), ExtendedKeyUsagePurpose::ClientAuth);
+    assert!(ask(stranger, EXCHANGE_PATH, &told).await.is_err());
+    // As routers had them that did not call each other.
+    let old = leaf(&office.authority, &router_identity("team"), ExtendedKeyUsagePurpose::ServerAuth);
+    assert!(ask(old, EXCHANGE_PATH, &told).await.is_err());
 }
 
 #[tokio::test]
@@ -213,17 +216,19 @@ async fn a_table_that_cannot_be_served_is_reported() {
 
 #[test]
 fn renewed_certificates_are_used_and_bad_ones_are_not() {
-    let (folder, old, new) = (tempfile::tempdir().unwrap(), authority(), authority());
-    write_server_files(folder.path(), &old, &old);
-    let tls = Tls::mutual(folder.path(), objects::OPERATOR_IDENTITY).unwrap();
-    let first = tls.config();
-    let mut follower = tls.follow(folder.path().to_owned(), objects::OPERATOR_IDENTITY.into());
+    let (folder, old, new) = (tempfile::tempdir().unwrap(), authority::new(), authority::new());
+    write_router_files(folder.path(), &old, &old);
+    let callers = [objects::OPERATOR_IDENTITY];
+    let tls = Tls::mutual(folder.path(), &callers).unwrap();
+    let (first, calls) = (tls.config(), tls.client().unwrap());
+    let mut follower = tls.follow(folder.path().to_owned(), &callers);
     follower.compare();
     assert!(Arc::ptr_eq(&first, &tls.config()), "the same files were taken for new ones");
     std::fs::write(folder.path().join("tls.key"), "garbage").unwrap();
     follower.compare();
     assert!(Arc::ptr_eq(&first, &tls.config()), "garbage was used");
-    write_server_files(folder.path(), &new, &new);
+    write_router_files(folder.path(), &new, &new);
     follower.compare();
     assert!(!Arc::ptr_eq(&first, &tls.config()), "new certificates were not used");
+    assert!(!Arc::ptr_eq(&calls, &tls.client().unwrap()), "calls go on with the old certificate");
 }

@@ -4,9 +4,17 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod authority;
+#[cfg(test)]
+mod cluster;
+#[cfg(test)]
+mod cut;
+#[cfg(test)]
 mod failures;
 #[cfg(test)]
 mod limits;
+#[cfg(test)]
+mod report;
 #[cfg(test)]
 mod start;
 #[cfg(test)]

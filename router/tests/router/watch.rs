@@ -1,118 +1,17 @@
 //! The watches against an API server of this process: away, back, forgetful, restored.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
-use futures::channel::mpsc::{UnboundedSender, unbounded};
-use futures::{StreamExt, future};
-use http::{Request, Response};
-use http_body_util::StreamBody;
-use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Frame;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
 use kube::core::DeserializeGuard;
-use kube::{Api, Client};
-use serde_json::{Value, json};
+use serde_json::json;
 use stoker_api::ModelRoute;
 use stoker_router::watch;
 use tokio::task::JoinHandle;
 
+use crate::cluster::{Cluster, ROUTES, SLICES};
 use crate::world::{Pod, World, eventually, http, settings, slices, table};
-
-/// An API server that knows lists, watches and reads of one namespace.
-#[derive(Default)]
-struct Cluster {
-    /// Objects by path of their list, then by name.
-    objects: Mutex<BTreeMap<String, BTreeMap<String, Value>>>,
-    watches: Mutex<Vec<(String, UnboundedSender<Value>)>>,
-    away: Mutex<bool>,
-    lists: Mutex<usize>,
-}
-
-type Answer = Response<BoxBody<Bytes, Infallible>>;
-
-const ROUTES: &str = "/apis/stoker.dev/v1alpha1/namespaces/team/modelroutes";
-const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/team/endpointslices";
-
-impl Cluster {
-    fn client(self: &Arc<Self>) -> Client {
-        let server = Arc::clone(self);
-        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
-            let answer = if *server.away.lock().unwrap() {
-                Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused))
-            } else {
-                Ok(server.answer(&request))
-            };
-            future::ready(answer)
-        });
-        Client::new(service, "team")
-    }
-
-    fn answer(&self, request: &Request<kube::client::Body>) -> Answer {
-        let path = request.uri().path();
-        let whole = |status: u16, value: &Value| {
-            let body = Full::new(Bytes::from(value.to_string())).boxed();
-            Response::builder().status(status).body(body).unwrap()
-        };
-        if request.uri().query().is_some_and(|query| query.contains("watch=true")) {
-            let (sender, receiver) = unbounded();
-            self.watches.lock().unwrap().push((path.to_owned(), sender));
-            let lines = receiver.map(|event: Value| Ok(Frame::data(Bytes::from(format!("{event}\n")))));
-            return Response::new(BodyExt::boxed(StreamBody::new(lines)));
-        }
-        let objects = self.objects.lock().unwrap();
-        if path == ROUTES || path == SLICES {
-            *self.lists.lock().unwrap() += 1;
-            let items: Vec<_> =
-                objects.get(path).map(|all| all.values().cloned().collect()).unwrap_or_default();
-            return whole(
-                200,
-                &json!({"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items}),
-            );
-        }
-        let found = path.rsplit_once('/').and_then(|(list, name)| objects.get(list)?.get(name));
-        match found {
-            Some(object) => whole(200, object),
-            None => whole(
-                404,
-                &json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404, "message": "not found"}),
-            ),
-        }
-    }
-
-    /// Stores an object; watches are not told.
-    fn store(&self, list: &str, object: &impl serde::Serialize) -> Value {
-        let mut object = serde_json::to_value(object).unwrap();
-        object["metadata"]["resourceVersion"] = json!("2");
-        let name = object["metadata"]["name"].as_str().unwrap().to_owned();
-        self.objects.lock().unwrap().entry(list.to_owned()).or_default().insert(name, object.clone());
-        object
-    }
-
-    fn event(&self, list: &str, kind: &str, object: &Value) {
-        let event = json!({"type": kind, "object": object});
-        self.watches
-            .lock()
-            .unwrap()
-            .retain(|(path, watch)| path != list || watch.unbounded_send(event.clone()).is_ok());
-    }
-
-    /// Forgets what a watch would need, as after a compaction, and ends all watches.
-    fn forget(&self) {
-        let gone = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Expired", "code": 410,
-            "message": "too old resource version", "metadata": {}});
-        self.event(ROUTES, "ERROR", &gone);
-        self.event(SLICES, "ERROR", &gone);
-        self.watches.lock().unwrap().clear();
-    }
-
-    fn watched(&self) -> usize {
-        self.watches.lock().unwrap().len()
-    }
-}
 
 /// A router that follows the API server.
 struct Following {

@@ -17,7 +17,7 @@ use crate::build::router::{meta, part};
 const SERVERS: &str = "stoker-server";
 
 /// Routers: clients come from anywhere (other namespaces, gateways on the host network, port-forward), Prometheus too; the
-/// admin port is the operator's.
+/// admin port is for the operator and for the other routers of the namespace.
 pub(crate) fn routers(operator_namespace: &str) -> NetworkPolicy {
     let namespace = [("kubernetes.io/metadata.name".to_owned(), operator_namespace.to_owned())];
     let operator = NetworkPolicyPeer {
@@ -27,14 +27,17 @@ pub(crate) fn routers(operator_namespace: &str) -> NetworkPolicy {
         }),
         ..pods(parts::OPERATOR)
     };
-    let rules =
-        vec![rule(&[ports::ROUTER_DATA, ports::METRICS], None), rule(&[ports::ROUTER_ADMIN], Some(operator))];
+    let rules = vec![
+        rule(&[ports::ROUTER_DATA, ports::METRICS], None),
+        rule(&[ports::ROUTER_ADMIN], Some(vec![operator, pods(parts::ROUTER)])),
+    ];
     policy(objects::ROUTER, parts::ROUTER, rules)
 }
 
 /// Model pods: requests come from the routers of the same namespace alone, so that they are counted and can be held back.
 pub(crate) fn servers() -> NetworkPolicy {
-    let rules = vec![rule(&[ports::SERVER_DATA], Some(pods(parts::ROUTER))), rule(&[ports::METRICS], None)];
+    let rules =
+        vec![rule(&[ports::SERVER_DATA], Some(vec![pods(parts::ROUTER)])), rule(&[ports::METRICS], None)];
     policy(SERVERS, parts::SERVER, rules)
 }
 
@@ -50,17 +53,14 @@ fn policy(name: &str, selected: &str, ingress: Vec<NetworkPolicyIngressRule>) ->
     }
 }
 
-/// From `peer`, or from anywhere.
-fn rule(ports: &[u16], peer: Option<NetworkPolicyPeer>) -> NetworkPolicyIngressRule {
+/// From any of `peers`, or from anywhere.
+fn rule(ports: &[u16], peers: Option<Vec<NetworkPolicyPeer>>) -> NetworkPolicyIngressRule {
     let port = |number: &u16| NetworkPolicyPort {
         port: Some(IntOrString::Int(i32::from(*number))),
         protocol: Some("TCP".to_owned()),
         end_port: None,
     };
-    NetworkPolicyIngressRule {
-        ports: Some(ports.iter().map(port).collect()),
-        from: peer.map(|peer| vec![peer]),
-    }
+    NetworkPolicyIngressRule { ports: Some(ports.iter().map(port).collect()), from: peers }
 }
 
 /// The pods of a part, in the policy's own namespace.

@@ -48,18 +48,18 @@ fn pods_are_found_by_what_selects_them() {
 }
 
 #[test]
-fn only_the_operator_reaches_the_admin_port_and_only_routers_reach_models() {
+fn only_operator_and_routers_reach_the_admin_port_and_only_routers_reach_models() {
     let rules = |policy: NetworkPolicy| serde_json::to_value(policy.spec.unwrap().ingress).unwrap();
     let port = |number: u16| json!({"port": number, "protocol": "TCP"});
     let operator = json!({
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "stoker-system"}},
         "podSelector": {"matchLabels": {"stoker.dev/part": "operator"}},
     });
+    let routers = json!({"podSelector": {"matchLabels": {"stoker.dev/part": "router"}}});
     assert_eq!(
         rules(plane().router_policy),
-        json!([{"ports": [port(8080), port(9090)]}, {"from": [operator], "ports": [port(9443)]}])
+        json!([{"ports": [port(8080), port(9090)]}, {"from": [operator, routers.clone()], "ports": [port(9443)]}])
     );
-    let routers = json!({"podSelector": {"matchLabels": {"stoker.dev/part": "router"}}});
     assert_eq!(
         rules(plane().server_policy),
         json!([{"from": [routers], "ports": [port(8080)]}, {"ports": [port(9090)]}])

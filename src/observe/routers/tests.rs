@@ -141,7 +141,7 @@ async fn router(authority: &Authority, answer: &'static str, status: u16) -> (So
     for (name, text) in authority.router_leaf("team", Timestamp::now()).unwrap().into_data() {
         std::fs::write(folder.path().join(name), text.0).unwrap();
     }
-    let tls = Tls::mutual(folder.path(), objects::OPERATOR_IDENTITY).unwrap();
+    let tls = Tls::mutual(folder.path(), &[objects::OPERATOR_IDENTITY]).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let service = service_fn(move |request: Request<Incoming>| async move {
