@@ -15,7 +15,7 @@ use prometheus_client::registry::Registry;
 use stoker_edge::listen::Stats;
 use stoker_edge::metrics::encode;
 
-use crate::live::CLASSES;
+use crate::live::{CLASSES, Revision};
 use crate::plane::Plane;
 use crate::table::keeper::Keeper;
 
@@ -72,6 +72,8 @@ pub struct Counts {
     pub refusals: Family<RefusalLabel, Counter>,
     /// Requests that were sent to another pod after one failed.
     pub retries: Counter,
+    /// Requests that failed and were not sent again, because too many were.
+    pub retries_denied: Counter,
     /// Requests that met a kept connection which the pod was closing, and were sent again.
     pub races: Counter,
     /// Requests whose client went away before the answer ended.
@@ -114,6 +116,11 @@ pub fn registry(
     let router = root.sub_registry_with_prefix("stoker_router");
     router.register("refusals", "Requests that the router refused", counts.refusals.clone());
     router.register("retries", "Requests sent to another pod after one failed", counts.retries.clone());
+    router.register(
+        "retries_denied",
+        "Failed requests that were not sent again because the budget for retries was spent",
+        counts.retries_denied.clone(),
+    );
     router.register(
         "races",
         "Requests sent again because the pod was closing the kept connection",
@@ -202,6 +209,25 @@ impl Collector for Routes {
         for (labels, tally) in &totals {
             encode(&tally.latency, family.encode_family(labels)?)?;
         }
+        let steering: [(&str, &str, fn(&Revision) -> u64); 2] = [
+            (
+                "stoker_router_ejections",
+                "Pods that were ejected after failures in a row",
+                Revision::ejections,
+            ),
+            (
+                "stoker_router_fail_open",
+                "Requests for which ejected pods were used because more than half were ejected",
+                Revision::failed_open,
+            ),
+        ];
+        for (name, help, value) in steering {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (route, revision, live) in pairs() {
+                let labels: Labels<'_> = vec![("route", route), ("revision", revision)];
+                ConstCounter::new(value(live)).encode(family.encode_family(&labels)?)?;
+            }
+        }
 
         let mut gauge =
             |name: &str, help: &str, values: Vec<(Labels<'_>, f64)>| -> Result<(), std::fmt::Error> {
@@ -211,7 +237,7 @@ impl Collector for Routes {
                 }
                 Ok(())
             };
-        let of_revision = |value: &dyn Fn(&crate::live::Revision) -> f64| {
+        let of_revision = |value: &dyn Fn(&Revision) -> f64| {
             pairs()
                 .map(|(route, name, live)| (vec![("route", route), ("revision", name)], value(live)))
                 .collect()
@@ -225,6 +251,11 @@ impl Collector for Routes {
             "stoker_router_ready_endpoints",
             "Pods that may be sent requests",
             of_revision(&|live| f64::from(live.ready_endpoints())),
+        )?;
+        gauge(
+            "stoker_router_ejected_endpoints",
+            "Ready pods that are ejected",
+            of_revision(&|live| f64::from(live.ejected_endpoints())),
         )?;
         gauge(
             "stoker_router_table_generation",

@@ -5,6 +5,7 @@
 //!
 //! - [`histogram`]: latencies as the native Prometheus schema 3, merged exactly.
 //! - [`traffic`]: which arm serves a request.
+//! - [`balance`]: which pod of the arm, and when another one is tried.
 //! - [`evidence`]: what routers counted, joined over restarts of routers.
 //! - [`harm`]: is the candidate worse than stable, at any sample size.
 //! - [`verdict`]: Pass, Fail, Inconclusive or Error for the step of a rollout.
@@ -13,6 +14,7 @@
 //! - [`text`]: texts of bounded length.
 
 pub mod analysis;
+pub mod balance;
 pub mod evidence;
 pub mod harm;
 pub mod histogram;
