@@ -18,13 +18,13 @@ pub struct Target {
 }
 
 impl Target {
-    /// Takes an `http` URL apart.
-    pub fn new(url: &Uri) -> anyhow::Result<Self> {
+    /// Takes an `http` URL apart. `host` takes the place of its address in the Host header.
+    pub fn new(url: &Uri, host: Option<&str>) -> anyhow::Result<Self> {
         ensure!(url.scheme_str() == Some("http"), "--url {url}: only http:// is spoken");
         let authority = url.authority().with_context(|| format!("--url {url} has no address"))?;
         let port = authority.port_u16().unwrap_or(80);
         let path = url.path_and_query().map_or("/", |path| path.as_str()).parse()?;
-        let host = HeaderValue::from_str(authority.as_str())?;
+        let host = HeaderValue::from_str(host.unwrap_or(authority.as_str()))?;
         Ok(Self { address: format!("{}:{port}", authority.host()), host, path })
     }
 }

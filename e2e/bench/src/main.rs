@@ -10,6 +10,7 @@
 
 mod arrivals;
 mod connection;
+mod pods;
 mod summary;
 
 use std::cell::{Cell, RefCell};
@@ -25,6 +26,7 @@ use tokio::task::LocalSet;
 
 use crate::arrivals::Poisson;
 use crate::connection::{Connection, Target};
+use crate::pods::Pod;
 use crate::summary::Summary;
 
 /// What to send, where, and how fast.
@@ -34,6 +36,13 @@ struct Settings {
     /// Where to: http://address:port/path.
     #[arg(long)]
     url: http::Uri,
+    /// What the Host header says; the address of --url when not given.
+    #[arg(long)]
+    host: Option<String>,
+    /// A pod to serve beside, for a router at --url to send requests to: address:port, or address:port=4ms for one that
+    /// works on one request after the other, each for an exponential time of that mean. May be repeated.
+    #[arg(long = "pod")]
+    pods: Vec<Pod>,
     /// Bodies to POST, one in each line; taken in turn.
     #[arg(long)]
     bodies: PathBuf,
@@ -94,10 +103,13 @@ fn main() -> anyhow::Result<()> {
     let bodies: Vec<Bytes> = text.lines().map(|line| Bytes::from(line.to_owned())).collect();
     ensure!(!bodies.is_empty(), "--bodies {} holds no line", settings.bodies.display());
     let bodies = Rc::new(Bodies { all: bodies, next: Cell::new(0) });
-    let target = Target::new(&settings.url)?;
+    let target = Target::new(&settings.url, settings.host.as_deref())?;
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let seen = LocalSet::new().block_on(&runtime, async {
+        for (pod, seed) in settings.pods.iter().zip(settings.seed * 1000..) {
+            pod.serve(seed).await?;
+        }
         match settings.mode {
             Mode::Closed => closed_loop(&settings, &target, &bodies).await,
             Mode::Open => open_loop(&settings, &target, &bodies).await,
@@ -237,7 +249,7 @@ mod tests {
         let times = ["--warm-up", "300ms", "--duration", "100ms", "--rate", "200"];
         let settings = Settings::parse_from(arguments.into_iter().chain(times));
         let bodies = Rc::new(Bodies { all: vec![Bytes::from_static(b"{}")], next: Cell::new(0) });
-        let target = Target::new(&settings.url).unwrap();
+        let target = Target::new(&settings.url, None).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let seen = LocalSet::new().block_on(&runtime, async {
             match settings.mode {
