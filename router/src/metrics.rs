@@ -15,8 +15,9 @@ use prometheus_client::registry::Registry;
 use stoker_edge::listen::Stats;
 use stoker_edge::metrics::encode;
 
+use crate::count::Tally;
 use crate::live::{CLASSES, Revision};
-use crate::plane::Plane;
+use crate::plane::{Plane, Revisions};
 use crate::table::keeper::Keeper;
 
 /// Why the router itself refused a request.
@@ -176,58 +177,21 @@ impl Collector for Routes {
                 ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
             }
         }
-        let totals: Vec<_> = pairs()
-            .map(|(route, revision, _)| (route, revision, self.plane.ledger.totals(route).remove(revision)))
-            .filter_map(|(route, revision, tally)| {
-                Some((vec![("route", route), ("revision", revision)], tally?))
-            })
-            .collect();
-        let mut family = encoder.encode_descriptor(
-            "stoker_router_attempts",
-            "Attempts that ended",
-            None,
-            MetricType::Counter,
+        self.encode_attempts(&mut encoder, &revisions)?;
+        count_revisions(
+            &mut encoder,
+            &revisions,
+            "stoker_router_ejections",
+            "Pods that were ejected after failures in a row",
+            Revision::ejections,
         )?;
-        for (labels, tally) in &totals {
-            ConstCounter::new(tally.attempts).encode(family.encode_family(labels)?)?;
-        }
-        let mut family = encoder.encode_descriptor(
-            "stoker_router_errors",
-            "Attempts that failed",
-            None,
-            MetricType::Counter,
+        count_revisions(
+            &mut encoder,
+            &revisions,
+            "stoker_router_fail_open",
+            "Requests for which ejected pods were used because more than half were ejected",
+            Revision::failed_open,
         )?;
-        for (labels, tally) in &totals {
-            ConstCounter::new(tally.errors).encode(family.encode_family(labels)?)?;
-        }
-        let mut family = encoder.encode_descriptor(
-            "stoker_router_latency_seconds",
-            "Latency of attempts that succeeded, first byte sent to last byte received",
-            None,
-            MetricType::Histogram,
-        )?;
-        for (labels, tally) in &totals {
-            encode(&tally.latency, family.encode_family(labels)?)?;
-        }
-        let steering: [(&str, &str, fn(&Revision) -> u64); 2] = [
-            (
-                "stoker_router_ejections",
-                "Pods that were ejected after failures in a row",
-                Revision::ejections,
-            ),
-            (
-                "stoker_router_fail_open",
-                "Requests for which ejected pods were used because more than half were ejected",
-                Revision::failed_open,
-            ),
-        ];
-        for (name, help, value) in steering {
-            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-            for (route, revision, live) in pairs() {
-                let labels: Labels<'_> = vec![("route", route), ("revision", revision)];
-                ConstCounter::new(value(live)).encode(family.encode_family(&labels)?)?;
-            }
-        }
 
         let mut gauge =
             |name: &str, help: &str, values: Vec<(Labels<'_>, f64)>| -> Result<(), std::fmt::Error> {
@@ -281,4 +245,65 @@ impl Collector for Routes {
                 .collect(),
         )
     }
+}
+
+impl Routes {
+    /// What the operator decides on, as totals of the process.
+    fn encode_attempts(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        revisions: &Revisions,
+    ) -> Result<(), std::fmt::Error> {
+        let totals: Vec<(Labels<'_>, Tally)> = revisions
+            .keys()
+            .filter_map(|(route, revision)| {
+                let tally = self.plane.ledger.totals(route).remove(revision)?;
+                Some((vec![("route", route.as_str()), ("revision", revision.as_str())], tally))
+            })
+            .collect();
+        let mut family = encoder.encode_descriptor(
+            "stoker_router_attempts",
+            "Attempts that ended",
+            None,
+            MetricType::Counter,
+        )?;
+        for (labels, tally) in &totals {
+            ConstCounter::new(tally.attempts).encode(family.encode_family(labels)?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "stoker_router_errors",
+            "Attempts that failed",
+            None,
+            MetricType::Counter,
+        )?;
+        for (labels, tally) in &totals {
+            ConstCounter::new(tally.errors).encode(family.encode_family(labels)?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "stoker_router_latency_seconds",
+            "Latency of attempts that succeeded, first byte sent to last byte received; without pods in slow start",
+            None,
+            MetricType::Histogram,
+        )?;
+        for (labels, tally) in &totals {
+            encode(&tally.latency, family.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// A counter with a value for each revision.
+fn count_revisions(
+    encoder: &mut DescriptorEncoder<'_>,
+    revisions: &Revisions,
+    name: &str,
+    help: &str,
+    value: impl Fn(&Revision) -> u64,
+) -> Result<(), std::fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for ((route, revision), live) in revisions {
+        let labels: Labels<'_> = vec![("route", route), ("revision", revision)];
+        ConstCounter::new(value(live)).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
 }

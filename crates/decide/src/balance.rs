@@ -15,7 +15,7 @@
 //! | power of two choices, least requests | 16.4 | 22.6 | 6.5 | 6.5 |
 //! | least requests of all | 12.7 | 17.2 | 5.7 | 5.7 |
 //! | least expected delay, peak-sensitive mean | 8.2 | 9.1 | 5.8 | 5.9 |
-//! | least expected delay, plain mean (this one) | 8.0 | 8.7 | 5.8 | 5.8 |
+//! | least expected delay, plain mean (this one) | 8.0 | 8.8 | 5.8 | 5.8 |
 //!
 //! With several routers each sees only its own requests at a pod. The queues of the others are then a part of the service
 //! time that is seen, and near-ties are broken at random so that routers do not run after each other; the rule stays the
@@ -75,47 +75,44 @@ pub struct Choice {
 ///
 /// Ejected pods are left out while they are at most half of all, so half of the pods stay, and one in any case. When more
 /// fail, the fault is hardly theirs (a partition, a bad revision): all are used. A request that has nowhere else to go is
-/// sent to an ejected pod. Reads `pods` three times; costs no memory.
+/// sent to an ejected pod. Reads `pods` four times; takes no memory.
 pub fn choose<I>(pods: I, now: Duration, random: u64) -> Option<Choice>
 where
     I: Iterator<Item = Pod> + Clone,
 {
     let (mut all, mut out) = (0_usize, 0_usize);
-    let mut trial = None;
+    let (mut any_healthy, mut any_barred, mut trial) = (false, false, None);
     for (index, pod) in pods.clone().enumerate() {
+        let is_ejected = pod.health.is_ejected();
         all += 1;
-        if pod.health.is_ejected() {
-            out += 1;
-            if pod.health.is_trial_due(now) && !pod.barred {
-                trial.get_or_insert(index);
-            }
+        out += usize::from(is_ejected);
+        any_barred |= pod.barred;
+        any_healthy |= !is_ejected && !pod.barred;
+        if is_ejected && pod.health.is_trial_due(now) {
+            trial.get_or_insert(index);
         }
     }
     let fail_open = 2 * out > all;
-    if let (Some(index), false) = (trial, fail_open) {
-        // A request that failed once is not risked again: it has a pod barred.
-        if !pods.clone().any(|pod| pod.barred) {
-            return Some(Choice { index, trial: true, warming: false, fail_open });
-        }
+    if let Some(index) = trial
+        && !fail_open
+        // A request that failed once is not risked again.
+        && !any_barred
+    {
+        return Some(Choice { index, trial: true, warming: false, fail_open });
     }
-    least(pods.clone(), now, random, fail_open, |pod| fail_open || !pod.health.is_ejected())
-        .or_else(|| least(pods, now, random, fail_open, |_| true))
+    let use_ejected = fail_open || !any_healthy;
+    let used = |(_, pod): &(usize, Pod)| !pod.barred && (use_ejected || !pod.health.is_ejected());
+    let (index, warming) = least(pods.enumerate().filter(used), now, random)?;
+    Some(Choice { index, trial: false, warming, fail_open })
 }
 
-/// The pod of least expected delay among those that are not barred and may be `used`.
-fn least<I>(
-    pods: I,
-    now: Duration,
-    random: u64,
-    fail_open: bool,
-    used: impl Fn(&Pod) -> bool,
-) -> Option<Choice>
+/// The pod of least expected delay, by its position, and whether it is in slow start.
+fn least<I>(pods: I, now: Duration, random: u64) -> Option<(usize, bool)>
 where
-    I: Iterator<Item = Pod> + Clone,
+    I: Iterator<Item = (usize, Pod)> + Clone,
 {
-    let usable = || pods.clone().enumerate().filter(|(_, pod)| !pod.barred && used(pod));
     let (mut best, mut settled) = (None::<f32>, false);
-    for (_, pod) in usable() {
+    for (_, pod) in pods.clone() {
         settled |= !ramp::is_warming(pod.ready_since, now);
         if let Some(seconds) = pod.service.seconds() {
             best = Some(best.map_or(seconds, |best| best.min(seconds)));
@@ -124,15 +121,14 @@ where
     let best = best.unwrap_or(delay::UNKNOWN);
     // Where all pods are new there is nobody who could take the load meanwhile.
     let warming = |pod: &Pod| settled && ramp::is_warming(pod.ready_since, now);
-    let has_its_turn = |index: usize, pod: &Pod| {
-        !warming(pod) || ramp::is_admitted(pod.ready_since, now, mix(random, !index))
-    };
-    let candidates = || usable().filter(|(index, pod)| has_its_turn(*index, pod));
+    let candidates = pods.filter(|(index, pod)| {
+        !warming(pod) || ramp::is_admitted(pod.ready_since, now, mix(random, !*index))
+    });
     let expected = |pod: &Pod| pod.service.expected(best, pod.in_flight, pod.busy_since, now);
-    let least = candidates().map(|(_, pod)| expected(&pod)).min_by(f32::total_cmp)?;
-    let near = candidates().filter(|(_, pod)| expected(pod) <= least * (1.0 + NEAR));
+    let least = candidates.clone().map(|(_, pod)| expected(&pod)).min_by(f32::total_cmp)?;
+    let near = candidates.filter(|(_, pod)| expected(pod) <= least * (1.0 + NEAR));
     let (index, pod) = near.min_by_key(|(index, _)| mix(random, *index))?;
-    Some(Choice { index, trial: false, warming: warming(&pod), fail_open })
+    Some((index, warming(&pod)))
 }
 
 /// A number for each pod from one random number: the finisher of SplitMix64 (Steele, Lea, Flood 2014).

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod balance;
+#[cfg(test)]
 mod failures;
 #[cfg(test)]
 mod limits;

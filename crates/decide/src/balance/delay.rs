@@ -15,7 +15,8 @@ use std::time::Duration;
 /// Time after which an older sample weighs 1/e, in seconds, and with which a pod that was found slow becomes worth a try:
 /// one that takes three times what the best takes after 9 s, any other after 14 s at most.
 const TAU: f32 = 3.0;
-/// However slow a pod was, it is taken for no more than so many times the best once it is idle.
+/// A sample counts for at most so many times the mean, and a pod that is idle for at most so many times the best. A client
+/// that sends or reads slowly is in the samples too, and must not drive a pod out.
 const SLOWEST: f32 = 10.0;
 /// The least weight of a sample: the mean is over the last 32 or so. With exponential service its own error is then 12 %.
 const LEAST_WEIGHT: f32 = 1.0 / 32.0;
@@ -102,7 +103,7 @@ impl ServiceTime {
         let sample = sample.max(f32::MIN_POSITIVE);
         let seconds = if self.seconds > 0.0 {
             let weight = (1.0 - (-self.age(now) / TAU).exp()).max(LEAST_WEIGHT);
-            self.seconds + (sample - self.seconds) * weight
+            self.seconds + (sample.min(SLOWEST * self.seconds) - self.seconds) * weight
         } else {
             sample
         };
@@ -185,7 +186,7 @@ mod tests {
         near(mean.seconds().unwrap(), 0.1);
         // A pod alone fails, and its own mean is the best: bounded.
         for i in 0..5000 {
-            mean = mean.failed(MS(1), 0, mean.seconds(), MS(1200 + i));
+            mean = mean.failed(MS(1), 0, mean.seconds(), MS(1700 + i));
         }
         assert!(mean.seconds().unwrap() <= FAILED_LONGEST, "{mean:?}");
     }
@@ -194,7 +195,8 @@ mod tests {
     fn a_pod_that_is_given_up_is_not_taken_for_quick_and_learns_that_it_is_slow() {
         let mean = steady(10);
         assert_eq!(mean.abandoned(MS(2), 0, MS(1300)), mean);
-        assert!(mean.abandoned(MS(5000), 0, MS(6300)).seconds() > Some(1.0));
+        // Five seconds count for ten times what it takes, and are most of the mean after so long a time.
+        assert!(mean.abandoned(MS(5000), 0, MS(6300)).seconds() > Some(0.07));
     }
 
     #[test]

@@ -153,7 +153,8 @@ mod tests {
         let (mut health, mut now) = (ejected(S(100)), S(100));
         for times in 1..=20 {
             let lasts = BASE * u32::from(MOST_TIMES).min(times);
-            assert!(!health.is_trial_due(now + lasts - S(1)) && health.is_trial_due(now + lasts), "{times}");
+            let before = lasts.saturating_sub(S(1));
+            assert!(!health.is_trial_due(now + before) && health.is_trial_due(now + lasts), "{times}");
             now += lasts;
             health = health.begin_trial(now).unwrap().failed(true, now);
         }

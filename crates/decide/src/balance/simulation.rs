@@ -105,8 +105,8 @@ fn simulate(rule: Rule, case: Case, requests: usize, seed: u64) -> Outcome {
     let rate = case.load / SERVICE * (PODS as f64 - 1.0 + 1.0 / case.slower);
     // (time in nanoseconds, number, pod whose request ends; PODS is an arrival)
     let mut events = BinaryHeap::from([Reverse((0_u64, 0_usize, PODS))]);
-    let (mut latencies, mut arrived, mut first, mut number) = (Vec::new(), 0, 0, 0);
-    let nanos = |seconds: f64| Duration::from_secs_f64(seconds).as_nanos() as u64;
+    let (mut latencies, mut arrived, mut first) = (Vec::new(), 0, 0);
+    let nanos = |seconds: f64| u64::try_from(Duration::from_secs_f64(seconds).as_nanos()).unwrap();
     let mut takes = |index: usize, at: f64| match index {
         0 if case.stalls && at % 60.0 > 30.0 => 2.0,
         0 => services.exponential(SERVICE * case.slower),
@@ -114,8 +114,8 @@ fn simulate(rule: Rule, case: Case, requests: usize, seed: u64) -> Outcome {
     };
     while let Some(Reverse((at, _, who))) = events.pop() {
         let (now, at) = (Duration::from_nanos(at), at as f64 / 1e9);
-        number += 1;
-        if who < PODS {
+        // The pod that has something to begin now.
+        let begins = if who < PODS {
             let sent = queues[who].pop_front().unwrap();
             let view = &mut views[sent.router][who];
             view.pod.in_flight -= 1;
@@ -123,46 +123,44 @@ fn simulate(rule: Rule, case: Case, requests: usize, seed: u64) -> Outcome {
             view.pod.service = view.pod.service.answered(Duration::from_secs_f64(response), sent.ahead, now);
             sample_peak(view, response / f64::from(sent.ahead + 1), at);
             latencies.push(response);
+            (!queues[who].is_empty()).then_some(who)
         } else {
             arrived += 1;
             if arrived < requests {
-                events.push(Reverse((nanos(at + arrivals.exponential(1.0 / rate)), number, PODS)));
+                events.push(Reverse((nanos(at + arrivals.exponential(1.0 / rate)), arrived, PODS)));
             }
             let router = arrivals.below(case.routers);
             let index = pick(rule, &views[router], at, &mut draws);
             first += usize::from(index == 0);
-            let view = &mut views[router][index];
             if index == 0 && case.failing > 0.0 && draws.uniform() < case.failing {
-                // Ejection would end a larger share than the cases have; here only steering is looked at.
-                let best = |least: Option<f32>, view: &View| {
-                    let seconds = view.pod.service.seconds()?;
-                    Some(least.map_or(seconds, |least| least.min(seconds)))
-                };
-                let best = views[router].iter().fold(None, |least, view| best(least, view).or(least));
-                let view = &mut views[router][0];
-                view.pod.service = view.pod.service.failed(Duration::ZERO, 0, best, now);
-                sample_peak(view, f64::from(best.unwrap_or(delay::UNKNOWN)) * 10.0, at);
-                continue;
+                fail(&mut views[router], now);
+                None
+            } else {
+                let view = &mut views[router][index];
+                if view.pod.in_flight == 0 {
+                    view.pod.busy_since = now;
+                }
+                queues[index].push_back(Sent { at, router, ahead: view.pod.in_flight });
+                view.pod.in_flight += 1;
+                (queues[index].len() == 1).then_some(index)
             }
-            if view.pod.in_flight == 0 {
-                view.pod.busy_since = now;
-            }
-            queues[index].push_back(Sent { at, router, ahead: view.pod.in_flight });
-            view.pod.in_flight += 1;
-            if queues[index].len() > 1 {
-                continue;
-            }
-            events.push(Reverse((nanos(at + takes(index, at)), number, index)));
-            continue;
-        }
-        if !queues[who.min(PODS - 1)].is_empty() && who < PODS {
-            events.push(Reverse((nanos(at + takes(who, at)), number, who)));
+        };
+        if let Some(index) = begins {
+            events.push(Reverse((nanos(at + takes(index, at)), arrived, index)));
         }
     }
     let in_time = latencies.iter().filter(|latency| **latency < 1.0).count() as f64 / requests as f64;
     latencies.sort_unstable_by(f64::total_cmp);
     let p99 = latencies[latencies.len() * 99 / 100] / SERVICE;
     Outcome { p99, in_time, first: first as f64 / requests as f64 }
+}
+
+/// The first pod fails a request at once. It is not ejected: here only steering is looked at.
+fn fail(views: &mut [View; PODS], now: Duration) {
+    let best = views.iter().filter_map(|view| view.pod.service.seconds()).min_by(f32::total_cmp);
+    let view = &mut views[0];
+    view.pod.service = view.pod.service.failed(Duration::ZERO, 0, best, now);
+    sample_peak(view, f64::from(best.unwrap_or(delay::UNKNOWN)) * 10.0, now.as_secs_f64());
 }
 
 fn sample_peak(view: &mut View, sample: f64, at: f64) {
@@ -205,6 +203,7 @@ fn p99(rule: Rule, case: Case) -> f64 {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "the figures that the module's documentation names")]
 fn the_rule_beats_those_that_it_was_chosen_from() {
     let cases = [
         ("one 3x slower, one router", SLOW),

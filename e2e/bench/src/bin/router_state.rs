@@ -42,7 +42,10 @@ fn main() -> anyhow::Result<()> {
             let socket: SocketAddr = address.parse().with_context(|| format!("--revision {text}"))?;
             Ok(Address { socket, pod: String::new() })
         });
-        pods.insert(revision, Addresses { ready: ready.collect::<anyhow::Result<_>>()?, leaving: Vec::new() });
+        pods.insert(
+            revision,
+            Addresses { ready: ready.collect::<anyhow::Result<_>>()?, leaving: Vec::new() },
+        );
     }
     let route: ModelRoute = serde_json::from_value(json!({
         "apiVersion": "stoker.dev/v1alpha1",
