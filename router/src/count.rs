@@ -22,7 +22,7 @@ pub struct Tally {
     pub attempts: u64,
     /// Of these, failed.
     pub errors: u64,
-    /// Latencies of those that succeeded.
+    /// Latencies of those that succeeded, without those at pods in slow start.
     pub latency: Histogram,
 }
 
@@ -44,6 +44,11 @@ impl ArmCount {
         let mut tally = lock(&self.0);
         tally.attempts += 1;
         tally.latency.record(latency);
+    }
+
+    /// An attempt at a pod in slow start succeeded: how long it took says nothing about the revision.
+    pub fn succeeded_warming(&self) {
+        lock(&self.0).attempts += 1;
     }
 
     /// An attempt failed.

@@ -34,10 +34,11 @@ use crate::forward::body::{BodyError, Budget, Passing, Prepared, Share, ToPod, V
 use crate::forward::pool::Link;
 use crate::forward::refuse::Refused;
 use crate::forward::relay::{Attempt, Relay};
-use crate::live::{Busy, Endpoint};
+use crate::live::{Busy, Endpoint, Outcome, clock};
 use crate::metrics::Counts;
 use crate::plane::{Assigned, Flight, Plane};
 use crate::table::keeper::Keeper;
+use crate::table::snapshot::Route;
 
 /// How long a request waits for another pod when the only one failed it, before that one is tried again.
 const SECOND_WAIT: Duration = Duration::from_secs(1);
@@ -136,7 +137,8 @@ impl Forward {
                 return Err(refused);
             }
         };
-        let mut message = self.message(parts, body, &route, deadline).await?;
+        route.retries.requested(clock());
+        let mut message = self.message(parts, body, &route.name, deadline).await?;
         let mut alarm = Box::pin(tokio::time::sleep_until(deadline));
         let unit = rand::random();
         let mut failed: Option<Arc<Endpoint>> = None;
@@ -144,7 +146,8 @@ impl Forward {
         // A body that can be sent only once must not meet a connection that the pod may be closing.
         let mut fresh = matches!(message.body, Content::Long(..));
         loop {
-            let (flight, busy) = self.place(&route, unit, failed.as_deref(), deadline).await?;
+            let (flight, mut busy) = self.place(&route.name, unit, failed.as_deref(), deadline).await?;
+            let assigned = clock();
             let failure = loop {
                 let sent = self.attempt(&flight, busy.endpoint(), &mut message, fresh, &mut alarm).await;
                 match sent {
@@ -164,12 +167,12 @@ impl Forward {
             match &failure {
                 Failure::Raced | Failure::Cut => {}
                 Failure::Client(refused) => return Err(refused.clone()),
-                _ => flight.count.failed(),
+                _ => flight.ended(&mut busy, Outcome::Failed, clock().saturating_sub(assigned)),
             }
             let again = match failure {
                 Failure::Raced | Failure::Cut => true,
-                Failure::Unreachable => !std::mem::replace(&mut retried, true),
-                Failure::Lost => message.is_whole() && !std::mem::replace(&mut retried, true),
+                Failure::Unreachable => !retried && self.may_retry(&route, deadline),
+                Failure::Lost => message.is_whole() && !retried && self.may_retry(&route, deadline),
                 _ => false,
             };
             if !again {
@@ -178,6 +181,7 @@ impl Forward {
                 return Err(refused);
             }
             if !matches!(failure, Failure::Raced | Failure::Cut) {
+                retried = true;
                 self.counts.retries.inc();
             }
             // The pod of a revision that was cut has failed nothing.
@@ -187,8 +191,21 @@ impl Forward {
         }
     }
 
+    /// Whether a request that failed may be sent again, and takes that out of the budget. Not when requests are refused
+    /// for want of pods already: then a second attempt takes the place of somebody's first.
+    fn may_retry(&self, route: &Route, deadline: Instant) -> bool {
+        if Instant::now() >= deadline || self.held.load(Ordering::Relaxed) >= self.settings.hold_queue {
+            return false;
+        }
+        let allowed = route.retries.take(clock());
+        if !allowed {
+            self.counts.retries_denied.inc();
+        }
+        allowed
+    }
+
     /// Which model a request is for: by host, by header, by path.
-    fn route(&self, parts: &http::request::Parts) -> Result<String, Refused> {
+    fn route(&self, parts: &http::request::Parts) -> Result<Arc<Route>, Refused> {
         let target = paths::parse(parts.uri.path()).ok_or(Refused::NotForwarded)?;
         if parts.method != target.method() {
             return Err(Refused::Method(target.method()));
@@ -207,7 +224,7 @@ impl Forward {
             .or_else(|| parts.headers.get(MODEL)?.to_str().ok().and_then(named))
             .or_else(|| target.model.and_then(named));
         match route {
-            Some(route) => Ok(route.name.clone()),
+            Some(route) => Ok(Arc::clone(route)),
             None => match self.keeper.readiness() {
                 Err(_) => Err(Refused::NotReady),
                 Ok(()) => Err(Refused::no_route(tables.routes().map(|route| route.name.as_str()))),
@@ -315,13 +332,9 @@ impl Forward {
         let mut link = match kept {
             Some(link) => link,
             None => match before(alarm, Link::open(endpoint.address.socket)).await.ok_or(Failure::Late)? {
-                Ok(link) => {
-                    endpoint.absolve();
-                    link
-                }
+                Ok(link) => link,
                 Err(error) => {
                     tracing::debug!(pod = %endpoint.address.socket, %error, "pod not reachable");
-                    endpoint.strike();
                     return Err(Failure::Unreachable);
                 }
             },
@@ -366,8 +379,12 @@ impl Forward {
         let (mut parts, body) = answer.into_parts();
         headers::to_client(&mut parts.headers, &flight.revision.header);
         flight.revision.answered(parts.status);
-        let good = parts.status.is_success();
-        let attempt = Attempt { flight, busy, sent, good, aborted: self.counts.aborted.clone() };
+        let outcome = match parts.status {
+            status if status.is_success() => Outcome::Succeeded,
+            status if status.is_server_error() => Outcome::Failed,
+            _ => Outcome::Refused,
+        };
+        let attempt = Attempt { flight, busy, sent, outcome, aborted: self.counts.aborted.clone() };
         Response::from_parts(parts, Relay::new(body, link, attempt, alarm))
     }
 }

@@ -3,31 +3,19 @@
 //! These objects outlive tables: a revision that left the table is kept while requests to it are under way, and a pod
 //! keeps its open connections when the table changes.
 
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+pub mod endpoint;
+pub mod retries;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
+use stoker_decide::balance::choose;
 
-use crate::forward::pool::Pool;
-
-/// A pod that refused a connection is avoided this long; each further failure doubles it.
-const AVOID_FIRST: Duration = Duration::from_secs(1);
-/// The longest time that a pod is avoided.
-const AVOID_LONGEST: Duration = Duration::from_secs(10);
-
-/// A pod of a revision.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Address {
-    /// Where it listens.
-    pub socket: SocketAddr,
-    /// uid of the pod, or nothing where the EndpointSlice names none: another pod may get the same address later.
-    #[serde(default)]
-    pub pod: String,
-}
+pub use crate::live::endpoint::{Address, Busy, Endpoint, Outcome, clock};
 
 /// The pods of a revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,70 +26,6 @@ pub struct Addresses {
     /// Terminating and still serving: used only when there is nothing else at all.
     #[serde(default)]
     pub leaving: Vec<Address>,
-}
-
-/// A pod as the router knows it.
-#[derive(Debug)]
-pub struct Endpoint {
-    /// Which pod it is.
-    pub address: Address,
-    /// Connections that wait for a request.
-    pub pool: Pool,
-    in_flight: AtomicU32,
-    /// Connections that failed in a row.
-    strikes: AtomicU32,
-    /// Milliseconds on [`now_ms`] until which others are preferred.
-    avoid_until: AtomicU64,
-}
-
-impl Endpoint {
-    fn new(address: Address) -> Self {
-        Self {
-            address,
-            pool: Pool::default(),
-            in_flight: AtomicU32::new(0),
-            strikes: AtomicU32::new(0),
-            avoid_until: AtomicU64::new(0),
-        }
-    }
-
-    /// A connection could not be opened.
-    pub fn strike(&self) {
-        let before = self.strikes.fetch_add(1, Ordering::Relaxed);
-        let pause = AVOID_FIRST.saturating_mul(1 << before.min(8)).min(AVOID_LONGEST);
-        self.avoid_until.store(now_ms() + u64::try_from(pause.as_millis()).unwrap_or(0), Ordering::Relaxed);
-    }
-
-    /// A connection could be opened.
-    pub fn absolve(&self) {
-        self.strikes.store(0, Ordering::Relaxed);
-    }
-
-    fn is_avoided(&self) -> bool {
-        self.strikes.load(Ordering::Relaxed) > 0 && now_ms() < self.avoid_until.load(Ordering::Relaxed)
-    }
-}
-
-/// Counts a request at its pod for as long as it lives, however it ends.
-#[derive(Debug)]
-pub struct Busy(Arc<Endpoint>);
-
-impl Busy {
-    fn new(endpoint: &Arc<Endpoint>) -> Self {
-        endpoint.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(endpoint))
-    }
-
-    /// The pod.
-    pub fn endpoint(&self) -> &Arc<Endpoint> {
-        &self.0
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 #[derive(Debug, Default)]
@@ -122,7 +46,8 @@ pub struct Revision {
     pub header: HeaderValue,
     in_flight: AtomicU64,
     endpoints: ArcSwap<Endpoints>,
-    rotation: AtomicUsize,
+    ejections: AtomicU64,
+    failed_open: AtomicU64,
     answers: [AtomicU64; CLASSES.len()],
     cut: AtomicBool,
 }
@@ -136,7 +61,8 @@ impl Revision {
             header: HeaderValue::from_str(name).unwrap_or(HeaderValue::from_static("")),
             in_flight: AtomicU64::new(0),
             endpoints: ArcSwap::default(),
-            rotation: AtomicUsize::new(0),
+            ejections: AtomicU64::new(0),
+            failed_open: AtomicU64::new(0),
             answers: Default::default(),
             cut: AtomicBool::new(false),
         }
@@ -155,30 +81,83 @@ impl Revision {
         self.endpoints.store(Arc::new(Endpoints { ready, leaving }));
     }
 
-    /// The ready pod with the fewest requests; ties are broken in turn. A pod that failed just now comes last, and
-    /// `not` does not come at all.
+    /// The ready pod from which an answer is expected soonest; `not` does not come at all. The rule, with ejection and
+    /// slow start, is in [`stoker_decide::balance`].
     pub fn pick(&self, not: Option<&Endpoint>) -> Option<Busy> {
-        self.least(&self.endpoints.load().ready, not)
+        self.pick_from(&self.endpoints.load().ready, not, clock())
     }
 
     /// The same among pods that are terminating and still serve.
     pub fn pick_leaving(&self, not: Option<&Endpoint>) -> Option<Busy> {
-        self.least(&self.endpoints.load().leaving, not)
+        self.pick_from(&self.endpoints.load().leaving, not, clock())
     }
 
-    fn least(&self, list: &[Arc<Endpoint>], not: Option<&Endpoint>) -> Option<Busy> {
-        let start = match list.len() {
-            0 => return None,
-            1 => 0,
-            several => self.rotation.fetch_add(1, Ordering::Relaxed) % several,
-        };
-        let (end, begin) = list.split_at(start);
-        let best = begin
-            .iter()
-            .chain(end)
-            .filter(|endpoint| not.is_none_or(|not| !std::ptr::eq(not, Arc::as_ptr(endpoint))))
-            .min_by_key(|endpoint| (endpoint.is_avoided(), endpoint.in_flight.load(Ordering::Relaxed)));
-        best.map(Busy::new)
+    fn pick_from(&self, list: &[Arc<Endpoint>], not: Option<&Endpoint>, now: Duration) -> Option<Busy> {
+        let is_not =
+            |endpoint: &Arc<Endpoint>| not.is_some_and(|not| std::ptr::eq(not, Arc::as_ptr(endpoint)));
+        loop {
+            let pods = list.iter().map(|endpoint| endpoint.pod(is_not(endpoint)));
+            let choice = choose(pods, now, rand::random())?;
+            let endpoint = list.get(choice.index)?;
+            if choice.trial && !endpoint.begin_trial(now) {
+                // Another request began it just now, so it is not due any more.
+                continue;
+            }
+            if choice.fail_open {
+                self.failed_open.fetch_add(1, Ordering::Relaxed);
+            }
+            return Some(Busy::new(endpoint, choice, now));
+        }
+    }
+
+    /// An attempt at a pod of this revision ended after `took`.
+    pub fn ended(&self, busy: &mut Busy, outcome: Outcome, took: Duration) {
+        self.ended_at(busy, outcome, took, clock());
+    }
+
+    fn ended_at(&self, busy: &mut Busy, outcome: Outcome, took: Duration, now: Duration) {
+        busy.has_ended = true;
+        let (endpoint, ahead, is_trial) = (busy.endpoint(), busy.ahead, busy.is_trial);
+        if outcome == Outcome::Succeeded {
+            endpoint.sample(|service| service.answered(took, ahead, now));
+        } else {
+            // Whatever fails quickly must not look quick.
+            let endpoints = self.endpoints.load();
+            let seconds = endpoints.ready.iter().filter_map(|known| known.service().seconds());
+            let best = seconds.min_by(f32::total_cmp);
+            endpoint.sample(|service| service.failed(took, ahead, best, now));
+        }
+        if outcome != Outcome::Failed {
+            if endpoint
+                .heal(stoker_decide::balance::outlier::Health::succeeded)
+                .is_some_and(|(was, _)| was.is_ejected())
+            {
+                tracing::info!(revision = self.name, pod = %endpoint.address.socket, "pod answers again");
+            }
+            return;
+        }
+        let change = endpoint.heal(|health| Some(health.failed(is_trial, now)));
+        if change.is_some_and(|(was, is)| was.is_ejected_by(is)) {
+            self.ejections.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(revision = self.name, pod = %endpoint.address.socket, "pod ejected: it failed too often in a row");
+        }
+    }
+
+    /// How often a pod was ejected.
+    pub fn ejections(&self) -> u64 {
+        self.ejections.load(Ordering::Relaxed)
+    }
+
+    /// Requests for which ejected pods were used, because more than half of the pods were ejected.
+    pub fn failed_open(&self) -> u64 {
+        self.failed_open.load(Ordering::Relaxed)
+    }
+
+    /// How many of the ready pods are ejected.
+    pub fn ejected_endpoints(&self) -> u32 {
+        let endpoints = self.endpoints.load();
+        let ejected = endpoints.ready.iter().filter(|endpoint| endpoint.health().is_ejected());
+        u32::try_from(ejected.count()).unwrap_or(u32::MAX)
     }
 
     /// How many pods are ready.
@@ -237,12 +216,6 @@ impl Revision {
     }
 }
 
-/// Milliseconds on a clock that never jumps.
-fn now_ms() -> u64 {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -263,34 +236,67 @@ mod tests {
     }
 
     #[test]
-    fn the_least_loaded_pod_is_taken_and_ties_rotate() {
+    fn the_least_loaded_pod_is_taken() {
         let revision = revision(&[1, 2, 3]);
         let held: Vec<_> = (0..6).map(|_| revision.pick(None).unwrap()).collect();
         for wanted in 1..=3 {
             assert_eq!(held.iter().filter(|busy| port(busy) == wanted).count(), 2);
         }
-        // Free one pod: it is next, whatever the turn.
+        // Free one pod: it is next. Its requests were given up at once, which says nothing about it.
         let kept: Vec<_> = held.into_iter().filter(|busy| port(busy) != 2).collect();
         assert_eq!(port(&revision.pick(None).unwrap()), 2);
         drop(kept);
-        // Without load all get their turn.
-        let turns: Vec<_> = (0..3).map(|_| port(&revision.pick(None).unwrap())).collect();
-        assert!([1, 2, 3].iter().all(|port| turns.contains(port)), "{turns:?}");
+    }
+
+    /// One request, which ends as told.
+    fn attempt(revision: &Revision, outcome: Outcome, not: Option<&Endpoint>, now: Duration) -> u16 {
+        let mut busy = revision.pick_from(&revision.endpoints.load().ready, not, now).unwrap();
+        revision.ended_at(&mut busy, outcome, Duration::from_millis(5), now);
+        port(&busy)
     }
 
     #[test]
-    fn a_pod_that_failed_is_avoided_while_others_exist() {
+    fn a_pod_that_keeps_failing_is_ejected_and_comes_back_by_a_trial() {
         let revision = revision(&[1, 2]);
-        let bad = Arc::clone(revision.pick(None).unwrap().endpoint());
-        bad.strike();
-        for _ in 0..4 {
-            assert_ne!(revision.pick(None).unwrap().endpoint().address, bad.address);
+        let endpoints = revision.endpoints.load_full();
+        let [bad, good] = &endpoints.ready[..] else { unreachable!() };
+        let now = clock();
+        for _ in 0..5 {
+            assert_eq!(attempt(&revision, Outcome::Failed, Some(good), now), 1);
         }
-        let other = Arc::clone(revision.pick(None).unwrap().endpoint());
-        assert_eq!(revision.pick(Some(&other)).unwrap().endpoint().address, bad.address);
-        bad.absolve();
-        let turns: Vec<_> = (0..2).map(|_| port(&revision.pick(None).unwrap())).collect();
-        assert_eq!(turns.iter().sum::<u16>(), 3, "{turns:?}");
+        assert_eq!((revision.ejections(), revision.ejected_endpoints()), (1, 1));
+        for _ in 0..100 {
+            assert_eq!(attempt(&revision, Outcome::Succeeded, None, now), 2);
+        }
+        // A request that failed at the other one still gets it: there is no third.
+        assert_eq!(attempt(&revision, Outcome::Failed, Some(good), now), 1);
+
+        let later = now + Duration::from_secs(30);
+        let trial = revision.pick_from(&endpoints.ready, None, later).unwrap();
+        assert_eq!(port(&trial), 1);
+        assert_eq!(attempt(&revision, Outcome::Succeeded, None, later), 2);
+        // Its client went away: the next request is the trial, and the next ejection is longer.
+        drop(trial);
+        assert_eq!(attempt(&revision, Outcome::Failed, None, later), 1);
+        assert_eq!((revision.ejections(), revision.ejected_endpoints()), (2, 1));
+        let after = later + Duration::from_secs(59);
+        assert_eq!(attempt(&revision, Outcome::Succeeded, None, after), 2);
+        assert_eq!(attempt(&revision, Outcome::Refused, None, after + Duration::from_secs(1)), 1);
+        assert_eq!(revision.ejected_endpoints(), 0);
+        assert!(!bad.health().is_ejected());
+    }
+
+    #[test]
+    fn when_most_pods_fail_none_is_left_out() {
+        let revision = revision(&[1, 2, 3]);
+        let now = clock();
+        while revision.ejected_endpoints() < 2 {
+            attempt(&revision, Outcome::Failed, None, now);
+        }
+        assert_eq!(revision.failed_open(), 0);
+        let turns: Vec<_> = (0..100).map(|_| attempt(&revision, Outcome::Failed, None, now)).collect();
+        assert!([1, 2, 3].iter().all(|port| turns.contains(port)), "{turns:?}");
+        assert_eq!(revision.failed_open(), 100);
     }
 
     #[test]

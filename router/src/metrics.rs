@@ -15,9 +15,10 @@ use prometheus_client::registry::Registry;
 use stoker_edge::listen::Stats;
 use stoker_edge::metrics::encode;
 
+use crate::count::Tally;
 use crate::cut::metrics::CutCounts;
-use crate::live::CLASSES;
-use crate::plane::Plane;
+use crate::live::{CLASSES, Revision};
+use crate::plane::{Plane, Revisions};
 use crate::table::keeper::Keeper;
 
 /// Why the router itself refused a request.
@@ -73,6 +74,8 @@ pub struct Counts {
     pub refusals: Family<RefusalLabel, Counter>,
     /// Requests that were sent to another pod after one failed.
     pub retries: Counter,
+    /// Requests that failed and were not sent again, because too many were.
+    pub retries_denied: Counter,
     /// Requests that met a kept connection which the pod was closing, and were sent again.
     pub races: Counter,
     /// Requests whose client went away before the answer ended.
@@ -117,6 +120,11 @@ pub fn registry(
     let router = root.sub_registry_with_prefix("stoker_router");
     router.register("refusals", "Requests that the router refused", counts.refusals.clone());
     router.register("retries", "Requests sent to another pod after one failed", counts.retries.clone());
+    router.register(
+        "retries_denied",
+        "Failed requests that were not sent again because the budget for retries was spent",
+        counts.retries_denied.clone(),
+    );
     router.register(
         "races",
         "Requests sent again because the pod was closing the kept connection",
@@ -173,39 +181,21 @@ impl Collector for Routes {
                 ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
             }
         }
-        let totals: Vec<_> = pairs()
-            .map(|(route, revision, _)| (route, revision, self.plane.ledger.totals(route).remove(revision)))
-            .filter_map(|(route, revision, tally)| {
-                Some((vec![("route", route), ("revision", revision)], tally?))
-            })
-            .collect();
-        let mut family = encoder.encode_descriptor(
-            "stoker_router_attempts",
-            "Attempts that ended",
-            None,
-            MetricType::Counter,
+        self.encode_attempts(&mut encoder, &revisions)?;
+        count_revisions(
+            &mut encoder,
+            &revisions,
+            "stoker_router_ejections",
+            "Pods that were ejected after failures in a row",
+            Revision::ejections,
         )?;
-        for (labels, tally) in &totals {
-            ConstCounter::new(tally.attempts).encode(family.encode_family(labels)?)?;
-        }
-        let mut family = encoder.encode_descriptor(
-            "stoker_router_errors",
-            "Attempts that failed",
-            None,
-            MetricType::Counter,
+        count_revisions(
+            &mut encoder,
+            &revisions,
+            "stoker_router_fail_open",
+            "Requests for which ejected pods were used because more than half were ejected",
+            Revision::failed_open,
         )?;
-        for (labels, tally) in &totals {
-            ConstCounter::new(tally.errors).encode(family.encode_family(labels)?)?;
-        }
-        let mut family = encoder.encode_descriptor(
-            "stoker_router_latency_seconds",
-            "Latency of attempts that succeeded, first byte sent to last byte received",
-            None,
-            MetricType::Histogram,
-        )?;
-        for (labels, tally) in &totals {
-            encode(&tally.latency, family.encode_family(labels)?)?;
-        }
 
         let mut gauge =
             |name: &str, help: &str, values: Vec<(Labels<'_>, f64)>| -> Result<(), std::fmt::Error> {
@@ -215,7 +205,7 @@ impl Collector for Routes {
                 }
                 Ok(())
             };
-        let of_revision = |value: &dyn Fn(&crate::live::Revision) -> f64| {
+        let of_revision = |value: &dyn Fn(&Revision) -> f64| {
             pairs()
                 .map(|(route, name, live)| (vec![("route", route), ("revision", name)], value(live)))
                 .collect()
@@ -229,6 +219,11 @@ impl Collector for Routes {
             "stoker_router_ready_endpoints",
             "Pods that may be sent requests",
             of_revision(&|live| f64::from(live.ready_endpoints())),
+        )?;
+        gauge(
+            "stoker_router_ejected_endpoints",
+            "Ready pods that are ejected",
+            of_revision(&|live| f64::from(live.ejected_endpoints())),
         )?;
         gauge(
             "stoker_router_table_generation",
@@ -254,4 +249,65 @@ impl Collector for Routes {
                 .collect(),
         )
     }
+}
+
+impl Routes {
+    /// What the operator decides on, as totals of the process.
+    fn encode_attempts(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        revisions: &Revisions,
+    ) -> Result<(), std::fmt::Error> {
+        let totals: Vec<(Labels<'_>, Tally)> = revisions
+            .keys()
+            .filter_map(|(route, revision)| {
+                let tally = self.plane.ledger.totals(route).remove(revision)?;
+                Some((vec![("route", route.as_str()), ("revision", revision.as_str())], tally))
+            })
+            .collect();
+        let mut family = encoder.encode_descriptor(
+            "stoker_router_attempts",
+            "Attempts that ended",
+            None,
+            MetricType::Counter,
+        )?;
+        for (labels, tally) in &totals {
+            ConstCounter::new(tally.attempts).encode(family.encode_family(labels)?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "stoker_router_errors",
+            "Attempts that failed",
+            None,
+            MetricType::Counter,
+        )?;
+        for (labels, tally) in &totals {
+            ConstCounter::new(tally.errors).encode(family.encode_family(labels)?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "stoker_router_latency_seconds",
+            "Latency of attempts that succeeded, first byte sent to last byte received; without pods in slow start",
+            None,
+            MetricType::Histogram,
+        )?;
+        for (labels, tally) in &totals {
+            encode(&tally.latency, family.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+/// A counter with a value for each revision.
+fn count_revisions(
+    encoder: &mut DescriptorEncoder<'_>,
+    revisions: &Revisions,
+    name: &str,
+    help: &str,
+    value: impl Fn(&Revision) -> u64,
+) -> Result<(), std::fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for ((route, revision), live) in revisions {
+        let labels: Labels<'_> = vec![("route", route), ("revision", revision)];
+        ConstCounter::new(value(live)).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
 }

@@ -8,13 +8,14 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use stoker_api::scrape::ArmState;
 use tokio::sync::watch;
 
 use crate::count::{ArmCount, Ledger};
-use crate::live::{Busy, Endpoint, Revision};
+use crate::live::{Busy, Endpoint, Outcome, Revision};
 use crate::table::snapshot::{Route, Snapshot};
 
 /// Revisions by (route, revision).
@@ -58,6 +59,17 @@ impl Flight {
     fn new(revision: &Arc<Revision>, count: &Arc<ArmCount>) -> Self {
         revision.entered();
         Self { revision: Arc::clone(revision), count: Arc::clone(count) }
+    }
+
+    /// The attempt ended after `took`: counts it in its arm, and tells its pod. Ejection and slow start steer requests; what
+    /// failed is counted whatever they say.
+    pub fn ended(&self, busy: &mut Busy, outcome: Outcome, took: Duration) {
+        match outcome {
+            Outcome::Succeeded if busy.is_warming() => self.count.succeeded_warming(),
+            Outcome::Succeeded => self.count.succeeded(took),
+            Outcome::Refused | Outcome::Failed => self.count.failed(),
+        }
+        self.revision.ended(busy, outcome, took);
     }
 }
 

@@ -12,7 +12,7 @@ use stoker_edge::BoxError;
 use tokio::time::Sleep;
 
 use crate::forward::pool::Link;
-use crate::live::Busy;
+use crate::live::{Busy, Outcome};
 use crate::plane::Flight;
 
 /// An attempt whose answer has begun.
@@ -23,8 +23,8 @@ pub struct Attempt {
     pub busy: Busy,
     /// When the request was sent.
     pub sent: Instant,
-    /// Whether the status says that it succeeded.
-    pub good: bool,
+    /// How it ends if nothing breaks: by its status.
+    pub outcome: Outcome,
     /// Where it is counted when the client goes away.
     pub aborted: Counter,
 }
@@ -57,12 +57,8 @@ impl Relay {
 
     /// The answer has ended as it should: count it, and keep the connection for the next request.
     fn finish(&mut self) {
-        let Some(Attempt { flight, busy, sent, good, .. }) = self.attempt.take() else { return };
-        if good {
-            flight.count.succeeded(sent.elapsed());
-        } else {
-            flight.count.failed();
-        }
+        let Some(Attempt { flight, mut busy, sent, outcome, .. }) = self.attempt.take() else { return };
+        flight.ended(&mut busy, outcome, sent.elapsed());
         if let Some(link) = self.link.take() {
             busy.endpoint().pool.put(link);
         }
@@ -70,8 +66,8 @@ impl Relay {
 
     /// The answer broke off.
     fn fail(&mut self) {
-        if let Some(attempt) = self.attempt.take() {
-            attempt.flight.count.failed();
+        if let Some(Attempt { flight, mut busy, sent, .. }) = self.attempt.take() {
+            flight.ended(&mut busy, Outcome::Failed, sent.elapsed());
         }
         self.link = None;
     }

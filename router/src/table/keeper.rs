@@ -417,8 +417,19 @@ impl Keeper {
                     count: self.plane.ledger.arm(&name, &version.uid, spec.run, spec.step, &arm.revision),
                 });
                 let arms = arms.collect();
+                let retries = self.plane.tables().route(&name).map(|route| Arc::clone(&route.retries));
+                let retries = retries.unwrap_or_default();
                 let (salt, hosts) = (rule.salt.clone(), spec.hosts.clone());
-                Some(Arc::new(Route { name, version, run: spec.run, step: spec.step, salt, hosts, arms }))
+                Some(Arc::new(Route {
+                    name,
+                    version,
+                    run: spec.run,
+                    step: spec.step,
+                    salt,
+                    hosts,
+                    arms,
+                    retries,
+                }))
             })
             .collect();
         drop(revisions);

@@ -8,6 +8,7 @@ use stoker_decide::traffic;
 
 use crate::count::ArmCount;
 use crate::live::Revision;
+use crate::live::retries::Retries;
 use crate::table::hosts;
 
 /// One arm of a table.
@@ -40,6 +41,8 @@ pub struct Route {
     pub hosts: Vec<String>,
     /// Who shares the traffic.
     pub arms: Vec<Arm>,
+    /// How many requests may be sent a second time. The next table of the model goes on with it.
+    pub retries: Arc<Retries>,
 }
 
 impl Route {

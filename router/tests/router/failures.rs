@@ -137,20 +137,6 @@ async fn a_router_that_drains_fails_no_request() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_tried_elsewhere_and_counted() {
-    let (dead, good) = (closed_port().await, Pod::good().await);
-    let world = World::with_pods(settings(), &[dead, good.address]).await;
-    let client = http();
-    for _ in 0..10 {
-        assert_eq!(world.infer(&client, "{}").await.unwrap().status, 200);
-    }
-    let (attempts, errors) = world.counted(1, 0, "digits-a");
-    // After the first failure the dead pod is avoided.
-    assert_eq!((attempts - errors, errors), (10, world.router.counts.retries.get()));
-    assert!((1..=2).contains(&errors), "{errors}");
-}
-
-#[tokio::test]
 async fn a_failed_candidate_is_an_error_of_the_candidate_and_served_by_its_fallback() {
     let stable = Pod::good().await;
     let world = World::new(settings()).await;

@@ -6,6 +6,8 @@ mod admin;
 #[cfg(test)]
 mod authority;
 #[cfg(test)]
+mod balance;
+#[cfg(test)]
 mod cluster;
 #[cfg(test)]
 mod cut;

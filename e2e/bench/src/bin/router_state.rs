@@ -56,7 +56,10 @@ fn main() -> anyhow::Result<()> {
     ensure!(route.spec.check().is_ok(), "the shares must sum to 100");
 
     std::fs::create_dir_all(&settings.out)?;
-    disk::save(&settings.out, &Saved { namespace: settings.namespace, routes: vec![route], pods, cuts: vec![] })?;
+    disk::save(
+        &settings.out,
+        &Saved { namespace: settings.namespace, routes: vec![route], pods, cuts: vec![] },
+    )?;
     // Nobody connects there: the router only wants one that is whole.
     let certified = rcgen::generate_simple_self_signed(["router.invalid".to_owned()])?;
     std::fs::write(settings.out.join("tls.crt"), certified.cert.pem())?;
