@@ -69,7 +69,8 @@ impl TestNamespace {
         Ok(())
     }
 
-    async fn delete(&self) {
+    /// Takes it away, with all that is in it. Does not wait for that.
+    pub async fn delete(&self) {
         let api = Api::<Namespace>::all(self.client.clone());
         // The namespace controller finishes this by itself; a test does not wait for it.
         if let Err(error) = api.delete(&self.name, &DeleteParams::background()).await {
