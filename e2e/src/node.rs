@@ -167,7 +167,12 @@ impl Drop for Node {
 async fn ip(arguments: &[&str]) -> Result<()> {
     let done = Command::new("ip").args(arguments).output().await.context("the program ip")?;
     let said = String::from_utf8_lossy(&done.stderr);
-    ensure!(done.status.success(), "ip {}: {}; is this the network of a local cluster?", arguments.join(" "), said.trim());
+    ensure!(
+        done.status.success(),
+        "ip {}: {}; is this the network of a local cluster?",
+        arguments.join(" "),
+        said.trim()
+    );
     Ok(())
 }
 
@@ -223,7 +228,8 @@ async fn follow_pods(shared: Arc<Shared>) {
                 }
             }
             Some(Ok(Event::Delete(pod))) => {
-                if let Some(wish) = shared.pods().running.get(&pod.uid().unwrap_or_default()) {
+                // Only now: events of its last changes may come after its process has ended.
+                if let Some(wish) = shared.pods().running.remove(&pod.uid().unwrap_or_default()) {
                     wish.send_modify(|wish| *wish = Wish::Vanish);
                 }
             }

@@ -138,8 +138,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         stream.set_nodelay(true).ok();
         let shared = Arc::clone(&shared);
         let service = service_fn(move |request| handle(Arc::clone(&shared), request));
-        connections
-            .spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        connections.spawn(
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),
+        );
     }
 }
 

@@ -56,7 +56,6 @@ pub(super) async fn run(shared: Arc<Shared>, pod: Pod, mut wish: watch::Receiver
     let params = DeleteParams { preconditions, ..DeleteParams::default().grace_period(0) };
     // It may be gone already.
     pods.delete(&name, &params).await.ok();
-    shared.pods().running.remove(&uid);
 }
 
 fn is_over(shared: &Shared, namespace: &str) -> bool {
@@ -228,7 +227,8 @@ impl Guest {
             condition("ContainersReady", ready),
             condition("Ready", ready),
         ];
-        let name = self.pod.spec.as_ref().and_then(|spec| spec.containers.first()).map(|one| one.name.clone());
+        let name =
+            self.pod.spec.as_ref().and_then(|spec| spec.containers.first()).map(|one| one.name.clone());
         let container = json!({"name": name, "image": kind(&self.pod), "imageID": "", "ready": ready, "started": ready,
             "restartCount": self.restarts, "state": state, "lastState": last});
         let address = self.address.to_string();

@@ -1,13 +1,15 @@
 //! What all runs stand on: a cluster without an operator of its own, a node of processes, and models to be fetched.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail};
+use futures::FutureExt as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Node as NodeObject, Pod};
-use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::Client;
+use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
 use stoker_api::ModelDeployment;
 
@@ -46,7 +48,12 @@ impl Ground {
         let mut config = kube::Config::infer().await?;
         config.default_retry = false;
         let upstream = Client::try_from(config)?;
-        let models = [("v1.onnx", digits::V1), ("v2.onnx", digits::V2), ("v3.onnx", digits::V3), ("v4.onnx", digits::V4)];
+        let models = [
+            ("v1.onnx", digits::V1),
+            ("v2.onnx", digits::V2),
+            ("v3.onnx", digits::V3),
+            ("v4.onnx", digits::V4),
+        ];
         let models = models.map(|(name, bytes)| (name, Artifact::open(bytes)));
         let artifacts = ArtifactServer::start(&client, &models).await?;
         let operators = scale_operator(&client, 0).await?;
@@ -57,7 +64,9 @@ impl Ground {
             Node::join(client.clone(), &folder.join("pods")).await
         };
         match node.await {
-            Ok(node) => Ok(Self { client, upstream, node, folder: folder.to_owned(), artifacts, cordoned, operators }),
+            Ok(node) => {
+                Ok(Self { client, upstream, node, folder: folder.to_owned(), artifacts, cordoned, operators })
+            }
             Err(error) => {
                 restore(&client, &cordoned, operators).await?;
                 Err(error)
@@ -121,7 +130,25 @@ async fn scale_operator(client: &Client, replicas: i32) -> Result<Option<i32>> {
             Ok(left.items.is_empty().then_some(()))
         })
         .await?;
-        ensure!(before >= 0, "the operator's Deployment wants {before} pods");
     }
     Ok(Some(before))
+}
+
+/// Runs a test on a ground of its own, and gives the cluster back whatever happens.
+///
+/// # Panics
+/// With the error, when the test fails.
+#[expect(clippy::panic, reason = "this is how a test fails")]
+pub fn grounded(folder: &str, body: impl AsyncFnOnce(&Ground) -> Result<()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
+    let outcome = runtime.block_on(async {
+        let ground = Ground::enter(Path::new(folder)).await?;
+        let body = AssertUnwindSafe(async { body(&ground).await }).catch_unwind().await;
+        let left = ground.leave().await;
+        body.unwrap_or_else(|_| bail!("it panicked; its message stands above")).and(left)
+    });
+    if let Err(error) = outcome {
+        panic!("{error:#}");
+    }
 }

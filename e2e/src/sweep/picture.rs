@@ -66,7 +66,8 @@ impl Picture {
     fn add(&mut self, kind: &str, object: &DynamicObject, namespace: &str, uids: &[String]) -> Result<()> {
         let given = object.metadata.generate_name.clone();
         // A pod's random suffix. That of a ReplicaSet is a hash of its template, and must be the same.
-        let name = given.filter(|_| kind != "ReplicaSet").map_or(object.name_any(), |stem| format!("{stem}*"));
+        let name =
+            given.filter(|_| kind != "ReplicaSet").map_or(object.name_any(), |stem| format!("{stem}*"));
         let mut text = serde_json::to_string(&normal(kind, object))?.replace(namespace, "NAMESPACE");
         for uid in uids {
             text = text.replace(uid.as_str(), "UID");
@@ -172,7 +173,8 @@ fn normal(kind: &str, object: &DynamicObject) -> Value {
             if let Some(spec) = kept["spec"].as_object_mut() {
                 // Headless stays headless; other addresses are handed out.
                 for addresses in ["clusterIP", "clusterIPs"] {
-                    let headless = spec.get(addresses).is_some_and(|value| value.to_string().contains("None"));
+                    let headless =
+                        spec.get(addresses).is_some_and(|value| value.to_string().contains("None"));
                     spec.insert(addresses.to_owned(), json!(headless));
                 }
             }
@@ -180,7 +182,8 @@ fn normal(kind: &str, object: &DynamicObject) -> Value {
         _ => {
             let fields = data.as_object().into_iter().flatten();
             let fields = fields.filter(|(name, _)| *name != "status" && *name != "secrets");
-            kept["rest"] = fields.map(|(name, value)| (name.clone(), value.clone())).collect::<Map<_, _>>().into();
+            kept["rest"] =
+                fields.map(|(name, value)| (name.clone(), value.clone())).collect::<Map<_, _>>().into();
         }
     }
     kept
@@ -261,7 +264,10 @@ mod tests {
 
     #[test]
     fn what_the_cluster_hands_out_makes_no_difference() {
-        let (one, other) = (picture("ModelRoute", &[route("a-1", "u1", 1)], "a-1"), picture("ModelRoute", &[route("b-2", "u2", 1)], "b-2"));
+        let (one, other) = (
+            picture("ModelRoute", &[route("a-1", "u1", 1)], "a-1"),
+            picture("ModelRoute", &[route("b-2", "u2", 1)], "b-2"),
+        );
         assert_eq!(one, other);
         assert!(one.differences(&other, 10).is_empty());
     }

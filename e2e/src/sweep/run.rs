@@ -1,7 +1,6 @@
 //! Runs: golden ones first, then one for each fault at each write.
 
 use std::fmt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,7 +17,7 @@ use crate::proxy::{Fault, Proxy, Write};
 
 /// An operator that has come to rest writes nothing for this long: several looks, had it anything to look after.
 const REST: Duration = Duration::from_secs(3);
-/// As [`REST`], of a golden run.
+/// What is asked for at the end of a golden run.
 const LONG_REST: Duration = Duration::from_secs(15);
 /// Between two looks at a story.
 const LOOK: Duration = Duration::from_millis(500);
@@ -39,8 +38,8 @@ pub enum Extent {
 }
 
 /// The sweep.
-pub struct Sweep {
-    ground: Ground,
+pub struct Sweep<'a> {
+    ground: &'a Ground,
     parallel: usize,
 }
 
@@ -96,17 +95,11 @@ struct End {
     wrong: Vec<String>,
 }
 
-impl Sweep {
-    /// On the cluster that `KUBECONFIG` names, with so many runs side by side. Logs go below `folder`; those of runs that
-    /// diverged stay.
-    pub async fn enter(folder: &Path, parallel: usize) -> Result<Self> {
+impl<'a> Sweep<'a> {
+    /// With so many runs side by side. Logs of runs that diverged stay in the ground's folder.
+    pub fn new(ground: &'a Ground, parallel: usize) -> Result<Self> {
         ensure!(parallel > 0, "at least one run at a time is needed");
-        Ok(Self { ground: Ground::enter(folder).await?, parallel })
-    }
-
-    /// Gives the cluster back.
-    pub async fn leave(self) -> Result<()> {
-        self.ground.leave().await
+        Ok(Self { ground, parallel })
     }
 
     /// Makes all runs. `told` hears of each that is done.
@@ -122,7 +115,8 @@ impl Sweep {
         let trials: Vec<_> = goldens.iter().flat_map(|golden| trials(golden, extent, faults)).collect();
         told(&format!("{} runs with a fault, {} side by side", trials.len(), self.parallel));
         let mut report = Report::default();
-        let mut outcomes = stream::iter(trials).map(|trial| self.attempt(trial)).buffer_unordered(self.parallel);
+        let mut outcomes =
+            stream::iter(trials).map(|trial| self.attempt(trial)).buffer_unordered(self.parallel);
         while let Some(outcome) = outcomes.next().await {
             let outcome = outcome?;
             let verdict = match (&outcome.struck, outcome.divergences.is_empty()) {
@@ -158,12 +152,22 @@ impl Sweep {
             let end = end?;
             ensure!(end.wrong.is_empty(), "{}, undisturbed: {}", scenario.name(), end.wrong.join("; "));
             let lines: Vec<&str> = end.writes.iter().map(|write| write.what.as_str()).collect();
-            told(&format!("{}, undisturbed: {} writes\n    {}", scenario.name(), lines.len(), lines.join("\n    ")));
+            told(&format!(
+                "{}, undisturbed: {} writes\n    {}",
+                scenario.name(),
+                lines.len(),
+                lines.join("\n    ")
+            ));
             match goldens.iter_mut().find(|golden| golden.scenario == scenario) {
                 None => goldens.push(Golden { scenario, picture: end.picture, writes: end.writes.len() }),
                 Some(golden) => {
                     let lines = golden.picture.differences(&end.picture, LINES);
-                    ensure!(lines.is_empty(), "{}: two undisturbed runs end differently:\n    {}", scenario.name(), lines.join("\n    "));
+                    ensure!(
+                        lines.is_empty(),
+                        "{}: two undisturbed runs end differently:\n    {}",
+                        scenario.name(),
+                        lines.join("\n    ")
+                    );
                     golden.writes = golden.writes.max(end.writes.len());
                 }
             }
@@ -203,7 +207,7 @@ impl Sweep {
         rest: Duration,
     ) -> Result<End> {
         let namespace = TestNamespace::create(self.ground.client.clone(), scenario.name()).await?;
-        let stage = Stage::new(&self.ground, &namespace);
+        let stage = Stage::new(self.ground, &namespace);
         let folder = stage.folder()?;
         let end = Box::pin(self.play(stage, &namespace, scenario, fault, golden, rest)).await;
         let well = end.as_ref().is_ok_and(|end| {
@@ -277,7 +281,7 @@ impl Sweep {
                 tokio::time::sleep(LOOK).await;
                 continue;
             }
-            quiescent(proxy, rest, STORY).await?;
+            quiescent(proxy, REST, STORY).await?;
             let mut now = Picture::take(&self.ground.client, &namespace.name).await?;
             now.note("pods that were started", json!(self.ground.node.started(&namespace.name)));
             let same = match golden {
@@ -291,9 +295,11 @@ impl Sweep {
             }
             tokio::time::sleep(LOOK).await;
         }
+        quiescent(proxy, rest, STORY).await?;
         let status = stage.status().await?;
         let said = status.map(|status| format!("{}: {}", status.phase.as_str(), status.message));
-        picture.with_context(|| format!("the story did not end within {} s; status: {said:?}", STORY.as_secs()))
+        picture
+            .with_context(|| format!("the story did not end within {} s; status: {said:?}", STORY.as_secs()))
     }
 }
 

@@ -48,7 +48,12 @@ impl<'a> Stage<'a> {
     }
 
     /// Starts an operator for this namespace that talks through `proxy`.
-    pub fn operator(&self, name: &str, proxy: &Proxy, change: impl FnOnce(&mut Settings)) -> Result<Operator> {
+    pub fn operator(
+        &self,
+        name: &str,
+        proxy: &Proxy,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<Operator> {
         let folder = self.folder()?;
         let kubeconfig = folder.join(format!("{name}.kubeconfig"));
         std::fs::write(&kubeconfig, proxy.kubeconfig())?;
@@ -109,7 +114,10 @@ pub async fn quiescent(proxy: &Proxy, quiet: Duration, deadline: Duration) -> Re
         }
         if tokio::time::Instant::now() > end {
             let last = proxy.writes().pop().map(|write| write.what);
-            anyhow::bail!("the operator does not come to rest within {} s; its last write: {last:?}", deadline.as_secs());
+            anyhow::bail!(
+                "the operator does not come to rest within {} s; its last write: {last:?}",
+                deadline.as_secs()
+            );
         }
     }
     Ok(())

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Parser;
 use stoker_e2e::proxy::Fault;
+use stoker_e2e::sweep::ground::Ground;
 use stoker_e2e::sweep::scenario::Scenario;
 use stoker_e2e::sweep::{Extent, Sweep};
 use tokio::signal::unix::{SignalKind, signal};
@@ -58,7 +59,11 @@ fn chosen<T: Copy>(all: &[T], names: &[String], name: impl Fn(&T) -> &'static st
     if let Some(unknown) = names.iter().find(|wanted| !all.iter().any(|one| name(one) == wanted.as_str())) {
         bail!("there is no {unknown}; there are: {}", all.iter().map(name).collect::<Vec<_>>().join(", "));
     }
-    Ok(all.iter().copied().filter(|one| names.is_empty() || names.iter().any(|wanted| name(one) == wanted)).collect())
+    Ok(all
+        .iter()
+        .copied()
+        .filter(|one| names.is_empty() || names.iter().any(|wanted| name(one) == wanted))
+        .collect())
 }
 
 async fn run(args: &Args) -> Result<bool> {
@@ -66,13 +71,14 @@ async fn run(args: &Args) -> Result<bool> {
     let faults = chosen(&Fault::ALL, &args.fault, |one| one.0)?;
     let extent = if args.short { Extent::Short } else { Extent::Full };
     let mut asked = signal(SignalKind::terminate())?;
-    let sweep = Sweep::enter(&args.logs, args.parallel).await?;
+    let ground = Ground::enter(&args.logs).await?;
+    let sweep = Sweep::new(&ground, args.parallel)?;
     let report = tokio::select! {
         report = sweep.sweep(&scenarios, extent, &faults, |line| println!("{line}")) => report,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
         _ = asked.recv() => Err(anyhow::anyhow!("asked to end")),
     };
-    sweep.leave().await?;
+    ground.leave().await?;
     let report = report?;
     println!("{report}");
     Ok(report.divergences() == 0 && report.kill_points() > 0)
