@@ -1,6 +1,6 @@
 # The two commands: `make demo` and `make test`. Each target is a line or two; what it does is in the script that it calls.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint deny unit e2e cluster cluster-down images install generate fixtures bench bench-router clean
+.PHONY: help demo demo-down test lint deny unit e2e faults partitions cluster cluster-down images install generate fixtures bench bench-router clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,6 +25,12 @@ unit: ## Tests that need no cluster.
 
 e2e: ## Tests on a local cluster, which is removed again.
 	.ci/test cluster
+
+faults: ## The crash sweep: the operator killed and disturbed at each of its writes.
+	e2e/faults
+
+partitions: ## Networks cut for ten minutes each, which must heal without a restart.
+	STOKER_E2E_PARTITION=600 e2e/run --only partitions partitions
 
 cluster: ## A local Kubernetes cluster named dev (CLUSTER=existing: the current context).
 	e2e/cluster/up dev

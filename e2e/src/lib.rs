@@ -9,6 +9,9 @@
 //! - [`artifacts`]: models over http, with and without credentials.
 //! - [`digits`]: the images, their labels and the models of the demo.
 //! - [`load`]: requests at a fixed rate, and a ledger of every answer.
+//! - [`sweep`]: the operator disturbed at each write of a story, by [`proxy`], which stands between it and the API server.
+//! - [`partition`]: a network that is cut between two sides.
+//! - [`node`] and [`operator`]: pods and operators as plain processes, hundreds of them; [`process`]: one of these.
 //!
 //! Programs of this crate run inside the cluster's network, since they call Services by their address: see
 //! `e2e/cluster/exec`.
@@ -20,4 +23,10 @@ pub mod diagnosis;
 pub mod digits;
 pub mod load;
 pub mod namespace;
+pub mod node;
+pub mod operator;
+pub mod partition;
+pub mod process;
+pub mod proxy;
 pub mod subject;
+pub mod sweep;

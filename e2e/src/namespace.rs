@@ -69,7 +69,8 @@ impl TestNamespace {
         Ok(())
     }
 
-    async fn delete(&self) {
+    /// Takes it away, with all that is in it. Does not wait for that.
+    pub async fn delete(&self) {
         let api = Api::<Namespace>::all(self.client.clone());
         // The namespace controller finishes this by itself; a test does not wait for it.
         if let Err(error) = api.delete(&self.name, &DeleteParams::background()).await {
@@ -85,18 +86,26 @@ impl TestNamespace {
 ///
 /// # Panics
 /// With the error and all that explains it, when the test fails.
-#[expect(clippy::panic, reason = "this is how a test fails")]
 pub fn case(prefix: &str, body: impl AsyncFnOnce(&TestNamespace) -> Result<()>) {
+    case_within(prefix, LONGEST, body);
+}
+
+/// As [`case`], for a test that may take as long as it is told.
+///
+/// # Panics
+/// With the error and all that explains it, when the test fails.
+#[expect(clippy::panic, reason = "this is how a test fails")]
+pub fn case_within(prefix: &str, longest: Duration, body: impl AsyncFnOnce(&TestNamespace) -> Result<()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.unwrap_or_else(|error| panic!("no runtime: {error}"));
     let outcome = runtime.block_on(async {
         let client = cluster::connect().await?;
         let namespace = TestNamespace::create(client, prefix).await?;
         let body = AssertUnwindSafe(async { body(&namespace).await }).catch_unwind();
-        let outcome = match tokio::time::timeout(LONGEST, body).await {
+        let outcome = match tokio::time::timeout(longest, body).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(anyhow!("the test panicked; its message stands above")),
-            Err(_) => Err(anyhow!("the test did not end within {} s", LONGEST.as_secs())),
+            Err(_) => Err(anyhow!("the test did not end within {} s", longest.as_secs())),
         };
         let outcome = match outcome {
             Ok(()) => Ok(()),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use futures::{StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -32,7 +32,7 @@ pub struct Caps {
 pub struct Fleet {
     caps: Caps,
     /// Set once the watch is there.
-    deployments: OnceLock<Store_>,
+    deployments: RwLock<Option<Store_>>,
     settings: Store<ConfigMap>,
     /// Taken by [`Fleet::follow`].
     writer: Mutex<Option<reflector::store::Writer<ConfigMap>>>,
@@ -54,7 +54,7 @@ impl Fleet {
         let (settings, writer) = reflector::store();
         Self {
             caps,
-            deployments: OnceLock::new(),
+            deployments: RwLock::default(),
             settings,
             writer: Mutex::new(Some(writer)),
             known: Mutex::default(),
@@ -63,8 +63,11 @@ impl Fleet {
 
     /// Where the other ModelDeployments are seen.
     pub fn see(&self, deployments: Store_) {
-        // The second call would be that of a second controller: there is one.
-        let _ = self.deployments.set(deployments);
+        *self.deployments.write().unwrap_or_else(PoisonError::into_inner) = Some(deployments);
+    }
+
+    fn store(&self) -> Option<Store_> {
+        self.deployments.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Follows the ConfigMap with the fleet's switches, in the operator's namespace, until `shutdown`.
@@ -104,7 +107,7 @@ impl Fleet {
         }
         let mut all = known.under_way.clone();
         // After a start most were not looked at yet: what their status says counts until then.
-        for other in self.deployments.get().map(Store::state).unwrap_or_default() {
+        for other in self.store().map(|store| store.state()).unwrap_or_default() {
             let Ok(md) = &other.0 else { continue };
             let uid = md.uid().unwrap_or_default();
             if is_under_way(md) && !known.looked_at.contains(&uid) {
@@ -148,7 +151,7 @@ impl Fleet {
     /// Hosts of `md` that another ModelDeployment of the namespace has: a host of its name, or one that it asked for earlier.
     pub fn taken_hosts(&self, md: &ModelDeployment) -> BTreeMap<String, String> {
         let hosts = &md.spec.traffic.hosts;
-        let (Some(store), false) = (self.deployments.get(), hosts.is_empty()) else { return BTreeMap::new() };
+        let (Some(store), false) = (self.store(), hosts.is_empty()) else { return BTreeMap::new() };
         let (namespace, name) = (md.namespace().unwrap_or_default(), md.name_any());
         let mut taken = BTreeMap::new();
         for host in hosts {

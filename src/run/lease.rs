@@ -1,8 +1,9 @@
 //! Who leads: one operator at a time, by a Lease. The rule is pure; the loop around it writes (client required).
 //!
 //! Time is measured on the local monotonic clock alone: a Lease is given up for dead when it was *seen unchanged* for its
-//! duration, whatever its timestamps say. A leader that cannot renew for two thirds of that time ends its process, so that
-//! it is silent before another one starts.
+//! duration, whatever its timestamps say. A leader that cannot renew for two thirds of that time stops its work, so that it is
+//! silent before another one starts. When the API server is back it leads again, if nobody else has led meanwhile; else its
+//! process ends.
 
 use std::future::Future;
 use std::time::Duration;
@@ -99,8 +100,10 @@ pub struct Lead {
 pub enum Ended {
     /// We gave it back.
     Released,
-    /// It is gone, or may be: this process must not act any more.
+    /// Somebody else has it: this process must not act any more.
     Lost(String),
+    /// It could not be renewed, and may be somebody else's soon: this process must not act until it knows.
+    Unrenewed(String),
 }
 
 impl Election {
@@ -122,6 +125,50 @@ impl Election {
                     sleep(LOOK).await;
                 }
             }
+        }
+    }
+
+    /// After a time in which the Lease could not be renewed: leads again if it is still ours, else says who has it.
+    pub async fn regain(self) -> Result<Lead, String> {
+        loop {
+            match self.try_ours().await {
+                Ok(Ours::Renewed(lease, renewed)) => return Ok(Lead { election: self, lease, renewed }),
+                Ok(Ours::Touched) => {}
+                Ok(Ours::No(holder)) => return Err(holder),
+                Err(error) => {
+                    tracing::warn!(%error, "whose the Lease is cannot be found out; tried again");
+                    sleep(LOOK).await;
+                }
+            }
+        }
+    }
+
+    async fn try_ours(&self) -> Result<Ours, CallError> {
+        let live = self.calls.make("get Lease", NAME, self.api.get_opt(NAME)).await?;
+        let now = Instant::now();
+        let ours = |lease: &Lease| {
+            lease
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.holder_identity.as_ref())
+                .is_some_and(|it| *it == self.me)
+        };
+        let mut lease = match live {
+            Some(lease) if ours(&lease) => lease,
+            // Given back by somebody, or deleted: whoever led meanwhile is not known, so this is as if they still did.
+            other => {
+                let holder = other.and_then(|lease| lease.spec?.holder_identity);
+                return Ok(Ours::No(
+                    holder.filter(|it| !it.is_empty()).unwrap_or_else(|| "nobody".to_owned()),
+                ));
+            }
+        };
+        lease.spec = Some(held(lease.spec.as_ref(), &self.me, self.duration, Timestamp::now()));
+        match self.write(&lease).await {
+            Ok(lease) => Ok(Ours::Renewed(lease, now)),
+            Err(error) if error.is_conflict() => Ok(Ours::Touched),
+            Err(error) if error.is_not_found() => Ok(Ours::No("nobody".to_owned())),
+            Err(error) => Err(error),
         }
     }
 
@@ -198,7 +245,7 @@ impl Lead {
                 }
                 Ok(Err(Refusal::Call(_))) | Err(_) => {
                     let silent = self.renewed.elapsed().as_secs_f64();
-                    return Ended::Lost(format!("the Lease could not be renewed for {silent:.0} s"));
+                    return Ended::Unrenewed(format!("the Lease could not be renewed for {silent:.0} s"));
                 }
             }
         }
@@ -243,6 +290,16 @@ impl Lead {
         }
         Ended::Released
     }
+}
+
+/// Whose a Lease is that was ours.
+enum Ours {
+    /// Ours still; renewed by a call that was begun then.
+    Renewed(Lease, Instant),
+    /// Ours when it was read, and changed since: read again.
+    Touched,
+    /// Somebody else's.
+    No(String),
 }
 
 /// Why a renewal did not succeed.

@@ -23,7 +23,7 @@ use stoker_edge::admin::Admin;
 use stoker_edge::drain::{self, Drain, Phase};
 use stoker_edge::{exit, logs, tls};
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::context::Context;
 use crate::controllers;
@@ -126,17 +126,58 @@ async fn operate(args: &args::Run) -> ExitCode {
         args.pod_name.clone(),
         duration,
     );
-    let lead = tokio::select! {
-        lead = election.win() => lead,
+    let mut lead = tokio::select! {
+        lead = election.clone().win() => lead,
         () = drain.reached(Phase::Leaving) => return ExitCode::SUCCESS,
     };
-    tracing::info!(name = args.pod_name, "this operator leads");
-    leading.set(1);
-    Box::pin(end(&drain, lead, work(ctx, waiting, drain.clone()))).await
+    // They only read, so they go on while the lead is in doubt.
+    let leaving = drain.clone();
+    let (fleet, client) = (Arc::clone(&ctx.fleet), ctx.client.clone());
+    tokio::spawn(fleet.follow(client, ctx.settings.namespace.clone(), async move {
+        leaving.reached(Phase::Leaving).await;
+    }));
+    let leaving = drain.clone();
+    let mut slices =
+        tokio::spawn(ctx.routers.clone().follow(async move { leaving.reached(Phase::Leaving).await }));
+    loop {
+        tracing::info!(name = args.pod_name, "this operator leads");
+        leading.set(1);
+        let mut parts = JoinSet::new();
+        let work = work(Arc::clone(&ctx), &waiting, &drain, &mut parts, &mut slices);
+        let why = match Box::pin(end(&drain, lead, work)).await {
+            Over::Exit(code) => return code,
+            Over::Doubt(why) => why,
+        };
+        leading.set(0);
+        // Nothing of the work may be under way when it is known who leads.
+        parts.shutdown().await;
+        waiting.set(Some(format!(
+            "the lead is in doubt ({why}); the work stops until the API server says who leads"
+        )));
+        lead = tokio::select! {
+            again = election.clone().regain() => match again {
+                Ok(lead) => lead,
+                Err(holder) => return lost(&format!("{holder} leads now")),
+            },
+            () = drain.reached(Phase::Leaving) => return ExitCode::SUCCESS,
+        };
+    }
+}
+
+/// Why a leader's work is over.
+enum Over {
+    /// The process ends.
+    Exit(ExitCode),
+    /// The Lease could not be renewed, for this reason.
+    Doubt(String),
+}
+
+fn lost(why: &str) -> ExitCode {
+    exit::fail(exit::INTERNAL, &format!("the lead is lost ({why}); another operator goes on"))
 }
 
 /// Works as long as the lead is kept and nobody asks for the end; then finishes, and gives the lead back last.
-async fn end(drain: &Drain, lead: lease::Lead, work: impl Future<Output = ()>) -> ExitCode {
+async fn end(drain: &Drain, lead: lease::Lead, work: impl Future<Output = ()>) -> Over {
     let (finished, stop) = tokio::sync::oneshot::channel::<()>();
     // A task of its own: however busy the reconciles are, renewals go on.
     let mut keeper = tokio::spawn(lead.keep(async {
@@ -149,12 +190,12 @@ async fn end(drain: &Drain, lead: lease::Lead, work: impl Future<Output = ()>) -
     };
     tokio::select! {
         ended = &mut keeper => {
-            let why = match ended {
-                Ok(Ended::Lost(why)) => why,
-                Ok(Ended::Released) => "it was given back too early".to_owned(),
-                Err(error) => error.to_string(),
+            return match ended {
+                Ok(Ended::Unrenewed(why)) => Over::Doubt(why),
+                Ok(Ended::Lost(why)) => Over::Exit(lost(&why)),
+                Ok(Ended::Released) => Over::Exit(lost("it was given back too early")),
+                Err(error) => Over::Exit(lost(&error.to_string())),
             };
-            return exit::fail(exit::INTERNAL, &format!("the lead is lost ({why}); another operator goes on"));
         }
         () = work => {}
         () = overdue => tracing::warn!("reconciles did not finish in time and are cut; the next operator repeats them"),
@@ -163,29 +204,37 @@ async fn end(drain: &Drain, lead: lease::Lead, work: impl Future<Output = ()>) -
     // Its own time limit is in there.
     let _ = keeper.await;
     if drain.phase() == Phase::Serving {
-        return exit::fail(exit::INTERNAL, "a part of the operator ended by itself");
+        return Over::Exit(exit::fail(exit::INTERNAL, "a part of the operator ended by itself"));
     }
     tracing::info!("stopped");
-    ExitCode::SUCCESS
+    Over::Exit(ExitCode::SUCCESS)
 }
 
-/// What a leader does until it is asked to leave.
-async fn work(ctx: Arc<Context>, waiting: Waiting, drain: Drain) {
+/// What a leader does until it is asked to leave, in tasks that are added to `parts`. Beside them goes `slices`, the watch on
+/// the routers' addresses.
+async fn work(
+    ctx: Arc<Context>,
+    waiting: &Waiting,
+    drain: &Drain,
+    parts: &mut JoinSet<()>,
+    slices: &mut JoinHandle<()>,
+) {
     let leaving = || {
         let drain = drain.clone();
         async move { drain.reached(Phase::Leaving).await }
     };
     let authority = tokio::select! {
-        authority = prepare(&ctx, &waiting) => authority,
+        authority = prepare(&ctx, waiting) => authority,
         () = leaving() => return,
     };
-    let mut parts = JoinSet::new();
-    parts.spawn(ctx.routers.clone().follow(leaving()));
-    let (fleet, client) = (Arc::clone(&ctx.fleet), ctx.client.clone());
-    parts.spawn(fleet.follow(client, ctx.settings.namespace.clone(), leaving()));
     parts.spawn(controllers::deployment::run(Arc::clone(&ctx), leaving()));
     parts.spawn(controllers::router::run(ctx, authority, leaving()));
-    while let Some(ended) = parts.join_next().await {
+    loop {
+        let ended = tokio::select! {
+            ended = parts.join_next() => ended,
+            ended = &mut *slices, if drain.phase() == Phase::Serving => Some(ended),
+        };
+        let Some(ended) = ended else { return };
         if let Err(error) = ended {
             tracing::error!(%error, "a part of the operator failed");
         }

@@ -25,6 +25,8 @@ RUN_PROGRAMS = {
     "unshare": "util-linux",
     "prlimit": "util-linux",
     "openssl": "openssl",
+    # For the test of a clock that jumps.
+    "faketime": "faketime",
 }
 BUILD_PROGRAMS = {"cc": "gcc"}
 # Another program may be installing something just now.

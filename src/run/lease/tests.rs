@@ -108,13 +108,34 @@ fn away(silent: bool) -> Client {
 }
 
 #[tokio::test]
-async fn a_lead_that_cannot_be_renewed_in_time_is_lost() {
+async fn a_lead_that_cannot_be_renewed_in_time_is_given_up_for_now() {
     for silent in [true, false] {
         let (calls, me) = (Calls::default(), "me".to_owned());
         let election = Election::new(away(silent), calls, "stoker-system", me, Duration::from_millis(30));
         let lead = Lead { election, lease: Lease::default(), renewed: Instant::now() };
         let ended = lead.keep(std::future::pending()).await;
-        assert!(matches!(&ended, Ended::Lost(why) if why.contains("could not be renewed")), "{ended:?}");
+        assert!(matches!(&ended, Ended::Unrenewed(why) if why.contains("could not be renewed")), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_lead_is_regained_only_when_nobody_else_led_meanwhile() {
+    let lease = |holder: &str| json!({"metadata": {"name": "stoker"}, "spec": {"holderIdentity": holder}});
+    for (live, leads) in [
+        (Some(lease("me")), Ok(())),
+        (Some(lease("you")), Err("you".to_owned())),
+        (Some(lease("")), Err("nobody".to_owned())),
+        (None, Err("nobody".to_owned())),
+    ] {
+        let server = Server::default();
+        if let Some(live) = live {
+            server.put(LEASE, live);
+        }
+        server.writes();
+        let again = election(&server, Duration::from_secs(15)).regain().await.map(drop);
+        assert_eq!(again, leads);
+        // What is not ours is not touched.
+        assert_eq!(server.writes().is_empty(), leads.is_err());
     }
 }
 
