@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
+use crate::forward::channel::Channels;
 use crate::forward::pool::Pool;
 
 /// A pod that refused a connection is avoided this long; each further failure doubles it.
@@ -47,6 +49,8 @@ pub struct Endpoint {
     pub address: Address,
     /// Connections that wait for a request.
     pub pool: Pool,
+    /// Connections that carry gRPC calls.
+    pub channels: Channels,
     in_flight: AtomicU32,
     /// Connections that failed in a row.
     strikes: AtomicU32,
@@ -59,6 +63,7 @@ impl Endpoint {
         Self {
             address,
             pool: Pool::default(),
+            channels: Channels::default(),
             in_flight: AtomicU32::new(0),
             strikes: AtomicU32::new(0),
             avoid_until: AtomicU64::new(0),
@@ -124,6 +129,22 @@ pub struct Revision {
     endpoints: ArcSwap<Endpoints>,
     rotation: AtomicUsize,
     answers: [AtomicU64; CLASSES.len()],
+    /// Told when open streams are to end.
+    streams: watch::Sender<()>,
+}
+
+/// The end of the streams of a revision, for a stream that is open now.
+#[derive(Debug)]
+pub struct Ending(watch::Receiver<()>);
+
+impl Ending {
+    /// Waits until the stream is to end.
+    pub async fn ended(&mut self) {
+        if self.0.changed().await.is_err() {
+            // The revision is gone, and with it whoever could ask.
+            std::future::pending().await
+        }
+    }
 }
 
 impl Revision {
@@ -137,7 +158,18 @@ impl Revision {
             endpoints: ArcSwap::default(),
             rotation: AtomicUsize::new(0),
             answers: Default::default(),
+            streams: watch::channel(()).0,
         }
+    }
+
+    /// Ends the gRPC streams that are open now, with UNAVAILABLE; calls with one answer end by themselves.
+    pub fn end_streams(&self) {
+        self.streams.send_replace(());
+    }
+
+    /// The end of streams, for one that opens now.
+    pub fn ending(&self) -> Ending {
+        Ending(self.streams.subscribe())
     }
 
     /// Sets which pods there are. Pods that stay keep their connections and counts.
@@ -195,6 +227,7 @@ impl Revision {
         let endpoints = self.endpoints.load();
         for endpoint in endpoints.ready.iter().chain(&endpoints.leaving) {
             endpoint.pool.sweep();
+            endpoint.channels.sweep();
         }
     }
 
