@@ -8,8 +8,13 @@
 //! An attempt that failed counts in the arm where it failed; what the router refuses by itself counts in no arm. A kept
 //! connection that the pod closed while it was idle is the router's own race and no harm: the request is sent again to
 //! the same pod over a new connection, and that result counts. A pod that drops every request is found out so.
+//!
+//! HTTP goes to pods over HTTP/1.1 whatever the client speaks; gRPC goes over HTTP/2 (see [`channel`] and [`grpc`]).
 
 pub mod body;
+mod call;
+pub mod channel;
+pub mod grpc;
 pub mod headers;
 pub mod paths;
 pub mod pool;
@@ -23,18 +28,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{EXPECT, HOST, HeaderMap};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap};
+use http::request::Parts;
 use http::{Method, Request, Response, Uri, Version};
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 use stoker_api::names::headers::MODEL;
 use tokio::time::{Instant, Sleep};
 
-use crate::forward::body::{BodyError, Budget, Passing, Prepared, Share, ToPod, Verdict};
+use crate::forward::body::{BodyError, Budget, Passing, Prepared, Share, ToPod, Verdict, Whole};
+use crate::forward::grpc::Call;
 use crate::forward::pool::Link;
 use crate::forward::refuse::Refused;
-use crate::forward::relay::{Attempt, Relay};
-use crate::live::{Busy, Endpoint, Outcome, clock};
+use crate::forward::relay::{Attempt, Carrier, Relay};
+use crate::live::{Busy, Ending, Endpoint, Outcome, clock};
 use crate::metrics::Counts;
 use crate::plane::{Assigned, Flight, Plane};
 use crate::table::keeper::Keeper;
@@ -80,11 +87,16 @@ struct Message {
     uri: Uri,
     headers: HeaderMap,
     body: Content,
+    deadline: Instant,
+    /// What is called by gRPC, if it is.
+    call: Option<Call>,
+    /// Of a call that streams: the end of the streams of the revision that it was assigned to.
+    ending: Option<Ending>,
 }
 
 enum Content {
     /// With its part of the budget for kept bodies.
-    Whole { bytes: Bytes, _share: Option<Share> },
+    Whole { whole: Whole, _share: Option<Share> },
     /// Until it is sent.
     Long(Option<Passing>, Verdict),
 }
@@ -97,8 +109,10 @@ enum Failure {
     Lost,
     /// The same on a connection that was kept open: nobody's fault.
     Raced,
-    /// The answer was no HTTP.
+    /// The answer was no HTTP, or its end is ambiguous.
     Garbage,
+    /// The pod does not speak HTTP/2.
+    NoGrpc,
     /// The deadline has passed.
     Late,
     /// The client's body was too long or broke off.
@@ -114,31 +128,41 @@ impl Forward {
         Self { plane, keeper, settings, counts, budget, held: AtomicUsize::new(0) }
     }
 
+    /// What a request may take.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// Answers one request.
     pub async fn handle(&self, request: Request<Incoming>) -> Response<Answer> {
-        match self.forward(request).await {
+        let is_call = grpc::is_call(&request);
+        match self.forward(request, is_call).await {
             Ok(answer) => answer.map(Either::Left),
             Err(refused) => {
                 if let Some(reason) = refused.reason() {
                     self.counts.refused(reason);
                 }
-                refused.answer().map(Either::Right)
+                if is_call { refused.grpc_answer() } else { refused.answer() }.map(Either::Right)
             }
         }
     }
 
-    async fn forward(&self, request: Request<Incoming>) -> Result<Response<Relay>, Refused> {
-        let deadline = Instant::now() + self.settings.request_timeout;
+    async fn forward(&self, request: Request<Incoming>, is_call: bool) -> Result<Response<Relay>, Refused> {
+        let mut deadline = Instant::now() + self.settings.request_timeout;
         let (parts, body) = request.into_parts();
-        let route = match self.route(&parts) {
+        let (route, call) = match self.route(&parts, is_call) {
             Ok(route) => route,
             Err(refused) => {
-                throw_away(body, &parts.headers);
+                throw_away(body, &parts);
                 return Err(refused);
             }
         };
+        if call.is_some() {
+            let asked = grpc::timeout(&parts.headers).map_err(|bad| Refused::BadRequest(bad.to_string()))?;
+            deadline = asked.map_or(deadline, |asked| deadline.min(Instant::now() + asked));
+        }
         route.retries.requested(clock());
-        let mut message = self.message(parts, body, &route.name, deadline).await?;
+        let mut message = self.message(parts, body, &route.name, call, deadline).await?;
         let mut alarm = Box::pin(tokio::time::sleep_until(deadline));
         let unit = rand::random();
         let mut failed: Option<Arc<Endpoint>> = None;
@@ -147,12 +171,14 @@ impl Forward {
         let mut fresh = matches!(message.body, Content::Long(..));
         loop {
             let (flight, mut busy) = self.place(&route.name, unit, failed.as_deref(), deadline).await?;
+            message.ending = call.filter(|call| call.streams).map(|_| flight.revision.ending());
             let assigned = clock();
             let failure = loop {
                 let sent = self.attempt(&flight, busy.endpoint(), &mut message, fresh, &mut alarm).await;
                 match sent {
-                    Ok((answer, link, sent)) => {
-                        return Ok(self.relay(answer, link, flight, busy, sent, alarm));
+                    Ok((answer, carrier, sent)) => {
+                        let attempt = (flight, busy, sent);
+                        return Ok(self.relay(answer, carrier, attempt, message, alarm));
                     }
                     Err(Failure::Raced) => {
                         self.counts.races.inc();
@@ -176,7 +202,11 @@ impl Forward {
                 _ => false,
             };
             if !again {
-                let refused = if matches!(failure, Failure::Late) { Refused::Late } else { Refused::Failed };
+                let refused = match failure {
+                    Failure::Late => Refused::Late,
+                    Failure::NoGrpc => Refused::NoGrpc,
+                    _ => Refused::Failed,
+                };
                 flight.revision.answered(refused.status());
                 return Err(refused);
             }
@@ -204,11 +234,16 @@ impl Forward {
         allowed
     }
 
-    /// Which model a request is for: by host, by header, by path.
-    fn route(&self, parts: &http::request::Parts) -> Result<Arc<Route>, Refused> {
-        let target = paths::parse(parts.uri.path()).ok_or(Refused::NotForwarded)?;
-        if parts.method != target.method() {
-            return Err(Refused::Method(target.method()));
+    /// Which model a request is for: by host, by header, by path; and what it calls, if it is a gRPC call.
+    fn route(&self, parts: &Parts, is_call: bool) -> Result<(Arc<Route>, Option<Call>), Refused> {
+        let (method, model, call) = if is_call {
+            (Method::POST, None, Some(grpc::parse(parts.uri.path()).ok_or(Refused::NotForwarded)?))
+        } else {
+            let target = paths::parse(parts.uri.path()).ok_or(Refused::NotForwarded)?;
+            (target.method(), target.model, None)
+        };
+        if parts.method != method {
+            return Err(Refused::Method(method));
         }
         let host = match parts.uri.authority() {
             Some(authority) => Some(authority.as_str()),
@@ -222,9 +257,9 @@ impl Forward {
         let route = host
             .and_then(|host| tables.by_host(host))
             .or_else(|| parts.headers.get(MODEL)?.to_str().ok().and_then(named))
-            .or_else(|| target.model.and_then(named));
+            .or_else(|| model.and_then(named));
         match route {
-            Some(route) => Ok(Arc::clone(route)),
+            Some(route) => Ok((Arc::clone(route), call)),
             None => match self.keeper.readiness() {
                 Err(_) => Err(Refused::NotReady),
                 Ok(()) => Err(Refused::no_route(tables.routes().map(|route| route.name.as_str()))),
@@ -235,22 +270,27 @@ impl Forward {
     /// Makes a request ready to be sent: its body is kept or looked at, its headers are cleaned.
     async fn message(
         &self,
-        parts: http::request::Parts,
+        mut parts: Parts,
         body: Incoming,
         route: &str,
+        call: Option<Call>,
         deadline: Instant,
     ) -> Result<Message, Refused> {
-        let mut headers = parts.headers;
         if body.size_hint().lower() > self.settings.max_body {
-            throw_away(body, &headers);
+            throw_away(body, &parts);
             return Err(Refused::TooLong(self.settings.max_body));
         }
-        headers::to_pod(&mut headers, route).map_err(|error| Refused::BadRequest(error.to_string()))?;
+        let bad = |error: headers::HeaderError| Refused::BadRequest(error.to_string());
+        headers::to_pod(&mut parts.headers, parts.uri.authority(), route).map_err(bad)?;
         let body = if body.is_end_stream() {
-            Content::Whole { bytes: Bytes::new(), _share: None }
+            Content::Whole { whole: Whole::default(), _share: None }
+        } else if call.is_some_and(|call| call.streams) {
+            let passing = Passing::stream(body);
+            let verdict = passing.verdict();
+            Content::Long(Some(passing), verdict)
         } else {
             let (keep, limit) = (self.settings.buffer_limit, self.settings.max_body);
-            let prepared = body::prepare(body, keep, limit, &self.budget);
+            let prepared = body::prepare(body, keep, limit, &self.budget, call.is_some());
             match tokio::time::timeout_at(deadline, prepared).await {
                 Err(_) => return Err(Refused::TooSlow),
                 Ok(Err(BodyError::TooLong(limit))) => return Err(Refused::TooLong(limit)),
@@ -259,7 +299,7 @@ impl Forward {
                         "the body of the request is malformed or broke off".into(),
                     ));
                 }
-                Ok(Ok(Prepared::Whole(bytes, share))) => Content::Whole { bytes, _share: share },
+                Ok(Ok(Prepared::Whole(whole, share))) => Content::Whole { whole, _share: share },
                 Ok(Ok(Prepared::Long(passing))) => {
                     self.counts.unbuffered.inc();
                     let verdict = passing.verdict();
@@ -268,11 +308,13 @@ impl Forward {
             }
         };
         let uri = match parts.uri.authority() {
+            _ if call.is_some() => headers::to_call(&mut parts.headers, &parts.uri).map_err(bad)?,
             // In absolute form; pods want the path alone.
             Some(_) => parts.uri.path_and_query().cloned().map(Uri::from).unwrap_or_default(),
             None => parts.uri,
         };
-        Ok(Message { method: parts.method, uri, headers, body })
+        let (method, headers) = (parts.method, parts.headers);
+        Ok(Message { method, uri, headers, body, deadline, call, ending: None })
     }
 
     /// Finds a pod, and waits for one where there is none.
@@ -327,7 +369,11 @@ impl Forward {
         message: &mut Message,
         fresh: bool,
         alarm: &mut Pin<Box<Sleep>>,
-    ) -> Result<(Response<Incoming>, Link, std::time::Instant), Failure> {
+    ) -> Result<(Response<Incoming>, Carrier, std::time::Instant), Failure> {
+        if message.call.is_some() {
+            // In a place of its own, so that the state of other requests does not grow by it.
+            return Box::pin(self.call(flight, endpoint, message, fresh, alarm)).await;
+        }
         let kept = if fresh { None } else { endpoint.pool.take() };
         let mut link = match kept {
             Some(link) => link,
@@ -348,7 +394,8 @@ impl Forward {
         match before(alarm, link.send(request)).await.ok_or(Failure::Late)? {
             // An upgrade was not asked for.
             Ok(answer) if answer.status().is_informational() => Err(Failure::Garbage),
-            Ok(answer) => Ok((answer, link, sent)),
+            Ok(answer) if headers::is_ambiguous(&answer) => Err(Failure::Garbage),
+            Ok(answer) => Ok((answer, Carrier::Link(link), sent)),
             Err(error) => {
                 tracing::debug!(pod = %endpoint.address.socket, %error, "no answer");
                 match &message.body {
@@ -370,29 +417,35 @@ impl Forward {
     fn relay(
         &self,
         answer: Response<Incoming>,
-        link: Link,
-        flight: Flight,
-        busy: Busy,
-        sent: std::time::Instant,
+        carrier: Carrier,
+        (flight, busy, sent): (Flight, Busy, std::time::Instant),
+        message: Message,
         alarm: Pin<Box<Sleep>>,
     ) -> Response<Relay> {
         let (mut parts, body) = answer.into_parts();
         headers::to_client(&mut parts.headers, &flight.revision.header);
-        flight.revision.answered(parts.status);
+        let call = message.call.is_some().then(|| {
+            // What the router adds in the end must not contradict it.
+            parts.headers.remove(CONTENT_LENGTH);
+            Box::new(message.into_call(&parts.headers, &self.counts))
+        });
+        if call.is_none() {
+            flight.revision.answered(parts.status);
+        }
         let outcome = match parts.status {
             status if status.is_success() => Outcome::Succeeded,
             status if status.is_server_error() => Outcome::Failed,
             _ => Outcome::Refused,
         };
         let attempt = Attempt { flight, busy, sent, outcome, aborted: self.counts.aborted.clone() };
-        Response::from_parts(parts, Relay::new(body, link, attempt, alarm))
+        Response::from_parts(parts, Relay::new(body, carrier, attempt, call, alarm))
     }
 }
 
 /// Reads the body of a refused request, so that a client that is still sending gets to read the refusal. One that waits
-/// for `100 Continue` gets the refusal instead.
-fn throw_away(body: Incoming, headers: &HeaderMap) {
-    if !body.is_end_stream() && !headers.contains_key(EXPECT) {
+/// for `100 Continue` gets the refusal instead. A stream of HTTP/2 ends by itself.
+fn throw_away(body: Incoming, parts: &Parts) {
+    if !body.is_end_stream() && !parts.headers.contains_key(EXPECT) && parts.version < Version::HTTP_2 {
         stoker_edge::body::discard(body);
     }
 }
@@ -414,14 +467,40 @@ impl Message {
     /// The request, as often as its body allows.
     fn request(&mut self) -> Result<Request<ToPod>, Failure> {
         let body = match &mut self.body {
-            Content::Whole { bytes, .. } => ToPod::Whole(bytes.clone()),
+            Content::Whole { whole, .. } => ToPod::Whole(whole.clone()),
             Content::Long(passing, _) => ToPod::Long(passing.take().ok_or(Failure::Lost)?),
         };
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
+        if self.call.is_some() {
+            *request.version_mut() = Version::HTTP_2;
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            grpc::set_timeout(request.headers_mut(), left);
+        }
         Ok(request)
+    }
+
+    /// Waits until the streams of the revision are to end; forever where this is no stream.
+    async fn ended(&mut self) {
+        match &mut self.ending {
+            Some(ending) => ending.ended().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What is left of it when the answer to a call has begun with `head`.
+    fn into_call(self, head: &HeaderMap, counts: &Counts) -> relay::Call {
+        let ending = self.ending.map(|mut ending| relay::Ending {
+            rings: Box::pin(async move { ending.ended().await }),
+            ended: counts.ended.clone(),
+        });
+        let body = match self.body {
+            Content::Long(_, verdict) => Some(verdict),
+            Content::Whole { .. } => None,
+        };
+        relay::Call::new(head, ending, body)
     }
 }
 

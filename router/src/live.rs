@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use stoker_decide::balance::choose;
+use tokio::sync::watch;
 
 pub use crate::live::endpoint::{Address, Busy, Endpoint, Outcome, clock};
 
@@ -50,6 +51,22 @@ pub struct Revision {
     failed_open: AtomicU64,
     answers: [AtomicU64; CLASSES.len()],
     cut: AtomicBool,
+    /// Told when open streams are to end.
+    streams: watch::Sender<()>,
+}
+
+/// The end of the streams of a revision, for a stream that is open now.
+#[derive(Debug)]
+pub struct Ending(watch::Receiver<()>);
+
+impl Ending {
+    /// Waits until the stream is to end.
+    pub async fn ended(&mut self) {
+        if self.0.changed().await.is_err() {
+            // The revision is gone, and with it whoever could ask.
+            std::future::pending().await
+        }
+    }
 }
 
 impl Revision {
@@ -65,7 +82,18 @@ impl Revision {
             failed_open: AtomicU64::new(0),
             answers: Default::default(),
             cut: AtomicBool::new(false),
+            streams: watch::channel(()).0,
         }
+    }
+
+    /// Ends the gRPC streams that are open now, with UNAVAILABLE; calls with one answer end by themselves.
+    pub fn end_streams(&self) {
+        self.streams.send_replace(());
+    }
+
+    /// The end of streams, for one that opens now.
+    pub fn ending(&self) -> Ending {
+        Ending(self.streams.subscribe())
     }
 
     /// Sets which pods there are. Pods that stay keep their connections and counts.
@@ -176,6 +204,7 @@ impl Revision {
         let endpoints = self.endpoints.load();
         for endpoint in endpoints.ready.iter().chain(&endpoints.leaving) {
             endpoint.pool.sweep();
+            endpoint.channels.sweep();
         }
     }
 

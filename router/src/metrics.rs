@@ -84,6 +84,8 @@ pub struct Counts {
     pub held: Gauge,
     /// Bodies that were too long to be kept for another try.
     pub unbuffered: Counter,
+    /// Streams that were ended because their revision was taken out of service.
+    pub ended: Counter,
     /// Reads from the API server that failed.
     pub watch_errors: Family<WatchLabel, Counter>,
     /// Tables that were lower than the one in use and yet what the API server has.
@@ -137,6 +139,11 @@ pub fn registry(
     );
     router.register("held", "Requests that wait for a pod", counts.held.clone());
     router.register("unbuffered", "Bodies too long to be kept for another try", counts.unbuffered.clone());
+    router.register(
+        "streams_ended",
+        "Streams ended because their revision was taken out of service",
+        counts.ended.clone(),
+    );
     router.register("watch_errors", "Reads from the API server that failed", counts.watch_errors.clone());
     router.register(
         "table_regressions",

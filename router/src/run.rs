@@ -13,7 +13,7 @@ use stoker_api::ModelRoute;
 use stoker_api::names::{objects, router_identity};
 use stoker_edge::admin::Admin as Metrics;
 use stoker_edge::drain::{self, Drain};
-use stoker_edge::listen::{self, Finished, Limits, Options, Stats};
+use stoker_edge::listen::{self, Finished, Http2, Limits, Options, Stats};
 use stoker_edge::tls::{Tls, TlsError};
 use tokio::net::TcpListener;
 
@@ -150,7 +150,9 @@ impl Router {
             async move { Ok::<_, Infallible>(forward.handle(request).await) }
         });
         let limits = Limits { connections: self.connections, ..Limits::default() };
-        listen::serve(listener, service, Options { limits, tls: None, stats }, drain).await
+        let stream_time = self.forward.settings().request_timeout + limits.write_time;
+        let http2 = Some(Http2 { stream_time, ..Http2::default() });
+        listen::serve(listener, service, Options { limits, http2, tls: None, stats }, drain).await
     }
 
     /// Serves the operator and the other routers; ends when dropped.

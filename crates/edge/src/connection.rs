@@ -1,21 +1,27 @@
-//! One connection: who may keep it open for how long.
+//! One connection: which protocol it speaks, who may keep it open for how long, and whether its requests are framed well.
 //!
 //! hyper has one timer for "no head yet", which runs while a connection idles between requests as well. Clients keep idle
 //! connections for more than a minute, and a head should take seconds, so the two are told apart here: [`Watched`] sees
-//! the bytes, and [`Activity`] is told by the service when a request begins and when its answer has ended.
+//! the bytes, and [`Activity`] is told by the service when a request begins and when its answer has ended. An HTTP/2
+//! connection is known by its preface; its streams are looked after in [`crate::listen`].
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
+
+use crate::framing::{Fault, Framing, Wrong};
+
+/// How an HTTP/2 connection begins (RFC 9113, 3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Between requests; nothing of the next head was seen.
 const IDLE: u8 = 0;
@@ -24,23 +30,44 @@ const HEAD: u8 = 1;
 /// A request is being served.
 const BUSY: u8 = 2;
 
-/// What a connection is doing, shared by its input, its service and the answer that is being written.
-#[derive(Clone, Debug)]
-pub(crate) struct Activity(Arc<AtomicU8>);
+/// What a connection is doing, shared by its input, its service and the answer that is being written. All of them are
+/// polled by one task.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Activity(Arc<Doing>);
+
+#[derive(Debug, Default)]
+struct Doing {
+    state: AtomicU8,
+    /// Heads that hyper gave to the service.
+    begun: AtomicU64,
+    /// The first head that must not be served, counted from 1, and why; 0 while all are good.
+    wrong: AtomicU64,
+    fault: AtomicU8,
+}
 
 impl Activity {
-    pub(crate) fn new() -> Self {
-        Self(Arc::new(AtomicU8::new(IDLE)))
+    /// A head is complete; what is wrong with it, if anything.
+    pub(crate) fn begin(&self) -> Option<Fault> {
+        let Doing { state, begun, wrong, fault } = &*self.0;
+        state.store(BUSY, Ordering::Relaxed);
+        let number = begun.load(Ordering::Relaxed) + 1;
+        begun.store(number, Ordering::Relaxed);
+        match wrong.load(Ordering::Relaxed) {
+            0 => None,
+            first if number < first => None,
+            _ => Fault::of(fault.load(Ordering::Relaxed)),
+        }
     }
 
-    /// A head is complete.
-    pub(crate) fn begin(&self) {
-        self.0.store(BUSY, Ordering::Relaxed);
+    /// The head after `good` ones must not be served.
+    fn refuse(&self, good: u64, fault: Fault) {
+        self.0.fault.store(fault as u8, Ordering::Relaxed);
+        self.0.wrong.store(good + 1, Ordering::Relaxed);
     }
 
     /// Whether no byte of a request is there that was not answered.
     pub(crate) fn is_idle(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == IDLE
+        self.0.state.load(Ordering::Relaxed) == IDLE
     }
 }
 
@@ -52,11 +79,17 @@ pub(crate) struct Patience {
     pub(crate) write: Duration,
 }
 
-/// A stream that fails with `TimedOut` when the peer keeps it open without getting anywhere.
+/// A stream that fails with `TimedOut` when the peer keeps it open without getting anywhere, and with `InvalidData` when
+/// the body of a request is malformed.
 pub(crate) struct Watched<T> {
     stream: T,
     activity: Activity,
     patience: Patience,
+    /// Follows the requests; none where the protocol is not HTTP/1.
+    framing: Option<Framing>,
+    /// A body went wrong: nothing more is read.
+    broken: bool,
+    early: Early,
     /// When the present wait for bytes began: for a head its first byte, else the end of the last answer.
     waiting: Option<Instant>,
     /// When writing began to make no progress.
@@ -65,15 +98,34 @@ pub(crate) struct Watched<T> {
     write_alarm: Alarm,
 }
 
+/// What was read to tell the protocol, to be read again by whoever speaks it.
+#[derive(Default)]
+struct Early {
+    bytes: [u8; PREFACE.len()],
+    filled: usize,
+    taken: usize,
+}
+
 impl<T> Watched<T> {
-    pub(crate) fn new(stream: T, activity: Activity, patience: Patience) -> Self {
-        let (read_alarm, write_alarm) = (Alarm::default(), Alarm::default());
-        Self { stream, activity, patience, waiting: None, stalled: None, read_alarm, write_alarm }
+    /// No line of a head may be longer than `line` bytes.
+    pub(crate) fn new(stream: T, activity: Activity, patience: Patience, line: usize) -> Self {
+        Self {
+            stream,
+            activity,
+            patience,
+            framing: Some(Framing::new(line)),
+            broken: false,
+            early: Early::default(),
+            waiting: None,
+            stalled: None,
+            read_alarm: Alarm::default(),
+            write_alarm: Alarm::default(),
+        }
     }
 
     /// Called when nothing can be read by now: is the peer's time over?
     fn reading_is_overdue(&mut self, cx: &mut Context<'_>) -> bool {
-        let limit = match self.activity.0.load(Ordering::Relaxed) {
+        let limit = match self.activity.0.state.load(Ordering::Relaxed) {
             IDLE => self.patience.idle,
             HEAD => self.patience.head,
             // The service bounds how long a request may take, and after it the connection is idle anew.
@@ -99,6 +151,57 @@ impl<T> Watched<T> {
     }
 }
 
+impl<T: AsyncRead + Unpin> Watched<T> {
+    /// Reads until it is clear whether the client speaks HTTP/2. If so, the streams of the connection are looked after
+    /// elsewhere, and a wait for bytes is the peer's affair from here on.
+    pub(crate) async fn is_http2(&mut self) -> io::Result<bool> {
+        poll_fn(|cx| {
+            loop {
+                let Early { mut bytes, filled, .. } = self.early;
+                if bytes[..filled] != PREFACE[..filled] {
+                    return Poll::Ready(Ok(false));
+                }
+                if filled == PREFACE.len() {
+                    self.framing = None;
+                    self.activity.0.state.store(BUSY, Ordering::Relaxed);
+                    return Poll::Ready(Ok(true));
+                }
+                let mut more = ReadBuf::new(&mut bytes[filled..]);
+                ready!(self.poll_stream(cx, &mut more))?;
+                let length = more.filled().len();
+                if length == 0 {
+                    return Poll::Ready(Ok(false));
+                }
+                self.early = Early { bytes, filled: filled + length, taken: 0 };
+            }
+        })
+        .await
+    }
+
+    /// Reads from the stream within the time that the peer has.
+    fn poll_stream(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        match Pin::new(&mut self.stream).poll_read(cx, buf) {
+            Poll::Pending if self.reading_is_overdue(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Ready(Ok(())) if buf.filled().len() > before => {
+                let state = &self.activity.0.state;
+                match state.compare_exchange(IDLE, HEAD, Ordering::Relaxed, Ordering::Relaxed) {
+                    Ok(_) => self.waiting = Some(Instant::now()),
+                    // A byte now and then does not extend the time for a head.
+                    Err(HEAD) => {
+                        if self.waiting.is_some_and(|since| since.elapsed() >= self.patience.head) {
+                            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                        }
+                    }
+                    Err(_) => self.waiting = None,
+                }
+                Poll::Ready(Ok(()))
+            }
+            other => other,
+        }
+    }
+}
+
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -106,25 +209,32 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        let before = buf.filled().len();
-        match Pin::new(&mut this.stream).poll_read(cx, buf) {
-            Poll::Pending if this.reading_is_overdue(cx) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Ready(Ok(())) if buf.filled().len() > before => {
-                let activity = &this.activity.0;
-                match activity.compare_exchange(IDLE, HEAD, Ordering::Relaxed, Ordering::Relaxed) {
-                    Ok(_) => this.waiting = Some(Instant::now()),
-                    // A byte now and then does not extend the time for a head.
-                    Err(HEAD) => {
-                        if this.waiting.is_some_and(|since| since.elapsed() >= this.patience.head) {
-                            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-                        }
-                    }
-                    Err(_) => this.waiting = None,
-                }
-                Poll::Ready(Ok(()))
-            }
-            other => other,
+        if this.broken {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
+        let before = buf.filled().len();
+        let Early { bytes, filled, taken } = &mut this.early;
+        if *taken < *filled {
+            let step = (*filled - *taken).min(buf.remaining());
+            buf.put_slice(&bytes[*taken..*taken + step]);
+            *taken += step;
+        } else {
+            ready!(this.poll_stream(cx, buf))?;
+        }
+        let Some(framing) = &mut this.framing else { return Poll::Ready(Ok(())) };
+        match framing.read(&buf.filled()[before..]) {
+            Ok(()) => {}
+            Err(Wrong::Head { after, fault }) => this.activity.refuse(after, fault),
+            Err(Wrong::Body { good }) => {
+                this.broken = true;
+                buf.set_filled(before + good);
+                // Nothing read would be the end of the stream.
+                if good == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -195,7 +305,7 @@ impl<B> Tracked<B> {
 
 impl<B> Drop for Tracked<B> {
     fn drop(&mut self) {
-        self.activity.0.store(IDLE, Ordering::Relaxed);
+        self.activity.0.state.store(IDLE, Ordering::Relaxed);
         // hyper 1.12 forgets to look at a request that it has read already when the answer before it was waited for: one more
         // look finds it.
         if let Some(connection) = self.waited.take() {

@@ -1,6 +1,6 @@
 //! The HTTP edge that every Stoker process shares.
 //!
-//! - [`listen`]: a bounded HTTP/1.1 server for any hyper or tower service.
+//! - [`listen`]: a bounded HTTP server, HTTP/1.1 and where wanted HTTP/2, for any hyper or tower service.
 //! - [`tls`]: certificates from a folder, renewed while the process runs; clients named by certificate.
 //! - [`drain`]: leaving without failing a request.
 //! - [`admin`]: `/healthz`, `/readyz` and `/metrics` on the metrics port.
@@ -13,6 +13,7 @@ pub mod body;
 mod connection;
 pub mod drain;
 pub mod exit;
+mod framing;
 pub mod listen;
 pub mod logs;
 pub mod metrics;

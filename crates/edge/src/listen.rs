@@ -1,24 +1,23 @@
-//! A bounded HTTP/1.1 server for any hyper service whose errors are answers already.
+//! A bounded HTTP server for any hyper service whose errors are answers already: HTTP/1.1, and HTTP/2 beside it on the
+//! same port where it is wanted. The client's first bytes say which of the two it speaks.
 //!
 //! A tower service, such as an axum router, fits through `hyper_util::service::TowerToHyperService`. Every connection is
 //! a task of its own; a panic in a request is answered with 500 and ends nothing else.
 
+mod http1;
+mod http2;
+
 use std::convert::Infallible;
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, StatusCode};
-use http_body_util::{Either, Full};
+use http::{Request, Response};
 use hyper::body::{Body, Incoming};
-use hyper::server::conn::http1;
 use hyper::service::Service;
-use hyper_util::rt::TokioIo;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -28,10 +27,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::connection::{Activity, Patience, Tracked, Watched};
+use crate::BoxError;
+use crate::connection::{Activity, Patience, Watched};
 use crate::drain::{Drain, Phase};
 use crate::tls::{Peer, Tls};
-use crate::{BoxError, reply};
 
 /// Connections above the limit that are told so at a time; further ones are just closed.
 const REFUSALS: usize = 64;
@@ -74,11 +73,51 @@ impl Default for Limits {
     }
 }
 
+/// What the streams of HTTP/2 connections may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Http2 {
+    /// Streams of one connection at a time.
+    pub streams: u32,
+    /// Streams of all connections together; above, a stream is answered with 503.
+    pub streams_total: usize,
+    /// The longest that a stream may be open, whatever its service and its client do.
+    pub stream_time: Duration,
+    /// Bytes of one request's body that may wait to be read.
+    pub stream_window: u32,
+    /// Bytes of all bodies of one connection that may wait to be read.
+    pub connection_window: u32,
+    /// Bytes of one answer that may wait to be accepted by the client.
+    pub send_buffer: usize,
+    /// How often the client is asked whether it is still there.
+    pub ping_interval: Duration,
+    /// How long it may take to say so.
+    pub ping_time: Duration,
+}
+
+impl Default for Http2 {
+    fn default() -> Self {
+        Self {
+            streams: 100,
+            streams_total: 20_000,
+            stream_time: Duration::from_secs(90),
+            stream_window: 64 << 10,
+            // One slow pod must not stop the other requests of a gateway that sends all it has over one connection.
+            connection_window: 1 << 20,
+            send_buffer: 64 << 10,
+            ping_interval: Duration::from_secs(30),
+            ping_time: Duration::from_secs(20),
+        }
+    }
+}
+
 /// How to listen.
 #[derive(Clone, Default)]
 pub struct Options {
     /// What strangers may take.
     pub limits: Limits,
+    /// Whether HTTP/2 is spoken as well: with prior knowledge, and over TLS where its ALPN names it (see
+    /// [`crate::tls::protocols`]).
+    pub http2: Option<Http2>,
     /// With certificates, if any.
     pub tls: Option<Tls>,
     /// Where connections are counted.
@@ -104,6 +143,10 @@ pub struct Stats {
     pub refused: Counter,
     /// TLS handshakes that failed, a client without a good certificate among them.
     pub handshakes_failed: Counter,
+    /// Requests whose framing could be read in two ways.
+    pub malformed: Counter,
+    /// HTTP/2 connections that were closed because their client reset most of its requests.
+    pub floods: Counter,
     /// Panics that were caught. Anything above 0 is a fault of ours.
     pub panics: Counter,
 }
@@ -115,6 +158,12 @@ impl Stats {
         registry.register("connections_accepted", "Connections that were accepted", self.accepted.clone());
         registry.register("connections_refused", "Connections above the limit", self.refused.clone());
         registry.register("handshakes_failed", "TLS handshakes that failed", self.handshakes_failed.clone());
+        registry.register("requests_malformed", "Requests with ambiguous framing", self.malformed.clone());
+        registry.register(
+            "reset_floods",
+            "HTTP/2 connections whose client reset most of its requests",
+            self.floods.clone(),
+        );
         registry.register("panics", "Panics that were caught while serving", self.panics.clone());
     }
 }
@@ -130,18 +179,15 @@ pub struct Finished {
 pub async fn serve<S, B>(listener: TcpListener, service: S, options: Options, drain: Drain) -> Finished
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
+    S::Future: Send + 'static,
     B: Body<Data = Bytes> + Unpin + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let mut http = http1::Builder::new();
-    // Time limits are kept by `Watched`; hyper's own timer cannot tell an idle connection from a slow head.
-    http.header_read_timeout(None).max_header_size(options.limits.header_bytes);
-    http.max_buf_size((128 << 10).max(options.limits.header_bytes)).half_close(false);
     let gate = Arc::new(Gate {
         places: Arc::new(Semaphore::new(options.limits.connections)),
         refusals: Arc::new(Semaphore::new(REFUSALS)),
-        http,
+        http1: http1::builder(&options.limits),
+        http2: options.http2.as_ref().map(|http2| http2::Builder::new(http2, &options.limits)),
         options,
         drain: drain.clone(),
     });
@@ -178,7 +224,8 @@ where
 struct Gate {
     places: Arc<Semaphore>,
     refusals: Arc<Semaphore>,
-    http: http1::Builder,
+    http1: hyper::server::conn::http1::Builder,
+    http2: Option<http2::Builder>,
     options: Options,
     drain: Drain,
 }
@@ -188,7 +235,7 @@ impl Gate {
     fn admit<S, B>(self: &Arc<Self>, connections: &mut JoinSet<()>, stream: TcpStream, service: &S)
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-        S::Future: Send,
+        S::Future: Send + 'static,
         B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<BoxError>,
     {
@@ -211,13 +258,20 @@ impl Gate {
         connections.spawn(async move {
             let _open = Open { stats: &gate.options.stats, _place: place };
             match &gate.options.tls {
-                None => gate.serve(stream, service, None).await,
+                None => gate.serve(stream, service).await,
                 Some(tls) => {
                     let handshake = TlsAcceptor::from(tls.config()).accept(stream);
                     match tokio::time::timeout(gate.options.limits.handshake_time, handshake).await {
                         Ok(Ok(stream)) => {
                             let peer = Peer::of(stream.get_ref().1);
-                            gate.serve(stream, service, peer).await;
+                            let service =
+                                hyper::service::service_fn(move |mut request: Request<Incoming>| {
+                                    if let Some(peer) = &peer {
+                                        request.extensions_mut().insert(peer.clone());
+                                    }
+                                    service.call(request)
+                                });
+                            gate.serve(stream, service).await;
                         }
                         Ok(Err(error)) => {
                             gate.options.stats.handshakes_failed.inc();
@@ -232,61 +286,40 @@ impl Gate {
         });
     }
 
-    /// Serves one connection to its end. `peer` is who called, where that is known.
-    async fn serve<T, S, B>(&self, stream: T, service: S, peer: Option<Peer>)
+    /// Serves one connection to its end.
+    async fn serve<T, S, B>(&self, stream: T, service: S)
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-        S::Future: Send,
+        S::Future: Send + 'static,
         B: Body<Data = Bytes> + Unpin + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let limits = &self.options.limits;
         let patience =
             Patience { head: limits.header_time, idle: limits.idle_time, write: limits.write_time };
-        let activity = Activity::new();
-        let stream = TokioIo::new(Watched::new(stream, activity.clone(), patience));
-        let asked = activity.clone();
-        let (drain, panics) = (self.drain.clone(), self.options.stats.panics.clone());
-        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-            asked.begin();
-            if let Some(peer) = &peer {
-                request.extensions_mut().insert(peer.clone());
-            }
-            // Made before the call: it marks the connection idle again however the request ends.
-            let (asked, drain, panics) = (asked.clone(), drain.clone(), panics.clone());
-            let answer = AssertUnwindSafe(service.call(request)).catch_unwind();
-            async move {
-                let answer = if let Ok(Ok(answer)) = answer.await {
-                    answer.map(Either::Left)
-                } else {
-                    panics.inc();
-                    reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error").map(Either::Right)
-                };
-                let mut answer = answer.map(|body: Either<B, Full<Bytes>>| Tracked::new(body, asked));
-                if drain.phase() > Phase::Serving {
-                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, Infallible>(answer)
-            }
-        });
-        let mut connection = pin!(self.http.serve_connection(stream, service));
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.drain.reached(Phase::Closing) => {
-                loop {
-                    // Every answer asks for the end of the connection by now. One without a request is told only after
-                    // a while: hyper closes it whatever is on its way.
-                    match tokio::time::timeout(LAST_CALL, connection.as_mut()).await {
-                        Ok(ended) => break ended,
-                        Err(_) if activity.is_idle() => connection.as_mut().graceful_shutdown(),
-                        Err(_) => {}
-                    }
-                }
-            }
+        let activity = Activity::default();
+        let mut stream = Watched::new(stream, activity.clone(), patience, limits.header_bytes);
+        let Some(http2) = &self.http2 else {
+            return self.serve_http1(stream, activity, service).await;
         };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "connection ended early");
+        match self.protocol(&mut stream).await {
+            // In a place of its own: the state of an HTTP/2 connection is large, and most speak HTTP/1.
+            Some(true) => Box::pin(self.serve_http2(http2, stream, service)).await,
+            Some(false) => self.serve_http1(stream, activity, service).await,
+            None => {}
+        }
+    }
+
+    /// Whether the client speaks HTTP/2; nothing when it does not say so in time.
+    async fn protocol<T: AsyncRead + Unpin>(&self, stream: &mut Watched<T>) -> Option<bool> {
+        let mut first = pin!(stream.is_http2());
+        tokio::select! {
+            biased;
+            is_http2 = &mut first => is_http2.ok(),
+            () = self.drain.reached(Phase::Closing) => {
+                tokio::time::timeout(LAST_CALL, first).await.ok()?.ok()
+            }
         }
     }
 }

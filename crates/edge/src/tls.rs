@@ -75,6 +75,12 @@ pub fn install_provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
+/// What ALPN offers on a port, in order of preference: `h2` only where the listener speaks it.
+pub fn protocols(http2: bool) -> Vec<Vec<u8>> {
+    let first = http2.then(|| b"h2".to_vec());
+    first.into_iter().chain([b"http/1.1".to_vec()]).collect()
+}
+
 /// The TLS settings of a listener, which may change while it listens. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Tls(Arc<ArcSwap<Sides>>);
@@ -226,7 +232,7 @@ impl Files {
             .with_client_cert_verifier(Arc::new(Named { chains, names }))
             .with_single_cert(chain, key)
             .map_err(rejected)?;
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = protocols(false);
         // A resumed session would skip the verifier, and so outlive a change of the CA.
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.send_tls13_tickets = 0;

@@ -6,9 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures::task::AtomicWaker;
+use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use stoker_edge::BoxError;
+
+use crate::forward::headers;
 
 /// Bytes that all kept bodies of the process may take together.
 #[derive(Clone, Debug)]
@@ -37,6 +41,16 @@ impl Budget {
     }
 }
 
+impl Share {
+    /// Takes so many bytes more, if they are there.
+    fn grow(&mut self, more: usize) -> bool {
+        let less = |left: usize| left.checked_sub(more);
+        let taken = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        self.bytes += if taken { more } else { 0 };
+        taken
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         self.left.fetch_add(self.bytes, Ordering::Relaxed);
@@ -57,12 +71,21 @@ pub enum BodyError {
 /// A body that was looked at.
 pub enum Prepared {
     /// Here as a whole; can be sent as often as needed.
-    Whole(Bytes, Option<Share>),
+    Whole(Whole, Option<Share>),
     /// Longer than what is kept; can be sent once.
     Long(Passing),
 }
 
-/// A long body: what was read already, and the rest as it comes.
+/// A whole body.
+#[derive(Clone, Debug, Default)]
+pub struct Whole {
+    /// What it holds.
+    pub bytes: Bytes,
+    /// What came after it.
+    pub trailers: Option<Box<HeaderMap>>,
+}
+
+/// A body that is not kept: what was read already, and the rest as it comes.
 pub struct Passing {
     read: Bytes,
     /// Given away when the body is too long.
@@ -70,9 +93,11 @@ pub struct Passing {
     left: u64,
     limit: u64,
     verdict: Verdict,
+    /// Whether what comes after the body is passed on.
+    trailers: bool,
 }
 
-/// Says afterwards whether it was the client that broke a long body off.
+/// Says afterwards whether it was the client that broke a long body off, and ends it when nobody wants the rest.
 #[derive(Clone, Debug, Default)]
 pub struct Verdict(Arc<Flags>);
 
@@ -80,6 +105,8 @@ pub struct Verdict(Arc<Flags>);
 struct Flags {
     too_long: AtomicBool,
     broken: AtomicBool,
+    unwanted: AtomicBool,
+    reader: AtomicWaker,
 }
 
 impl Verdict {
@@ -92,9 +119,22 @@ impl Verdict {
     pub fn is_broken(&self) -> bool {
         self.0.broken.load(Ordering::Relaxed)
     }
+
+    /// Nobody wants the rest: the call has ended, and its client may go on sending forever.
+    pub fn stop(&self) {
+        self.0.unwanted.store(true, Ordering::Release);
+        self.0.reader.wake();
+    }
 }
 
 impl Passing {
+    /// The body of a stream, as it comes, of any length, with its trailers.
+    pub fn stream(body: Incoming) -> Self {
+        let (left, limit) = (u64::MAX, u64::MAX);
+        let (read, verdict) = (Bytes::new(), Verdict::default());
+        Self { read, rest: Some(body), left, limit, verdict, trailers: true }
+    }
+
     /// How the body ended, to be asked later.
     pub fn verdict(&self) -> Verdict {
         self.verdict.clone()
@@ -102,34 +142,42 @@ impl Passing {
 }
 
 /// Reads a body up to `keep` bytes. When there is more, or the budget is spent, the rest is passed on. `limit` bounds
-/// the whole body.
+/// the whole body. Trailers are kept only `with_trailers`: no part of the protocol over HTTP uses them.
 pub async fn prepare(
     mut body: Incoming,
     keep: usize,
     limit: u64,
     budget: &Budget,
+    with_trailers: bool,
 ) -> Result<Prepared, BodyError> {
     if body.is_end_stream() {
-        return Ok(Prepared::Whole(Bytes::new(), None));
+        return Ok(Prepared::Whole(Whole::default(), None));
     }
     let hint = body.size_hint();
     if hint.lower() > limit {
         return Err(BodyError::TooLong(limit));
     }
-    // A body of unknown length may grow to all that is kept.
-    let likely = hint.exact().and_then(|length| usize::try_from(length).ok()).unwrap_or(keep);
+    // A body of unknown length takes its part of the budget as it grows.
+    let likely = hint.exact().and_then(|length| usize::try_from(length).ok());
     let pass = |read: Bytes, rest: Incoming| {
         let left = limit.saturating_sub(read.len() as u64);
-        Ok(Prepared::Long(Passing { read, rest: Some(rest), left, limit, verdict: Verdict::default() }))
+        let verdict = Verdict::default();
+        Ok(Prepared::Long(Passing { read, rest: Some(rest), left, limit, verdict, trailers: with_trailers }))
     };
-    let share = if likely <= keep { budget.take(likely) } else { None };
-    let Some(share) = share else { return pass(Bytes::new(), body) };
+    let share = likely.is_none_or(|likely| likely <= keep).then(|| budget.take(likely.unwrap_or(0)));
+    let Some(mut share) = share.flatten() else { return pass(Bytes::new(), body) };
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
+    let mut trailers = None;
     loop {
         let Some(frame) = body.frame().await else { break };
-        // Trailers of a request are not forwarded: no part of the protocol uses them.
-        let Ok(data) = frame?.into_data() else { continue };
+        let data = match frame?.into_data() {
+            Ok(data) => data,
+            Err(frame) => {
+                trailers = frame.into_trailers().ok().filter(|_| with_trailers).map(Box::new);
+                continue;
+            }
+        };
         let length = first.len() + more.len() + data.len();
         if length as u64 > limit {
             return Err(BodyError::TooLong(limit));
@@ -138,12 +186,12 @@ pub async fn prepare(
             first = data;
         } else {
             if more.is_empty() {
-                more.reserve(likely.max(length));
+                more.reserve(likely.unwrap_or(0).max(length));
                 more.extend_from_slice(&std::mem::take(&mut first));
             }
             more.extend_from_slice(&data);
         }
-        if length > keep {
+        if length > keep || (likely.is_none() && !share.grow(length - share.bytes)) {
             let read = if more.is_empty() { first } else { more.freeze() };
             return pass(read, body);
         }
@@ -151,14 +199,14 @@ pub async fn prepare(
             break;
         }
     }
-    let whole = if more.is_empty() { first } else { more.freeze() };
-    Ok(Prepared::Whole(whole, Some(share)))
+    let bytes = if more.is_empty() { first } else { more.freeze() };
+    Ok(Prepared::Whole(Whole { bytes, trailers }, Some(share)))
 }
 
 /// The body of a request to a pod.
 pub enum ToPod {
     /// All of it.
-    Whole(Bytes),
+    Whole(Whole),
     /// As it comes.
     Long(Passing),
 }
@@ -172,17 +220,19 @@ impl Body for ToPod {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut *self {
-            Self::Whole(bytes) if bytes.has_remaining() => {
-                Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes)))))
+            Self::Whole(whole) if whole.bytes.has_remaining() => {
+                Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut whole.bytes)))))
             }
-            Self::Whole(_) => Poll::Ready(None),
+            Self::Whole(whole) => {
+                Poll::Ready(whole.trailers.take().map(|trailers| Ok(Frame::trailers(*trailers))))
+            }
             Self::Long(passing) => passing.poll(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Whole(bytes) => bytes.is_empty(),
+            Self::Whole(whole) => whole.bytes.is_empty() && whole.trailers.is_none(),
             Self::Long(passing) => {
                 passing.read.is_empty() && passing.rest.as_ref().is_none_or(Body::is_end_stream)
             }
@@ -191,7 +241,7 @@ impl Body for ToPod {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Whole(whole) => SizeHint::with_exact(whole.bytes.len() as u64),
             Self::Long(passing) => {
                 let rest = passing.rest.as_ref().map(Body::size_hint).unwrap_or_default();
                 let read = passing.read.len() as u64;
@@ -211,7 +261,12 @@ impl Passing {
         if !self.read.is_empty() {
             return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.read)))));
         }
+        self.verdict.0.reader.register(cx.waker());
         loop {
+            if self.verdict.0.unwanted.load(Ordering::Acquire) {
+                self.rest = None;
+                return Poll::Ready(Some(Err("the call has ended".into())));
+            }
             let Some(rest) = self.rest.as_mut() else { return Poll::Ready(None) };
             let frame = match ready!(Pin::new(rest).poll_frame(cx)) {
                 None => return Poll::Ready(None),
@@ -221,7 +276,14 @@ impl Passing {
                 }
                 Some(Ok(frame)) => frame,
             };
-            let Ok(data) = frame.into_data() else { continue };
+            let data = match frame.into_data() {
+                Ok(data) => data,
+                Err(mut frame) if self.trailers => {
+                    frame.trailers_mut().into_iter().for_each(headers::strip);
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Err(_) => continue,
+            };
             let Some(left) = self.left.checked_sub(data.len() as u64) else {
                 self.verdict.0.too_long.store(true, Ordering::Relaxed);
                 // The client is still sending; it shall get to read the refusal.
@@ -245,6 +307,10 @@ mod tests {
         assert!(budget.take(5).is_none());
         assert!(budget.take(4).is_some());
         drop(share);
+        let mut growing = budget.take(0).unwrap();
+        assert!(growing.grow(7) && !growing.grow(4) && growing.grow(3));
+        assert!(budget.take(1).is_none());
+        drop(growing);
         assert!(budget.take(10).is_some());
     }
 }

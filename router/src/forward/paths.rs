@@ -4,7 +4,8 @@ use http::Method;
 
 /// What the answer to any other path says.
 pub const HELP: &str = "this path is not forwarded; there are GET /v2, /v2/health/live, /v2/health/ready, \
-/v2/models/<name>[/versions/<version>][/ready|/stats] and POST /v2/models/<name>[/versions/<version>]/infer";
+/v2/models/<name>[/versions/<version>][/ready|/stats], POST /v2/models/<name>[/versions/<version>]/infer, and over \
+HTTP/2 the gRPC service inference.GRPCInferenceService";
 
 /// A path that is forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

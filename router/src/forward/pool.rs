@@ -55,11 +55,7 @@ pub struct Link {
 impl Link {
     /// Opens a connection.
     pub async fn open(address: SocketAddr) -> Result<Self, ConnectError> {
-        let connect = TcpStream::connect(address);
-        let stream =
-            tokio::time::timeout(CONNECT_TIME, connect).await.map_err(|_| ConnectError::Timeout)??;
-        // Without it a request in two writes waits for the pod's delayed acknowledgement.
-        let _ = stream.set_nodelay(true);
+        let stream = connect(address).await?;
         let (sender, driver) = http1::handshake(TokioIo::new(stream)).await?;
         Ok(Self { sender, driver: Some(Box::pin(driver)), reused: false, idle_since: Instant::now() })
     }
@@ -96,6 +92,15 @@ impl Link {
         self.drive(&mut Context::from_waker(Waker::noop()));
         self.driver.is_some() && self.sender.is_ready()
     }
+}
+
+/// Opens a connection.
+pub async fn connect(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    let connect = TcpStream::connect(address);
+    let stream = tokio::time::timeout(CONNECT_TIME, connect).await.map_err(|_| ConnectError::Timeout)??;
+    // Without it a request in two writes waits for the pod's delayed acknowledgement.
+    let _ = stream.set_nodelay(true);
+    Ok(stream)
 }
 
 /// Connections that wait for a request.

@@ -1,14 +1,18 @@
 //! Answers of the router's own. They name hosts and limits, never pods, addresses or paths on disk.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use http::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER};
 use http::{Method, StatusCode};
 use stoker_edge::reply::{self, Reply};
 
+use crate::forward::grpc::{self, Code};
 use crate::forward::paths;
 use crate::metrics::Refusal;
 
+/// What the client of a stream is told when the stream's revision is taken out of service.
+pub(super) const ENDED: &str = "the revision of this stream was taken out of service; open the stream again";
 /// How many hosts an answer names.
 const NAMED: usize = 20;
 
@@ -37,6 +41,10 @@ pub(super) enum Refused {
     Failed,
     /// The pod gave no answer in time. Counted in its arm.
     Late,
+    /// The pod does not speak HTTP/2, so it cannot be called by gRPC. Counted in its arm.
+    NoGrpc,
+    /// The revision was taken out of service while the stream was open.
+    Ended,
 }
 
 impl Refused {
@@ -66,8 +74,10 @@ impl Refused {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::NotReady | Self::NoEndpoint | Self::QueueFull => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Failed => StatusCode::BAD_GATEWAY,
+            Self::NotReady | Self::NoEndpoint | Self::QueueFull | Self::Ended => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            Self::Failed | Self::NoGrpc => StatusCode::BAD_GATEWAY,
             Self::Late => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -83,18 +93,18 @@ impl Refused {
             Self::TooSlow => Refusal::BodyTooSlow,
             Self::NoEndpoint => Refusal::NoEndpoint,
             Self::QueueFull => Refusal::QueueFull,
-            Self::Failed | Self::Late => return None,
+            Self::Failed | Self::Late | Self::NoGrpc | Self::Ended => return None,
         })
     }
 
-    /// The answer.
-    pub(super) fn answer(&self) -> Reply {
-        let text = match self {
-            Self::NoRoute(text) | Self::BadRequest(text) => text.clone(),
+    /// What the client is told.
+    fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::NoRoute(text) | Self::BadRequest(text) => text.into(),
             Self::NotReady => "the router has not read its tables yet; try again".into(),
             Self::NotForwarded => paths::HELP.into(),
-            Self::Method(method) => format!("this path takes {method} only"),
-            Self::TooLong(limit) => format!("the body is longer than the limit of {limit} bytes"),
+            Self::Method(method) => format!("this path takes {method} only").into(),
+            Self::TooLong(limit) => format!("the body is longer than the limit of {limit} bytes").into(),
             Self::TooSlow => "the body did not arrive in time".into(),
             Self::NoEndpoint => "no pod of this model is ready; try again".into(),
             Self::QueueFull => {
@@ -102,11 +112,38 @@ impl Refused {
             }
             Self::Failed => "the pod of this model gave no answer".into(),
             Self::Late => "the pod of this model gave no answer in time".into(),
+            Self::NoGrpc => "the pod of this model does not speak gRPC (no HTTP/2); use HTTP".into(),
+            Self::Ended => ENDED.into(),
+        }
+    }
+
+    /// Whether the client should come again soon.
+    fn is_passing(&self) -> bool {
+        matches!(self, Self::NotReady | Self::NoEndpoint | Self::QueueFull | Self::Ended)
+    }
+
+    /// The answer to a gRPC call.
+    pub(super) fn grpc_answer(&self) -> Reply {
+        let code = match self {
+            Self::NoRoute(_) => Code::NotFound,
+            Self::NotForwarded | Self::Method(_) | Self::NoGrpc => Code::Unimplemented,
+            Self::BadRequest(_) => Code::InvalidArgument,
+            Self::TooLong(_) => Code::ResourceExhausted,
+            Self::TooSlow | Self::Late => Code::DeadlineExceeded,
+            Self::NotReady | Self::NoEndpoint | Self::QueueFull | Self::Failed | Self::Ended => {
+                Code::Unavailable
+            }
         };
-        let mut answer = reply::error(self.status(), &text);
+        let text = if *self == Self::NotForwarded { grpc::HELP.into() } else { self.text() };
+        grpc::refuse(code, &text, self.is_passing())
+    }
+
+    /// The answer.
+    pub(super) fn answer(&self) -> Reply {
+        let mut answer = reply::error(self.status(), &self.text());
         let headers = answer.headers_mut();
         match self {
-            Self::NotReady | Self::NoEndpoint | Self::QueueFull => {
+            _ if self.is_passing() => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::Method(method) => {
@@ -150,5 +187,24 @@ mod tests {
             );
         }
         assert_eq!(Refused::Method(Method::POST).answer().headers()[ALLOW], "POST");
+    }
+
+    #[test]
+    fn grpc_clients_are_refused_in_their_own_words() {
+        for (refused, code, again) in [
+            (Refused::NotReady, 14, true),
+            (Refused::QueueFull, 14, true),
+            (Refused::Failed, 14, false),
+            (Refused::NotForwarded, 12, false),
+            (Refused::Late, 4, false),
+            (Refused::TooLong(1), 8, false),
+            (Refused::BadRequest("x".into()), 3, false),
+            (Refused::NoRoute("x".into()), 5, false),
+        ] {
+            let answer = refused.grpc_answer();
+            assert_eq!(answer.status(), StatusCode::OK, "{refused:?}");
+            assert_eq!(grpc::status(answer.headers()), Some(code), "{refused:?}");
+            assert_eq!(answer.headers().contains_key("grpc-retry-pushback-ms"), again, "{refused:?}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The body of an answer on its way to the client, and what is counted at its end.
 
+mod call;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,9 +13,12 @@ use prometheus_client::metrics::counter::Counter;
 use stoker_edge::BoxError;
 use tokio::time::Sleep;
 
+use crate::forward::channel::Place;
 use crate::forward::pool::Link;
 use crate::live::{Busy, Outcome};
 use crate::plane::Flight;
+
+pub use crate::forward::relay::call::{Call, Ending};
 
 /// An attempt whose answer has begun.
 pub struct Attempt {
@@ -29,13 +34,23 @@ pub struct Attempt {
     pub aborted: Counter,
 }
 
+/// What an answer comes over.
+pub enum Carrier {
+    /// A connection that is read and written by whoever reads the answer.
+    Link(Link),
+    /// A place on a connection that has tasks of its own.
+    Place(Place),
+}
+
 /// The body of an answer.
 pub struct Relay {
     body: Incoming,
-    /// Drives the body; none once it has ended.
-    link: Option<Link>,
+    /// Brings the body; none once it has ended.
+    carrier: Option<Carrier>,
     /// None once it is counted.
     attempt: Option<Attempt>,
+    /// What a gRPC call needs besides.
+    call: Option<Box<Call>>,
     /// Rings at the request's deadline.
     alarm: Pin<Box<Sleep>>,
 }
@@ -47,10 +62,21 @@ struct TooSlow;
 
 impl Relay {
     /// Takes over an answer whose head was read.
-    pub fn new(body: Incoming, link: Link, attempt: Attempt, alarm: Pin<Box<Sleep>>) -> Self {
-        let mut relay = Self { body, link: Some(link), attempt: Some(attempt), alarm };
+    pub fn new(
+        body: Incoming,
+        carrier: Carrier,
+        attempt: Attempt,
+        call: Option<Box<Call>>,
+        alarm: Pin<Box<Sleep>>,
+    ) -> Self {
+        let mut relay = Self { body, carrier: Some(carrier), attempt: Some(attempt), call, alarm };
         if relay.body.is_end_stream() {
-            relay.finish();
+            match &mut relay.call {
+                None => relay.finish(),
+                Some(call) if call.ends_with_head() => relay.finish_call(),
+                // Its end is told when the client asks for it.
+                Some(_) => {}
+            }
         }
         relay
     }
@@ -59,7 +85,7 @@ impl Relay {
     fn finish(&mut self) {
         let Some(Attempt { flight, mut busy, sent, outcome, .. }) = self.attempt.take() else { return };
         flight.ended(&mut busy, outcome, sent.elapsed());
-        if let Some(link) = self.link.take() {
+        if let Some(Carrier::Link(link)) = self.carrier.take() {
             busy.endpoint().pool.put(link);
         }
     }
@@ -69,14 +95,14 @@ impl Relay {
         if let Some(Attempt { flight, mut busy, sent, .. }) = self.attempt.take() {
             flight.ended(&mut busy, Outcome::Failed, sent.elapsed());
         }
-        self.link = None;
+        self.carrier = None;
     }
 
     /// The next piece, if it is here.
     fn next(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
         let first = Pin::new(&mut self.body).poll_frame(cx);
-        match &mut self.link {
-            Some(link) if first.is_pending() => {
+        match &mut self.carrier {
+            Some(Carrier::Link(link)) if first.is_pending() => {
                 link.drive(cx);
                 Pin::new(&mut self.body).poll_frame(cx)
             }
@@ -102,6 +128,9 @@ impl Body for Relay {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if this.call.is_some() {
+            return this.poll_call(cx).map(|frame| frame.map(Ok));
+        }
         match this.next(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 // hyper does not ask again when it knows that this was the last piece.
@@ -127,10 +156,11 @@ impl Body for Relay {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.call.as_ref().map_or_else(|| self.body.is_end_stream(), |call| call.is_over())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        // Trailers may follow whatever the pod announced.
+        if self.call.is_some() { SizeHint::default() } else { self.body.size_hint() }
     }
 }

@@ -12,6 +12,7 @@ use stoker_decide::balance::delay::ServiceTime;
 use stoker_decide::balance::outlier::Health;
 use stoker_decide::balance::{Choice, Pod};
 
+use crate::forward::channel::Channels;
 use crate::forward::pool::Pool;
 
 /// A pod of a revision.
@@ -31,6 +32,8 @@ pub struct Endpoint {
     pub address: Address,
     /// Connections that wait for a request.
     pub pool: Pool,
+    /// Connections that carry gRPC calls.
+    pub channels: Channels,
     in_flight: AtomicU32,
     /// When it got the first of them, in milliseconds on [`clock`].
     busy_since: AtomicU64,
@@ -58,6 +61,7 @@ impl Endpoint {
         Self {
             address,
             pool: Pool::default(),
+            channels: Channels::default(),
             in_flight: AtomicU32::new(0),
             busy_since: AtomicU64::new(0),
             ready_since: clock(),

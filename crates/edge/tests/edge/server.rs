@@ -29,6 +29,10 @@ pub struct Server {
 
 impl Server {
     pub async fn new(limits: Limits) -> Self {
+        Self::with(Options { limits, ..Options::default() }).await
+    }
+
+    pub async fn with(options: Options) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (drain, stats) = (Drain::new(Duration::from_secs(3)), Stats::default());
@@ -45,7 +49,7 @@ impl Server {
             }
             Ok(Response::new(Either::Right(Full::new(answer))))
         });
-        let options = Options { limits, tls: None, stats: stats.clone() };
+        let options = Options { stats: stats.clone(), ..options };
         let task = tokio::spawn(listen::serve(listener, service, options, drain.clone()));
         Self { address, drain, stats, task }
     }
