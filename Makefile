@@ -1,6 +1,6 @@
 # The two commands: `make demo` and `make test`. Each target is a line or two; what it does is in the script that it calls.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint deny unit e2e faults partitions cluster cluster-down images install generate fixtures bench bench-router clean
+.PHONY: help demo demo-down test lint deny unit e2e soak faults partitions cluster cluster-down images install generate fixtures bench bench-router clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ unit: ## Tests that need no cluster.
 
 e2e: ## Tests on a local cluster, which is removed again.
 	.ci/test cluster
+
+soak: ## Fifty rollouts under load: no request may fail.
+	e2e/soak
 
 faults: ## The crash sweep: the operator killed and disturbed at each of its writes.
 	e2e/faults

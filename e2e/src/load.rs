@@ -5,6 +5,7 @@
 //! connection of their own. What is in flight, what is kept and how long it runs are bounded.
 
 mod connection;
+mod http2;
 pub mod ledger;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::digits::{self, Digits};
 use connection::Pool;
+use http2::Shared;
 use ledger::{Ledger, Outcome};
 
 /// Requests that may be under way; more means that the load is far beyond what is served.
@@ -44,6 +46,8 @@ pub struct Plan {
     pub connections: usize,
     /// Every so many requests, one opens a connection of its own.
     pub fresh_every: usize,
+    /// Every so many requests, one goes over an HTTP/2 connection that these share; 0: none.
+    pub http2_every: usize,
     /// How long an answer may take before the request counts as failed.
     pub deadline: Duration,
 }
@@ -58,6 +62,7 @@ impl Plan {
             rate,
             connections: 8,
             fresh_every: 10,
+            http2_every: 0,
             deadline: Duration::from_secs(10),
         }
     }
@@ -81,11 +86,13 @@ impl Load {
         );
         let digits = Digits::load()?;
         let pool = Pool::new(plan.address, plan.connections);
+        let shared = Shared::new(plan.address);
         let ledger = Arc::new(Mutex::new(Ledger::default()));
         let (stop, stopped) = watch::channel(false);
         let started = Instant::now();
         let bright = Arc::new(AtomicBool::new(false));
-        let sender = Sender { plan, digits, pool, ledger: ledger.clone(), bright: bright.clone(), started };
+        let sender =
+            Sender { plan, digits, pool, shared, ledger: ledger.clone(), bright: bright.clone(), started };
         let running = tokio::spawn(send_all(Arc::new(sender), stopped));
         Ok(Self { started, ledger, stop, bright, running })
     }
@@ -140,6 +147,7 @@ struct Sender {
     plan: Plan,
     digits: Digits,
     pool: Pool,
+    shared: Shared,
     ledger: Arc<Mutex<Ledger>>,
     bright: Arc<AtomicBool>,
     started: Instant,
@@ -184,7 +192,11 @@ impl Sender {
         let (body, label) = if bright { digits.bright_request(number) } else { digits.request(number) };
         let fresh = number % plan.fresh_every == plan.fresh_every - 1;
         let deadline = tokio::time::Instant::now() + plan.deadline;
-        let reply = pool.send(&plan.host, &plan.path, body, fresh, deadline).await;
+        let reply = if plan.http2_every > 0 && number.is_multiple_of(plan.http2_every) {
+            self.shared.send(&plan.host, &plan.path, body, deadline).await
+        } else {
+            pool.send(&plan.host, &plan.path, body, fresh, deadline).await
+        };
         match reply {
             Ok(reply) => {
                 let right =

@@ -7,8 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context as _, Result, anyhow};
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HOST};
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use stoker_api::names::headers;
@@ -23,6 +24,17 @@ pub(super) struct Reply {
     pub(super) revision: Option<String>,
     pub(super) body: Bytes,
     pub(super) moved: bool,
+}
+
+/// Reads an answer to its end.
+pub(super) async fn read(answer: Response<Incoming>, deadline: Instant, moved: bool) -> Result<Reply> {
+    let status = answer.status();
+    let revision = answer.headers().get(headers::REVISION);
+    let revision = revision.and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let body = timeout_at(deadline, Limited::new(answer.into_body(), LONGEST_BODY).collect()).await;
+    let body = body.with_context(|| format!("{status}, but no whole body in time"))?;
+    let body = body.map_err(|error| anyhow!("{status}, but its body broke off: {error}"))?;
+    Ok(Reply { status, revision, body: body.to_bytes(), moved })
 }
 
 /// A connection, and what is known of it when a request gets lost on it.
@@ -90,20 +102,12 @@ impl Pool {
             }
             connection = self.open(deadline).await?;
         };
-        let status = answer.status();
-        let revision = answer.headers().get(headers::REVISION);
-        let revision = revision.and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let body = timeout_at(deadline, Limited::new(answer.into_body(), LONGEST_BODY).collect()).await;
-        let body =
-            body.with_context(|| format!("{status}, but no whole body in time {}", connection.describe()))?;
-        let body = body.map_err(|error| {
-            anyhow!("{status}, but its body broke off {}: {error}", connection.describe())
-        })?;
+        let reply = read(answer, deadline, moved).await.with_context(|| connection.describe())?;
         if !fresh {
             connection.answered += 1;
             self.give_back(connection);
         }
-        Ok(Reply { status, revision, body: body.to_bytes(), moved })
+        Ok(reply)
     }
 
     async fn open(&self, deadline: Instant) -> Result<Connection> {

@@ -1,6 +1,6 @@
 //! The ledger of a load: every answer, and what is to be told from them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -114,8 +114,14 @@ impl Ledger {
     /// Requests that failed, without the model errors of `harmful`: answers with 500 that carry its revision header. Any other
     /// failure is Stoker's, whatever the model does.
     pub fn failed_but_for(&self, harmful: Option<&str>) -> usize {
+        self.failed_but_for_all(&harmful.into_iter().collect())
+    }
+
+    /// As [`Ledger::failed_but_for`], for several harmful revisions.
+    pub fn failed_but_for_all(&self, harmful: &BTreeSet<&str>) -> usize {
         let excused = |answer: &Answer| {
-            harmful.is_some() && self.revision(answer) == harmful && answer.status == Some(500)
+            answer.status == Some(500)
+                && self.revision(answer).is_some_and(|revision| harmful.contains(revision))
         };
         self.answers.iter().filter(|answer| !answer.succeeded() && !excused(answer)).count()
     }

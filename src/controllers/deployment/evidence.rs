@@ -58,7 +58,7 @@ fn alarm_log10(world: &World, state: &State) -> f64 {
 
 /// Why routers gave the compared revision no more traffic in this run, if they did: as they say, or as they wrote it down.
 pub(super) fn was_cut(world: &World, routers: &RouterView, state: &State) -> Option<String> {
-    let compared = state.compared()?;
+    let compared = state.revocable()?;
     let written = world.route.as_ref().and_then(|route| route.status.as_ref()).map(|status| &status.cuts);
     let told = routers.answers().flat_map(|reply| &reply.cuts);
     let mut cuts = told.chain(written.into_iter().flatten());

@@ -7,8 +7,13 @@ use crate::verdict::Verdict;
 impl Next<'_> {
     /// No run is under way: looks after the guard, if there is one, and says where things stand.
     pub(super) fn watch_over(&mut self) -> Said {
-        let (Some(guard), Some(stable)) = (self.state.guard.clone(), self.state.stable.clone()) else {
-            return self.rest();
+        let Some(stable) = self.state.stable.clone() else { return self.rest() };
+        let Some(guard) = self.state.guard.clone() else {
+            // The routers cut it while its promotion was being written.
+            return match self.seen.cut.filter(|_| self.state.previous.is_some()) {
+                Some(because) => self.go_back(because),
+                None => self.rest(),
+            };
         };
         if self.state.previous.is_none() {
             // Nobody to compare with or to return to: it was taken away by hand.

@@ -172,6 +172,16 @@ impl State {
         }
     }
 
+    /// Whose cut by the routers must be followed: who is compared, or stable while the previous revision is warm, since a cut may
+    /// come while the promotion is being written.
+    pub fn revocable(&self) -> Option<Watched> {
+        let warm = || {
+            let (previous, _) = self.previous.as_ref().filter(|_| self.run.is_none())?;
+            Some(watched(self.stable.as_ref()?, previous))
+        };
+        self.compared().or_else(warm)
+    }
+
     /// Revisions whose pods must be there: with traffic, to be tried, to return to, or with requests in flight.
     pub fn kept(&self) -> BTreeSet<&str> {
         let mut kept: BTreeSet<&str> = self.leaving.iter().map(String::as_str).collect();

@@ -91,7 +91,7 @@ impl World {
             unreachable: self.unreachable,
             in_flight: &self.in_flight,
             verdict: self.verdict.as_ref().filter(|_| self.state.compared().is_some()),
-            cut: self.cut.filter(|_| self.state.compared().is_some()),
+            cut: self.cut.filter(|_| self.state.revocable().is_some()),
             queued: self.queued,
             frozen: self.frozen,
             request: self.request.as_ref(),

@@ -123,3 +123,15 @@ fn the_first_revision_has_nobody_to_be_compared_with() {
     world.looks(3);
     assert_eq!((world.state.stable.as_deref(), world.state.guard.is_none()), (Some("a"), true));
 }
+
+#[test]
+fn a_cut_that_came_while_the_promotion_was_written_is_followed() {
+    let mut world = World::trying();
+    world.looks(9);
+    assert_eq!((world.state.stable.as_deref(), world.state.guard.is_none()), (Some("b"), true));
+    let revocable = Watched { revision: "b".into(), control: "a".into() };
+    assert_eq!(world.state.revocable(), Some(revocable));
+    world.cut = Some("candidate failed 8 of 26 requests");
+    world.look();
+    assert_eq!((world.weights(), world.state.rejected[0].0.as_str()), (all("a"), "b"));
+}

@@ -1,0 +1,599 @@
+//! Operators, routers and an API server, and what each of them may do next.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use stoker_api::ModelDeployment;
+use stoker_api::deployment::ModelDeploymentStatus;
+use stoker_api::exchange::KnownCut;
+use stoker_api::route::{Cut, ModelRoute, ModelRouteSpec};
+use stoker_api::scrape::{ScrapeReply, TableVersion};
+use stoker_decide::rollout::{self, Pods, Seen, State, Wish};
+use stoker_decide::verdict::Verdict;
+use stoker_operator::build::route::{self, Given};
+use stoker_operator::observe::routers::RouterView;
+use stoker_router::cut::Origin as CutOrigin;
+use stoker_router::metrics::Counts;
+use stoker_router::plane::Plane;
+use stoker_router::table::disk::Saved;
+use stoker_router::table::keeper::{Keeper, Offer, Origin};
+
+/// The revisions that the spec may ask for.
+const REVISIONS: [&str; 3] = ["m-a", "m-b", "m-c"];
+/// Rounds after which a world without faults must have come to rest.
+const ROUNDS: usize = 60;
+const TICK: Duration = Duration::from_secs(1);
+
+/// Everything.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    api: Api,
+    operators: [Option<Decided>; 2],
+    routers: [Router; 2],
+    /// Faults that may still happen.
+    faults: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Api {
+    /// The last resourceVersion.
+    version: u64,
+    /// Which of [`REVISIONS`] the spec asks for.
+    target: usize,
+    /// The status of the ModelDeployment, as JSON, and its version.
+    status: (u64, String),
+    route: Option<Table>,
+    /// The table before, which a stale read may still show.
+    old: Option<Table>,
+    /// The version of the Deployment of each revision.
+    pods: BTreeMap<String, u64>,
+    /// What a restore brings back; none once that happened.
+    backup: Option<Box<Api>>,
+    restored: bool,
+}
+
+/// A ModelRoute.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Table {
+    version: u64,
+    generation: i64,
+    /// As JSON.
+    spec: String,
+    cuts: BTreeSet<(u64, String)>,
+}
+
+/// What an operator has decided and not written yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Decided {
+    stage: Stage,
+    /// The picture that it decided from.
+    status: (u64, String),
+    route: Option<(u64, String)>,
+    pods: BTreeMap<String, u64>,
+    /// What it wants.
+    new_status: String,
+    new_route: Option<String>,
+    kept: BTreeSet<String>,
+    table_is_written: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    Status,
+    Table,
+    Pods,
+    Removal,
+}
+
+/// A router: what it serves and what is on its disk, both as it would save them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Router {
+    memory: String,
+    disk: String,
+}
+
+/// What may happen next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// An operator looks and decides; the flag is whether the evidence is good.
+    Look(usize, bool),
+    /// It makes its next write.
+    Write(usize),
+    /// It dies. What it has written stays.
+    OperatorDies(usize),
+    /// The spec asks for another revision.
+    Spec(usize),
+    /// A router reads the table, or an older one.
+    Read(usize, bool),
+    /// It sees harm.
+    Harm(usize),
+    /// It tells the other one of its cuts.
+    Tell(usize),
+    /// It writes its cuts to status.
+    Report(usize),
+    /// It saves.
+    Save(usize),
+    /// It dies and starts from its disk.
+    RouterDies(usize),
+    /// The API server is restored from a backup.
+    Restore,
+}
+
+impl World {
+    /// What may happen next.
+    pub fn actions(&self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for router in 0..2 {
+            actions.extend([Action::Read(router, false), Action::Tell(router), Action::Report(router)]);
+            actions.extend([Action::Harm(router), Action::Save(router)]);
+        }
+        match self.operators[0] {
+            None => actions.extend([Action::Look(0, true), Action::Look(0, false)]),
+            Some(_) => actions.push(Action::Write(0)),
+        }
+        // Whoever has decided may go on at any later time, as one that was paused does.
+        actions.extend(self.operators[1].as_ref().map(|_| Action::Write(1)));
+        if self.faults > 0 {
+            actions.extend([Action::OperatorDies(0), Action::Restore, Action::Look(1, true)]);
+            actions.extend([0, 1].map(Action::RouterDies));
+            actions.extend([0, 1].map(|router| Action::Read(router, true)));
+            actions.extend((0..REVISIONS.len()).map(Action::Spec));
+        }
+        actions
+    }
+
+    /// The world after something happened; the same when it cannot happen.
+    pub fn after(&self, action: Action) -> Self {
+        let mut next = self.clone();
+        let is_fault = match action {
+            Action::Look(operator, good) => {
+                next.look(operator, good);
+                operator == 1
+            }
+            Action::Write(operator) => {
+                next.write(operator);
+                false
+            }
+            Action::OperatorDies(operator) => {
+                next.operators[operator] = None;
+                true
+            }
+            Action::Spec(target) => {
+                next.api.target = target;
+                next.api.version += 1;
+                next.api.status.0 = next.api.version;
+                target != self.api.target
+            }
+            Action::Read(router, stale) => {
+                next.read(router, stale);
+                stale
+            }
+            Action::Harm(router) => {
+                next.harm(router);
+                false
+            }
+            Action::Tell(router) => {
+                let known = next.routers[router].keeper().0.known_cuts();
+                let (keeper, _) = next.routers[1 - router].keeper();
+                keeper.cut(known, CutOrigin::Peer);
+                next.routers[1 - router].remember(&keeper);
+                false
+            }
+            Action::Report(router) => {
+                next.report(router);
+                false
+            }
+            Action::Save(router) => {
+                next.routers[router].disk = next.routers[router].memory.clone();
+                false
+            }
+            Action::RouterDies(router) => {
+                next.routers[router].memory = next.routers[router].disk.clone();
+                true
+            }
+            Action::Restore => {
+                if let Some(backup) = next.api.backup.take() {
+                    let version = next.api.version;
+                    next.api = Api { version, restored: true, backup: None, ..*backup };
+                }
+                true
+            }
+        };
+        if *self == next || (matches!(action, Action::Spec(_)) && !is_fault) {
+            return self.clone();
+        }
+        if is_fault {
+            let Some(left) = self.faults.checked_sub(1) else { return self.clone() };
+            next.faults = left;
+        }
+        next
+    }
+
+    /// The status as it stands.
+    pub fn status(&self) -> ModelDeploymentStatus {
+        serde_json::from_str(&self.api.status.1).unwrap()
+    }
+
+    /// Whether the API server was restored from a backup.
+    pub fn is_restored(&self) -> bool {
+        self.api.restored
+    }
+
+    /// Operators that have decided and not written all of it.
+    pub fn deciding(&self) -> usize {
+        self.operators.iter().flatten().count()
+    }
+
+    /// The run and the step of the table in the API server.
+    pub fn table(&self) -> Option<(u64, u32)> {
+        let spec = self.api.route.as_ref()?.spec();
+        Some((spec.run, spec.step))
+    }
+
+    /// Revisions that have pods.
+    pub fn pods(&self) -> BTreeSet<&str> {
+        self.api.pods.keys().map(String::as_str).collect()
+    }
+
+    /// What each router serves by now.
+    pub fn served(&self) -> Vec<Served> {
+        self.routers.iter().map(Router::served).collect()
+    }
+
+    /// The revision that the spec asks for.
+    pub fn target(&self) -> &'static str {
+        REVISIONS[self.api.target]
+    }
+
+    /// This world without any pod.
+    pub fn with_pods_lost(mut self) -> Self {
+        self.api.pods.clear();
+        self
+    }
+
+    /// What becomes of it when nothing else goes wrong; none when it does not come to rest.
+    pub fn settled(&self) -> Option<Self> {
+        let mut world = Self { faults: 0, ..self.clone() };
+        // What a paused operator had in mind comes first, and then it ends.
+        while world.operators[1].is_some() {
+            world.write(1);
+        }
+        for _ in 0..ROUNDS {
+            let before = world.clone();
+            world.round();
+            if before == world {
+                return Some(world);
+            }
+        }
+        None
+    }
+
+    /// Everybody does what is next, once.
+    fn round(&mut self) {
+        while self.operators[0].is_some() {
+            self.write(0);
+        }
+        for router in 0..2 {
+            for action in [
+                Action::Read(router, false),
+                Action::Tell(router),
+                Action::Report(router),
+                Action::Save(router),
+            ] {
+                *self = self.after(action);
+            }
+        }
+        self.look(0, true);
+        while self.operators[0].is_some() {
+            self.write(0);
+        }
+    }
+
+    fn deployment(&self) -> ModelDeployment {
+        serde_json::from_value(json!({
+            "apiVersion": "stoker.dev/v1alpha1", "kind": "ModelDeployment",
+            "metadata": {"name": "m", "namespace": "team", "uid": "uid-m"},
+            "spec": {
+                "model": {"uri": "configmap://m/m.onnx"},
+                "rollout": {
+                    "steps": [{"weight": 10, "duration": "1s"}, {"weight": 50, "duration": "1s"}],
+                    "guard": {"for": "2s", "holdback": 1},
+                },
+                "rollback": {"keepWarm": "3s"},
+            },
+            "status": self.status(),
+        }))
+        .unwrap()
+    }
+
+    /// The state that status tells; with an empty one what the table serves.
+    fn state(&self) -> State {
+        let state = self.status().state();
+        let lost = state.stable.is_none() && state.runs == 0;
+        let recovered =
+            self.api.route.as_ref().filter(|_| lost).and_then(|table| route::recover(&table.object()));
+        match recovered {
+            Some((stable, runs)) => State { stable: Some(stable), runs, ..State::default() },
+            None => state,
+        }
+    }
+
+    fn look(&mut self, operator: usize, good: bool) {
+        let (md, state) = (self.deployment(), self.state());
+        let rollout = md.spec.rollout.resolved(&md.spec.rollback);
+        let pods: BTreeMap<String, Pods> = self.api.pods.keys().map(|name| (name.clone(), ready())).collect();
+        let revisions: BTreeSet<String> = REVISIONS.map(str::to_owned).into();
+        let unverified = self.unverified(&md, &state);
+        let verdict =
+            if good { Verdict::Pass("it is good".into()) } else { Verdict::Fail("it is bad".into()) };
+        let cut = state.revocable().and_then(|revocable| self.cut(state.runs, &revocable.revision));
+        let decision = rollout::decide(
+            &Wish::from(&md.spec),
+            &state,
+            &Seen {
+                target: self.target(),
+                target_waits: None,
+                pods: &pods,
+                revisions: &revisions,
+                unverified: unverified.as_deref(),
+                unreachable: None,
+                in_flight: &BTreeMap::new(),
+                verdict: state.compared().is_some().then_some(&verdict),
+                cut: cut.as_deref(),
+                queued: None,
+                frozen: None,
+                request: None,
+                elapsed: TICK,
+            },
+        );
+        let mut status = self.status();
+        status.store(&decision.state, &rollout);
+        let given = Given { taken: &BTreeMap::new(), alarm_log10: 6.0 };
+        let table = route::route(&md, &decision.state, &given);
+        self.operators[operator] = Some(Decided {
+            stage: Stage::Status,
+            status: self.api.status.clone(),
+            route: self.api.route.as_ref().map(|table| (table.version, table.spec.clone())),
+            pods: self.api.pods.clone(),
+            new_status: serde_json::to_string(&status).unwrap(),
+            new_route: table.map(|table| serde_json::to_string(&table.spec).unwrap()),
+            kept: decision.state.kept().into_iter().map(str::to_owned).collect(),
+            table_is_written: true,
+        });
+    }
+
+    /// Why the table of this state is not served everywhere, if so.
+    fn unverified(&self, md: &ModelDeployment, state: &State) -> Option<String> {
+        let wanted = route::route(md, state, &Given { taken: &BTreeMap::new(), alarm_log10: 6.0 })?;
+        let live = self.api.route.as_ref().filter(|live| live.spec() == wanted.spec);
+        let Some(live) = live else { return Some("the table is not written yet".to_owned()) };
+        let replies = self.routers.iter().enumerate().map(|(index, router)| {
+            let serving =
+                router.served().generation.map(|generation| TableVersion { uid: "uid-r".into(), generation });
+            (format!("r{index}"), Ok(ScrapeReply { serving, ..ScrapeReply::default() }))
+        });
+        let expect = TableVersion { uid: "uid-r".into(), generation: live.generation };
+        RouterView { replies: replies.collect() }.unverified(&expect)
+    }
+
+    /// Why routers gave a revision no more traffic in a run, if they did.
+    fn cut(&self, run: u64, revision: &str) -> Option<String> {
+        let told = self.routers.iter().flat_map(|router| router.keeper().0.cuts("m"));
+        let told = told.map(|cut| (cut.run, cut.revision));
+        let written = self.api.route.iter().flat_map(|table| table.cuts.clone());
+        let is_it = |(of, name): (u64, String)| of == run && name == revision;
+        told.chain(written).any(is_it).then(|| "it failed (cut by router r)".to_owned())
+    }
+
+    fn write(&mut self, operator: usize) {
+        let Some(mut decided) = self.operators[operator].take() else { return };
+        match decided.stage {
+            Stage::Status => {
+                if decided.new_status != decided.status.1 {
+                    if self.api.status.0 != decided.status.0 {
+                        return;
+                    }
+                    self.api.version += 1;
+                    self.api.status = (self.api.version, decided.new_status.clone());
+                }
+                decided.stage = Stage::Table;
+            }
+            Stage::Table => {
+                decided.table_is_written = self.write_table(&decided);
+                decided.stage = Stage::Pods;
+            }
+            Stage::Pods => {
+                for revision in &decided.kept {
+                    if !self.api.pods.contains_key(revision) {
+                        self.api.version += 1;
+                        self.api.pods.insert(revision.clone(), self.api.version);
+                    }
+                }
+                if !decided.table_is_written {
+                    return;
+                }
+                decided.stage = Stage::Removal;
+            }
+            Stage::Removal => {
+                // Only what is still as it was seen is removed.
+                let unwanted = |name: &String, version: &u64| {
+                    !decided.kept.contains(name) && decided.pods.get(name) == Some(version)
+                };
+                self.api.pods.retain(|name, version| !unwanted(name, version));
+                return;
+            }
+        }
+        self.operators[operator] = Some(decided);
+    }
+
+    /// Writes a table under the version that was read; false when somebody else wrote meanwhile.
+    fn write_table(&mut self, decided: &Decided) -> bool {
+        let Some(spec) = decided.new_route.clone() else { return true };
+        if decided.route.as_ref().is_some_and(|(_, seen)| *seen == spec) {
+            return true;
+        }
+        let live = self.api.route.as_ref();
+        if live.map(|table| table.version) != decided.route.as_ref().map(|(version, _)| *version) {
+            return false;
+        }
+        self.api.version += 1;
+        let generation = live.map_or(1, |table| table.generation + 1);
+        let cuts = live.map(|table| table.cuts.clone()).unwrap_or_default();
+        let table = Table { version: self.api.version, generation, spec, cuts };
+        self.api.old = self.api.route.replace(table);
+        true
+    }
+
+    fn read(&mut self, router: usize, stale: bool) {
+        let table = if stale { &self.api.old } else { &self.api.route };
+        let Some(object) = table.as_ref().map(Table::object) else { return };
+        let (keeper, _) = self.routers[router].keeper();
+        let seen = keeper.changes();
+        if keeper.offer(object, Origin::Watch) == Offer::ReadAgain
+            && let Some(now) = &self.api.route
+        {
+            keeper.offer(now.object(), Origin::Live(seen));
+        }
+        self.routers[router].remember(&keeper);
+    }
+
+    /// A router that sends something to a watched revision finds that it does harm.
+    fn harm(&mut self, router: usize) {
+        let (keeper, _) = self.routers[router].keeper();
+        let subjects = keeper.subjects().borrow().clone();
+        let weights = self.routers[router].served().weights;
+        let harmful = subjects.iter().find(|subject| {
+            weights.get(&subject.detector.revision).is_some_and(|ppm| *ppm > 0)
+                && self.api.pods.contains_key(&subject.detector.control)
+        });
+        let Some(subject) = harmful else { return };
+        let cut = new_cut(subject.run, &subject.detector.revision);
+        keeper.cut([KnownCut { uid: subject.uid.clone(), cut }], CutOrigin::Own);
+        self.routers[router].remember(&keeper);
+    }
+
+    fn report(&mut self, router: usize) {
+        let (keeper, _) = self.routers[router].keeper();
+        let cuts: Vec<Cut> = keeper.unreported().into_iter().flat_map(|open| open.cuts).collect();
+        let Some(table) = &mut self.api.route else { return };
+        let before = table.cuts.clone();
+        table.cuts.extend(cuts.into_iter().map(|cut| (cut.run, cut.revision)));
+        let run = table.spec().run;
+        table.cuts.retain(|(of, _)| *of >= run);
+        if table.cuts != before {
+            self.api.version += 1;
+            table.version = self.api.version;
+        }
+    }
+}
+
+/// What a router serves.
+#[derive(Clone, Debug, Default)]
+pub struct Served {
+    /// The generation of its table.
+    pub generation: Option<i64>,
+    /// The run of its table.
+    pub run: u64,
+    /// Parts per million by revision, cuts obeyed.
+    pub weights: BTreeMap<String, u32>,
+    /// The cuts of this run that it knows.
+    pub cuts: BTreeSet<String>,
+}
+
+impl Router {
+    fn new() -> Self {
+        let empty = Saved { namespace: "team".into(), ..Saved::default() };
+        let memory = serde_json::to_string(&empty).unwrap();
+        Self { disk: memory.clone(), memory }
+    }
+
+    /// The real thing, as it would be after a start from this memory.
+    fn keeper(&self) -> (Keeper, Arc<Plane>) {
+        let plane = Arc::new(Plane::default());
+        let keeper = Keeper::new(Arc::clone(&plane), "team", Counts::default());
+        keeper.restore(serde_json::from_str(&self.memory).unwrap());
+        (keeper, plane)
+    }
+
+    fn remember(&mut self, keeper: &Keeper) {
+        self.memory = serde_json::to_string(&keeper.to_save()).unwrap();
+    }
+
+    fn served(&self) -> Served {
+        let (keeper, plane) = self.keeper();
+        let tables = plane.tables();
+        let Some(route) = tables.route("m") else { return Served::default() };
+        let spec = keeper.to_save().routes.into_iter().next().unwrap().spec;
+        let revisions: BTreeSet<&String> =
+            spec.main_rule().unwrap().arms.iter().map(|arm| &arm.revision).collect();
+        Served {
+            generation: Some(route.version.generation),
+            run: route.run,
+            weights: revisions.into_iter().map(|name| (name.clone(), weight(route, name))).collect(),
+            cuts: keeper.cuts("m").into_iter().map(|cut| cut.revision).collect(),
+        }
+    }
+}
+
+/// What a revision gets by the rule for everybody.
+fn weight(route: &stoker_router::table::snapshot::Route, revision: &str) -> u32 {
+    route.arms.iter().filter(|arm| arm.revision.name == revision).map(|arm| arm.ppm).sum()
+}
+
+impl Table {
+    fn spec(&self) -> ModelRouteSpec {
+        serde_json::from_str(&self.spec).unwrap()
+    }
+
+    fn object(&self) -> ModelRoute {
+        let cuts: Vec<Cut> = self.cuts.iter().map(|(run, revision)| new_cut(*run, revision)).collect();
+        serde_json::from_value(json!({
+            "apiVersion": "stoker.dev/v1alpha1", "kind": "ModelRoute",
+            "metadata": {"name": "m", "namespace": "team", "uid": "uid-r", "generation": self.generation},
+            "spec": self.spec(), "status": {"cuts": cuts},
+        }))
+        .unwrap()
+    }
+}
+
+fn new_cut(run: u64, revision: &str) -> Cut {
+    let at = "2026-01-02T03:04:05Z";
+    serde_json::from_value(
+        json!({"run": run, "revision": revision, "because": "it failed", "by": "r", "at": at}),
+    )
+    .unwrap()
+}
+
+fn ready() -> Pods {
+    Pods { wanted: 1, ready: 1, ..Pods::default() }
+}
+
+/// Worlds to begin with: `m-a` serves, and `m-b` is wanted; as far as each round brings that.
+pub fn beginnings(faults: u8) -> Vec<World> {
+    let status = ModelDeploymentStatus::default();
+    let api = Api {
+        version: 1,
+        target: 0,
+        status: (1, serde_json::to_string(&status).unwrap()),
+        route: None,
+        old: None,
+        pods: BTreeMap::new(),
+        backup: None,
+        restored: false,
+    };
+    let empty = World { api, operators: [None, None], routers: [Router::new(), Router::new()], faults };
+    let mut world = empty.settled().expect("a world without faults comes to rest");
+    world.faults = faults;
+    world.api.backup = Some(Box::new(world.api.clone()));
+    world.api.target = 1;
+    let mut all = vec![world.clone()];
+    while world.status().stable.as_deref() != Some(REVISIONS[1]) || world.status().guard.is_some() {
+        let before = world.clone();
+        world.round();
+        assert_ne!(before, world, "the rollout stands still");
+        all.push(world.clone());
+    }
+    all
+}
