@@ -1,6 +1,6 @@
 # The two commands: `make demo` and `make test`. Each target is a line or two; what it does is in the script that it calls.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint deny unit e2e cluster cluster-down images install generate fixtures bench clean
+.PHONY: help demo demo-down test lint deny unit e2e cluster cluster-down images install generate fixtures bench verdicts clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -47,6 +47,9 @@ fixtures: ## Train and write the demo's models and the golden cases again.
 
 bench: ## Our server against FastAPI and ONNX Runtime: target/bench/main-job.json.
 	e2e/bench/main-job
+
+verdicts: ## 10,000 simulated rollouts: false rollbacks against the budget, and how soon harm is found.
+	cargo run --locked --release --package stoker-verdicts
 
 clean: ## Remove this checkout's clusters and all build output.
 	CLUSTER= e2e/cluster/down --all --yes

@@ -197,27 +197,27 @@ pub fn slow_above(target: Option<Duration>, known: Option<Duration>, stable: &Co
 /// Both arms side by side, in words.
 fn figures(evidence: &Evidence<'_>) -> String {
     let Evidence { candidate, stable, slow_above, .. } = evidence;
-    let mut text = format!(
+    let errors = format!(
         "candidate failed {} of {} requests, stable {} of {}",
         candidate.errors, candidate.attempts, stable.errors, stable.attempts
     );
-    if let Some(limit) = slow_above {
-        text += &format!(
+    let late = slow_above.map_or_else(String::new, |limit| {
+        format!(
             "; slower than {} ms: {} and {}; p99 {} and {}",
             limit.as_millis(),
             candidate.slow(*slow_above),
             stable.slow(*slow_above),
             Millis(candidate.latency.quantile(0.99)),
             Millis(stable.latency.quantile(0.99)),
-        );
+        )
+    });
+    if evidence.controlled {
+        return errors + &late;
     }
-    if !evidence.controlled {
-        text += &format!(
-            "; uncontrolled: stable has no traffic now, and its rate from before, at most {:.1} %, stands in for it",
-            evidence.baseline * 100.0
-        );
-    }
-    text
+    format!(
+        "{errors}{late}; uncontrolled: stable has no traffic now, and its rate from before, at most {:.1} %, stands in for it",
+        evidence.baseline * 100.0
+    )
 }
 
 /// A latency for people; `-` where nothing was measured.

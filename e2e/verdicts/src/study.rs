@@ -55,8 +55,8 @@ pub struct Result {
 pub fn groups(rollouts: u64) -> Vec<Group> {
     // Healthy ones are what the rarest event is counted in.
     let kinds = [
-        (Kind::Healthy, 20),
-        (Kind::Edge, 5),
+        (Kind::Healthy, 15),
+        (Kind::Edge, 10),
         (Kind::Harmful(0.05), 3),
         (Kind::Harmful(0.10), 3),
         (Kind::Harmful(0.25), 3),
