@@ -118,8 +118,8 @@ impl Group {
         let planned = trial::planned(&trial::plan());
         Setting {
             rate: self.rate,
-            harm: Harm { points: self.points(), late: trial % 4 == 0 },
-            target: (trial % 2 == 0).then_some(TARGET),
+            harm: Harm { points: self.points(), late: trial.is_multiple_of(4) },
+            target: trial.is_multiple_of(2).then_some(TARGET),
             budget: budget::PER_ROLLOUT,
             // At 0.1 requests a second the evidence takes hours: a day is enough for all but a few.
             give_up: if self.rate < 1.0 { Duration::from_secs(24 * 3600) } else { planned * 20 },
