@@ -21,7 +21,7 @@
 //!    differ between routers: each is measured against its own concurrent stable. A sum of log-increments over several
 //!    blocks or routers is a log-increment again; what comes late is added late, for no router waits on account of what it saw.
 //! 4. *Clumps.* Points 1 to 3 take attempts as independent given the rates. Where errors come in clumps of m the m-th root of
-//!    an e-variable is taken; m is learned from stable, so this is as right as the estimate (`dispersion.rs`).
+//!    an e-variable is taken; m is learned, so this is as right as the estimate (`dispersion.rs`).
 //!
 //! # Sources
 //! Turner, Ly and Grünwald, "Generic e-variables for exact sequential k-sample tests that allow for optional stopping" (2024);

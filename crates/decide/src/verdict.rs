@@ -24,9 +24,9 @@ const SLOWER_THAN_STABLE: u32 = 2;
 const DOUBT_LOG10: f64 = 2.0;
 
 /// A candidate that looks worse than is tolerated by more than this many standard errors is held: more requests will tell. A
-/// healthy one is better than that by the whole tolerance, so that it is held less than once in a hundred times where
-/// the standard error is below 0.6 points, and for a moment only above.
-const DOUBT_ERRORS: f64 = 1.0;
+/// healthy one is better than that by the whole tolerance, so that it is held less than once in a hundred times even after
+/// the few requests of a first step.
+const DOUBT_ERRORS: f64 = 2.0;
 
 /// What the evidence says about the candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]

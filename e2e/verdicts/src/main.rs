@@ -18,10 +18,10 @@ fn main() -> ExitCode {
         std::env::args().skip(1).map(|argument| argument.parse()).collect();
     let (rollouts, seed) = match numbers.as_deref() {
         Ok([]) => (ROLLOUTS, SEED),
-        Ok([rollouts]) if *rollouts >= ROLLOUTS / 100 => (*rollouts, SEED),
-        Ok([rollouts, seed]) if *rollouts >= ROLLOUTS / 100 => (*rollouts, *seed),
+        Ok([rollouts]) if *rollouts >= ROLLOUTS / 10 => (*rollouts, SEED),
+        Ok([rollouts, seed]) if *rollouts >= ROLLOUTS / 10 => (*rollouts, *seed),
         _ => {
-            eprintln!("usage: stoker-verdicts [ROLLOUTS [SEED]], with at least {} rollouts", ROLLOUTS / 100);
+            eprintln!("usage: stoker-verdicts [ROLLOUTS [SEED]], with at least {} rollouts", ROLLOUTS / 10);
             return ExitCode::from(2);
         }
     };

@@ -8,14 +8,11 @@ use stoker_decide::harm::{TOLERANCE, budget, power};
 
 use crate::bound::upper_bound;
 use crate::random::Random;
-use crate::trial::{self, End, Outcome, Setting};
+use crate::trial::{self, End, GRACE, Outcome, Setting};
 use crate::world::Harm;
 
 /// Requests a second.
 pub const RATES: [f64; 3] = [0.1, 10.0, 1000.0];
-
-/// What more than the planned time a healthy rollout may take.
-const GRACE: f64 = 1.2;
 
 /// Share of healthy rollouts that must be promoted in time.
 const IN_TIME: f64 = 0.99;
@@ -58,8 +55,8 @@ pub struct Result {
 pub fn groups(rollouts: u64) -> Vec<Group> {
     // Healthy ones are what the rarest event is counted in.
     let kinds = [
-        (Kind::Healthy, 20),
-        (Kind::Edge, 5),
+        (Kind::Healthy, 15),
+        (Kind::Edge, 10),
         (Kind::Harmful(0.05), 3),
         (Kind::Harmful(0.10), 3),
         (Kind::Harmful(0.25), 3),
@@ -121,11 +118,11 @@ impl Group {
         let planned = trial::plan().duration();
         Setting {
             rate: self.rate,
-            harm: Harm { points: self.points(), late: trial % 4 == 0 },
-            target: (trial % 2 == 0).then_some(TARGET),
+            harm: Harm { points: self.points(), late: trial.is_multiple_of(4) },
+            target: trial.is_multiple_of(2).then_some(TARGET),
             budget: budget::PER_ROLLOUT,
-            // At 0.1 requests a second the evidence takes hours: two days are enough for all but a few.
-            give_up: if self.rate < 1.0 { Duration::from_secs(48 * 3600) } else { planned * 20 },
+            // At 0.1 requests a second the evidence takes hours: a day is enough for all but a few.
+            give_up: if self.rate < 1.0 { Duration::from_secs(24 * 3600) } else { planned * 20 },
         }
     }
 }
@@ -213,7 +210,13 @@ impl Result {
         let percent = |share: f64| format!("{:.2} %", share * 100.0);
         if self.group.rate >= 1.0 {
             let share = self.in_time();
-            let what = format!("{} were promoted within the plan's time + 20 %", percent(share));
+            let late: Vec<_> =
+                self.outcomes.iter().filter_map(|outcome| outcome.late.as_deref()).take(3).collect();
+            let what = format!(
+                "{} were promoted within the plan's time + 20 %; late for example: {}",
+                percent(share),
+                late.join(" | ")
+            );
             check(share >= IN_TIME, what);
             return;
         }

@@ -60,7 +60,12 @@ pub struct Outcome {
     pub stated: f64,
     /// Looks at which requests were lacking, and of these the ones whose sentence did not say how long they take.
     pub untold: (u64, u64),
+    /// The verdict's sentence at the look at which the plan's time and the grace were over.
+    pub late: Option<String>,
 }
+
+/// What more than the planned time a healthy rollout may take.
+pub const GRACE: f64 = 1.2;
 
 /// The default plan of a ModelDeployment: 10 % and 50 %, a minute each.
 pub fn plan() -> Plan {
@@ -99,6 +104,7 @@ struct Trial {
     all: u64,
     stated: BTreeMap<usize, f64>,
     untold: (u64, u64),
+    late: Option<String>,
 }
 
 /// One router: what it counted and what it knows.
@@ -111,8 +117,8 @@ struct Router {
 impl Trial {
     fn new(setting: Setting, random: Random) -> Self {
         let state = State { stable: Some(STABLE.to_owned()), ..State::default() };
-        // Where requests are rare nothing is lost by looking at them less often, and the study takes a fifth of the time.
-        let tick = Duration::from_secs(if setting.rate < 1.0 { 5 } else { 1 });
+        // Where requests are rare nothing is lost by looking at them less often, and the study takes a tenth of the time.
+        let tick = Duration::from_secs(if setting.rate < 1.0 { 10 } else { 1 });
         Self {
             setting,
             plan: plan(),
@@ -129,6 +135,7 @@ impl Trial {
             all: 0,
             stated: BTreeMap::new(),
             untold: (0, 0),
+            late: None,
         }
     }
 
@@ -157,6 +164,7 @@ impl Trial {
             all: self.all,
             stated: self.stated.values().sum(),
             untold: self.untold,
+            late: self.late.clone(),
         })
     }
 
@@ -234,7 +242,10 @@ impl Trial {
     /// Notes what the status says about the time that is needed.
     fn hear(&mut self, finding: &Finding, run: &Run) {
         let because = finding.verdict.because();
-        if run.step == 0 || !because.contains("requests that this step needs") {
+        if self.late.is_none() && self.time > planned(&self.plan).mul_f64(GRACE) {
+            self.late = Some(because.to_owned());
+        }
+        if run.step == 0 || !because.starts_with("the candidate has answered") {
             return;
         }
         let seen = self.in_step(run);
@@ -290,9 +301,6 @@ impl Trial {
                 elapsed: self.tick,
             },
         );
-        if std::env::var("DBG").is_ok() && self.time.as_secs_f64() > 144.0 {
-            eprintln!("{:.0} {} {}", self.time.as_secs_f64(), self.state.step(), decision.sentence);
-        }
         self.state = decision.state;
         decision.transitions.iter().map(|transition| transition.reason).find(|reason| reason.ends_run())
     }

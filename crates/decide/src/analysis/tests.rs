@@ -141,7 +141,7 @@ fn without_a_number_of_the_user_the_evidence_follows_from_power() {
     };
     let clean = [report(0, "a", 9000, 0, 5), report(1, "a", 900, 0, 5), report(1, "b", 5, 0, 5)];
     let noisy = [report(0, "a", 9000, 900, 5), report(1, "a", 900, 90, 5), report(1, "b", 5, 0, 5)];
-    let half = |base| power::wanted_requests(base, 0.2, 0.9, ALARM_LOG10, 0.1).div_ceil(2);
+    let half = |base| power::wanted_requests(base, power::HARM, power::POWER, ALARM_LOG10, 0.1).div_ceil(2);
     assert!(wanted(&clean, 0.1).abs_diff(half(0.000_05)) <= 1);
     assert!(wanted(&noisy, 0.1).abs_diff(half(0.1)) <= 1);
     assert!(wanted(&clean, 0.5) > wanted(&clean, 0.1), "less of stable for each");

@@ -31,7 +31,7 @@ pub struct Detector {
     recent: Rate,
     /// Stable's rate over a longer time, which stands in for stable where it has no traffic.
     baseline: Rate,
-    /// By how much stable's errors come in clumps.
+    /// By how much errors come in clumps.
     dispersion: Dispersion,
     /// What could not be judged yet because one arm had nothing.
     waiting: Block,
@@ -83,6 +83,7 @@ impl Detector {
         };
         // The same holds for the size of clumps.
         let increment = increment.divided(self.dispersion.clump());
+        self.dispersion.learn(block);
         self.learn(block.stable, block.stable_bad);
         increment
     }
@@ -91,7 +92,6 @@ impl Detector {
     pub fn learn(&mut self, attempts: u64, bad: u64) {
         self.recent.learn(attempts, bad, MEMORY_ATTEMPTS);
         self.baseline.learn(attempts, bad, BASELINE_ATTEMPTS);
-        self.dispersion.learn(attempts, bad);
     }
 
     /// Stable's rate of bad attempts over the longer time, as far as it was learned.

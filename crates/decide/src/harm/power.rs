@@ -11,9 +11,9 @@ use std::time::Duration;
 use super::e_variable::{alternatives, closest_null};
 use super::{EFFECTS, TOLERANCE};
 
-/// Harm that a promotion would have found, where the user declares none: 20 points. With the default steps (10 % and 50 %, a minute
+/// Harm that a promotion would have found, where the user declares none: 25 points. With the default steps (10 % and 50 %, a minute
 /// each) a candidate has the evidence in time from about 10 requests a second on.
-pub const HARM: f64 = 0.2;
+pub const HARM: f64 = 0.25;
 
 /// The probability of finding it.
 pub const POWER: f64 = 0.9;
