@@ -1,6 +1,6 @@
 # The two commands: `make demo` and `make test`. Each target is a line or two; what it does is in the script that it calls.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint deny unit e2e cluster cluster-down images install generate fixtures bench bench-router clean
+.PHONY: help demo demo-down test lint deny unit e2e cluster cluster-down images install generate fixtures bench bench-router bench-rollout clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ bench: ## Our server against FastAPI and ONNX Runtime: target/bench/main-job.jso
 
 bench-router: ## Our router against Envoy: target/bench/router.json.
 	e2e/bench/router
+
+bench-rollout: ## For how long a harmful candidate goes on serving: target/bench/rollout.json.
+	e2e/bench/rollout
 
 clean: ## Remove this checkout's clusters and all build output.
 	CLUSTER= e2e/cluster/down --all --yes
