@@ -22,8 +22,9 @@ use stoker_api::deployment::RunStatus;
 use stoker_api::names::{annotations, managers, reasons};
 use stoker_api::pause::Pause;
 use stoker_api::route::ModelRoute;
-use stoker_decide::analysis::{Analysis, Finding, Look, Report};
+use stoker_decide::analysis::{Analysis, Finding, Look, Report, Wanted};
 use stoker_decide::evidence::{Counts, Key};
+use stoker_decide::harm::{ALARM_LOG10, TOLERANCE};
 use stoker_decide::rollout::{self, Decision, Plan, Request, Seen, Standing, State};
 use stoker_decide::text::cut;
 
@@ -333,8 +334,11 @@ fn examine(
         reports: &reports,
         unreadable: unreadable.as_deref(),
         controlled: run.weight(plan) < 100,
+        share: f64::from(run.weight(plan)) / 100.0,
         target: slo.map(|latency| latency.target.into()),
-        wanted: world.md.spec.rollout.min_requests.into(),
+        wanted: Wanted::Requests(world.md.spec.rollout.min_requests.into()),
+        alarm_log10: ALARM_LOG10,
+        tolerance: TOLERANCE,
         in_step: run.in_step,
         elapsed,
     }))

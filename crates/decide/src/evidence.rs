@@ -39,6 +39,27 @@ impl Counts {
         }
     }
 
+    /// Why these totals cannot be true, if so. Evidence that contradicts itself is no evidence: neither for a candidate nor
+    /// against it.
+    pub fn absurd(&self) -> Option<&'static str> {
+        // 2^53: above it numbers are no longer exact, and no router counts as much in a thousand years.
+        const MOST: u64 = 1 << 53;
+        let answered = self.latency.count();
+        let accounted = self.errors.saturating_add(answered);
+        if self.attempts > MOST {
+            Some("more attempts than there can have been")
+        } else if self.errors > self.attempts {
+            Some("more errors than attempts")
+        } else if accounted > self.attempts {
+            Some("more latencies than answers")
+        } else if (self.attempts - accounted) > 5 + self.attempts / 100 {
+            // Latencies say which answers were slow: without them a slow candidate looks good.
+            Some("answers without latencies")
+        } else {
+            None
+        }
+    }
+
     /// Attempts that count against the arm: failed, or answered later than `slow_above`.
     pub fn bad(&self, slow_above: Option<Duration>) -> u64 {
         self.errors.saturating_add(self.slow(slow_above)).min(self.attempts)
@@ -72,7 +93,8 @@ impl Book {
     /// was overtaken) change nothing.
     pub fn note(&mut self, process: &str, key: Key, counts: &Counts) -> Counts {
         let known = self.totals.entry((process.to_owned(), key)).or_default();
-        if counts.attempts < known.attempts || counts.errors < known.errors {
+        let shrunk = counts.attempts < known.attempts || counts.errors < known.errors;
+        if shrunk || counts.latency.count() < known.latency.count() {
             return Counts::default();
         }
         let new = counts.since(known);
@@ -89,6 +111,13 @@ impl Book {
             }
         }
         sum
+    }
+
+    /// Attempts of one revision in one step of a run.
+    pub fn attempts(&self, run: u64, step: u32, revision: &str) -> u64 {
+        let of = |key: &Key| key.run == run && key.step == step && key.revision == revision;
+        let attempts = self.totals.iter().filter(|((_, key), _)| of(key)).map(|(_, counts)| counts.attempts);
+        attempts.fold(0, u64::saturating_add)
     }
 
     /// Forgets the runs before `run`.

@@ -3,6 +3,7 @@
 //! - [`Detector`] turns a block of attempts of both arms into an [`Increment`]: the logarithm of an e-variable for each of
 //!   the [`EFFECTS`] that are looked for. It learns stable's rate from the blocks that it has seen before.
 //! - [`Evidence`] adds increments up, restarted at 0: the e-detector. It does not ask which router an increment is from.
+//! - [`Difference`]: how much worse the candidate looks, block by block.
 //! - [`budget`]: the alarm that a declared probability of a false rollback allows.
 //! - [`power`]: how many requests it takes to find harm of a given size.
 //!
@@ -19,6 +20,8 @@
 //!    so the expectation of the product of their e-variables is the product of expectations, each at most 1. Base rates may
 //!    differ between routers: each is measured against its own concurrent stable. A sum of log-increments over several
 //!    blocks or routers is a log-increment again; what comes late is added late, for no router waits on account of what it saw.
+//! 4. *Clumps.* Points 1 to 3 take attempts as independent given the rates. Where errors come in clumps of m the m-th root of
+//!    an e-variable is taken; m is learned from stable, so this is as right as the estimate (`dispersion.rs`).
 //!
 //! # Sources
 //! Turner, Ly and Grünwald, "Generic e-variables for exact sequential k-sample tests that allow for optional stopping" (2024);
@@ -30,10 +33,13 @@ use serde::{Deserialize, Serialize};
 
 pub mod budget;
 mod detector;
+mod difference;
+mod dispersion;
 mod e_variable;
 pub mod power;
 
 pub use detector::Detector;
+pub use difference::Difference;
 
 /// How much worse the candidate may be, as a difference of rates: 2 points.
 pub const TOLERANCE: f64 = 0.02;
@@ -121,6 +127,11 @@ impl Increment {
             *log = bounded(*log - before);
         }
         difference
+    }
+
+    /// The logarithm of the e-variable's root.
+    fn divided(self, by: f64) -> Self {
+        Self(self.0.map(|log| log / by))
     }
 
     /// Whether it changes nothing: no block was judged.

@@ -69,7 +69,7 @@ impl Histogram {
             let slot = self.slot(index);
             *slot = slot.saturating_add(count);
         }
-        self.sum += other.sum;
+        self.sum = (self.sum + other.sum).min(f64::MAX);
     }
 
     /// What was recorded since `earlier`, an older reading of the same histogram. A bucket that shrank (the process
@@ -89,7 +89,7 @@ impl Histogram {
 
     /// How many latencies were recorded.
     pub fn count(&self) -> u64 {
-        self.counts.iter().sum()
+        total(self.counts.iter().copied())
     }
 
     /// Sum of all latencies, in seconds.
@@ -107,7 +107,7 @@ impl Histogram {
         let wanted = (q.clamp(0.0, 1.0) * total as f64).ceil().max(1.0);
         let mut seen = 0_u64;
         for (index, count) in self.filled() {
-            seen += count;
+            seen = seen.saturating_add(count);
             if seen as f64 >= wanted {
                 return Some(Duration::from_secs_f64(upper_bound(index)));
             }
@@ -118,7 +118,7 @@ impl Histogram {
     /// How many latencies are certainly above `limit`: those in buckets that begin at or above it.
     pub fn count_above(&self, limit: Duration) -> u64 {
         let limit = limit.as_secs_f64();
-        self.filled().filter(|(index, _)| upper_bound(index - 1) >= limit).map(|(_, count)| count).sum()
+        total(self.filled().filter(|(index, _)| upper_bound(index - 1) >= limit).map(|(_, count)| count))
     }
 
     /// Cumulative counts at at most 20 classic bounds, for scrapers that do not read native histograms: pairs of
@@ -126,12 +126,12 @@ impl Histogram {
     pub fn classic(&self) -> Vec<(f64, u64)> {
         // One bound for each doubling from 1/4096 s (0.24 ms) to 64 s: 19 bounds.
         let mut cumulative = Vec::with_capacity(19);
-        let mut seen = 0;
+        let mut seen = 0_u64;
         let mut filled = self.filled().peekable();
         for power in -12_i16..=6 {
             let bound = power * 8;
             while let Some((_, count)) = filled.next_if(|(index, _)| *index <= bound) {
-                seen += count;
+                seen = seen.saturating_add(count);
             }
             cumulative.push((f64::from(power).exp2(), seen));
         }
@@ -150,6 +150,11 @@ impl Histogram {
         }
         &mut self.counts[offset(index)]
     }
+}
+
+/// A sum that stays at the highest number: counts come from other processes.
+fn total(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
 }
 
 /// Position of a bucket in the dense array. Indexes outside the range are clamped, so a hostile wire form is harmless.

@@ -1,18 +1,32 @@
 //! The verdict on a candidate at one look: Pass, Fail, Inconclusive or Error, each with the sentence that says why.
 //!
-//! No data is never Pass.
+//! No data is never Pass. Pass is: so many requests that harm of the declared size would have been found, of both arms, of late;
+//! a measure for slowness; and no sign of harm.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::evidence::Counts;
-use crate::harm::{ALARM_LOG10, TOLERANCE};
+use crate::harm::Difference;
+
+mod pace;
+mod patience;
+
+pub use patience::{OnInconclusive, Patience, unsettled};
 
 /// Answers of stable that are needed before its p99 can serve as the candidate's measure.
 pub const BASELINE_ANSWERS: u64 = 100;
 
 /// How much slower than stable's p99 an answer may be where the user gave no target.
 const SLOWER_THAN_STABLE: u32 = 2;
+
+/// Evidence of 100 to 1 is no alarm, and too much to promote on.
+const DOUBT_LOG10: f64 = 2.0;
+
+/// A candidate that looks worse than is tolerated by more than this many standard errors is held: more requests will tell. A
+/// healthy one is better than that by the whole tolerance, so that it is held less than once in a hundred times even after
+/// the few requests of a first step.
+const DOUBT_ERRORS: f64 = 2.0;
 
 /// What the evidence says about the candidate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,60 +71,116 @@ pub struct Evidence<'a> {
     pub candidate_in_step: u64,
     /// Attempts of stable in this step.
     pub stable_in_step: u64,
-    /// Attempts that each arm must have in a step.
+    /// Attempts that the candidate must have in this step.
     pub wanted: u64,
+    /// Attempts that stable must have in this step, to compare with.
+    pub stable_wanted: u64,
     /// False in a step that leaves stable no traffic.
     pub controlled: bool,
+    /// Stable's highest rate that is possible by what was seen while it had traffic: the measure of a step without control.
+    pub baseline: f64,
     /// Evidence of harm, from the detector.
     pub harm_log10: f64,
+    /// At this evidence the candidate does harm.
+    pub alarm_log10: f64,
+    /// How much worse the candidate may be, as a difference of rates.
+    pub tolerance: f64,
+    /// How much worse it looks.
+    pub difference: Difference,
     /// Above this an answer counts against its arm.
     pub slow_above: Option<Duration>,
     /// Time since the candidate's last attempt in this step.
     pub silent: Duration,
+    /// Time since stable's last attempt in this step.
+    pub stable_silent: Duration,
     /// Time spent in this step.
     pub in_step: Duration,
-    /// Why routers could not be read, when they could not.
+    /// Why the routers' counts could not be read or believed, when they could not.
     pub unreadable: Option<&'a str>,
 }
 
 /// The verdict at one look.
 pub fn judge(evidence: &Evidence<'_>) -> Verdict {
-    let figures = figures(evidence.candidate, evidence.stable, evidence.slow_above);
+    let uncontrolled = (!evidence.controlled).then_some(evidence.baseline);
+    let figures = figures(evidence.candidate, evidence.stable, evidence.slow_above, uncontrolled);
     // Harm that was seen stays seen, whoever cannot be read now.
-    if evidence.harm_log10 >= ALARM_LOG10 {
+    if evidence.harm_log10 >= evidence.alarm_log10 {
         return Verdict::Fail(format!(
-            "{figures} (evidence 10^{:.1}, alarm at 10^{ALARM_LOG10:.0})",
-            evidence.harm_log10
+            "{figures} (evidence 10^{:.1}, alarm at 10^{:.1})",
+            evidence.harm_log10, evidence.alarm_log10
         ));
     }
     if let Some(why) = evidence.unreadable {
-        return Verdict::Error(format!("the routers' counts cannot be read: {why}"));
+        return Verdict::Error(format!("the routers' counts cannot be used: {why}"));
     }
-    let wanted = evidence.wanted;
-    if evidence.candidate_in_step < wanted {
-        let seen = evidence.candidate_in_step;
-        return Verdict::Inconclusive(format!(
-            "the candidate has answered {seen} of the {wanted} requests that this step needs{}",
-            quiet(evidence)
-        ));
-    }
-    if evidence.controlled && evidence.stable_in_step < wanted {
-        let seen = evidence.stable_in_step;
-        return Verdict::Inconclusive(format!(
-            "stable has answered {seen} of the {wanted} requests that this step needs to compare with"
-        ));
-    }
-    if evidence.silent > silence_allowed(evidence) {
-        return Verdict::Inconclusive(format!(
-            "no request has reached the candidate for {} s; a rollout without traffic is not promoted",
-            evidence.silent.as_secs()
-        ));
-    }
-    if rate(evidence.candidate, evidence.slow_above) > rate(evidence.stable, evidence.slow_above) + TOLERANCE
-    {
-        return Verdict::Inconclusive(format!("{figures}; more requests will show whether that is chance"));
+    if let Some(why) = lacking(evidence).or_else(|| silence(evidence)).or_else(|| doubt(evidence)) {
+        return Verdict::Inconclusive(why);
     }
     Verdict::Pass(figures)
+}
+
+/// What a Pass still needs, if anything.
+fn lacking(evidence: &Evidence<'_>) -> Option<String> {
+    let Evidence { wanted, stable_wanted, .. } = *evidence;
+    let seen = evidence.candidate_in_step;
+    if seen < wanted {
+        return Some(format!(
+            "the candidate has answered {seen} of the {wanted} requests that this step needs{}",
+            pace::outlook(wanted - seen, evidence)
+        ));
+    }
+    let seen = evidence.stable_in_step;
+    if evidence.controlled && seen < stable_wanted {
+        return Some(format!(
+            "stable has answered {seen} of the {stable_wanted} requests that this step needs to compare with"
+        ));
+    }
+    if evidence.slow_above.is_none() {
+        let seen = evidence.stable.latency.count().min(BASELINE_ANSWERS);
+        return Some(format!(
+            "nothing says yet which answers are slow: stable has given {seen} of the {BASELINE_ANSWERS} answers from which its p99 is \
+             taken; with a target in spec.slo.latency none are needed"
+        ));
+    }
+    None
+}
+
+/// An arm that went silent, if one did.
+fn silence(evidence: &Evidence<'_>) -> Option<String> {
+    if let Some(silent) = pace::silent(evidence.silent, evidence.candidate_in_step, evidence.in_step) {
+        return Some(format!(
+            "no request has reached the candidate for {silent} s; a rollout without traffic is not promoted"
+        ));
+    }
+    if !evidence.controlled {
+        return None;
+    }
+    let silent = pace::silent(evidence.stable_silent, evidence.stable_in_step, evidence.in_step)?;
+    Some(format!(
+        "no request has reached stable for {silent} s; there is nothing to compare the candidate with"
+    ))
+}
+
+/// Signs of harm that are no alarm, if any.
+fn doubt(evidence: &Evidence<'_>) -> Option<String> {
+    if evidence.harm_log10 >= DOUBT_LOG10 {
+        return Some(format!(
+            "{}; evidence of harm is at 10^{:.1}, below the alarm at 10^{:.1} and too much to go on",
+            figures(evidence),
+            evidence.harm_log10,
+            evidence.alarm_log10
+        ));
+    }
+    let (worse, error) = (evidence.difference.estimate()?, evidence.difference.error()?);
+    (worse - DOUBT_ERRORS * error > evidence.tolerance).then(|| {
+        format!(
+            "{}; worse by {:.1} points, give or take {:.1}, where {:.1} are tolerated; more requests will show whether that is chance",
+            figures(evidence),
+            worse * 100.0,
+            error * 100.0,
+            evidence.tolerance * 100.0
+        )
+    })
 }
 
 /// The latency above which an answer counts against its arm: the user's target, or twice stable's p99 once stable has
@@ -125,41 +195,36 @@ pub fn slow_above(target: Option<Duration>, known: Option<Duration>, stable: &Co
     stable.latency.quantile(0.99).map(|p99| p99 * SLOWER_THAN_STABLE)
 }
 
-/// Silence is judged by the candidate's own pace: ten times the mean gap between its requests, and 5 s.
-fn silence_allowed(evidence: &Evidence<'_>) -> Duration {
-    let attempts = u32::try_from(evidence.candidate_in_step.max(1)).unwrap_or(u32::MAX);
-    Duration::from_secs(5) + evidence.in_step.saturating_sub(evidence.silent) / attempts * 10
-}
-
-/// Says so when the traffic has stopped altogether.
-fn quiet(evidence: &Evidence<'_>) -> String {
-    if evidence.silent > silence_allowed(evidence) {
-        format!(", and none has reached it for {} s", evidence.silent.as_secs())
-    } else {
-        String::new()
-    }
-}
-
-/// Share of attempts that count against the arm.
-fn rate(counts: &Counts, slow_above: Option<Duration>) -> f64 {
-    if counts.attempts == 0 { 0.0 } else { counts.bad(slow_above) as f64 / counts.attempts as f64 }
-}
-
 /// Both arms side by side, in words.
-pub fn figures(candidate: &Counts, stable: &Counts, slow_above: Option<Duration>) -> String {
-    let text = format!(
+///
+/// `uncontrolled`: stable has no traffic now, and this rate of before stands in for it.
+pub fn figures(
+    candidate: &Counts,
+    stable: &Counts,
+    slow_above: Option<Duration>,
+    uncontrolled: Option<f64>,
+) -> String {
+    let mut text = format!(
         "candidate failed {} of {} requests, stable {} of {}",
         candidate.errors, candidate.attempts, stable.errors, stable.attempts
     );
-    let Some(limit) = slow_above else { return text };
-    format!(
-        "{text}; slower than {} ms: {} and {}; p99 {} and {}",
-        limit.as_millis(),
-        candidate.slow(slow_above),
-        stable.slow(slow_above),
-        Millis(candidate.latency.quantile(0.99)),
-        Millis(stable.latency.quantile(0.99)),
-    )
+    if let Some(limit) = slow_above {
+        text += &format!(
+            "; slower than {} ms: {} and {}; p99 {} and {}",
+            limit.as_millis(),
+            candidate.slow(slow_above),
+            stable.slow(slow_above),
+            Millis(candidate.latency.quantile(0.99)),
+            Millis(stable.latency.quantile(0.99)),
+        );
+    }
+    if let Some(baseline) = uncontrolled {
+        text += &format!(
+            "; uncontrolled: stable has no traffic now, and its rate from before, at most {:.1} %, stands in for it",
+            baseline * 100.0
+        );
+    }
+    text
 }
 
 /// A latency for people; `-` where nothing was measured.
@@ -178,107 +243,4 @@ impl fmt::Display for Millis {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counts(attempts: u64, errors: u64, millis: u64) -> Counts {
-        let mut counts = Counts { attempts, errors, ..Counts::default() };
-        for _ in errors..attempts {
-            counts.latency.record(Duration::from_millis(millis));
-        }
-        counts
-    }
-
-    fn verdict(change: impl FnOnce(&mut Evidence<'_>)) -> &'static str {
-        verdict_on(&counts(100, 0, 5), change)
-    }
-
-    fn verdict_on(candidate: &Counts, change: impl FnOnce(&mut Evidence<'_>)) -> &'static str {
-        let stable = counts(900, 1, 5);
-        let mut evidence = Evidence {
-            candidate,
-            stable: &stable,
-            candidate_in_step: 100,
-            stable_in_step: 900,
-            wanted: 50,
-            controlled: true,
-            harm_log10: 0.0,
-            slow_above: None,
-            silent: Duration::ZERO,
-            in_step: Duration::from_secs(10),
-            unreadable: None,
-        };
-        change(&mut evidence);
-        judge(&evidence).word()
-    }
-
-    #[test]
-    fn truth_table() {
-        let bad = counts(100, 4, 5);
-        let slow = counts(100, 0, 500);
-        assert_eq!(verdict(|_| ()), "Pass");
-        assert_eq!(verdict(|e| e.harm_log10 = 6.0), "Fail");
-        assert_eq!(verdict(|e| e.unreadable = Some("no router answers")), "Error");
-        assert_eq!(
-            verdict(|e| {
-                e.harm_log10 = 7.0;
-                e.unreadable = Some("no router answers");
-            }),
-            "Fail"
-        );
-        assert_eq!(verdict(|e| e.candidate_in_step = 49), "Inconclusive");
-        assert_eq!(verdict(|e| e.stable_in_step = 0), "Inconclusive");
-        assert_eq!(
-            verdict(|e| {
-                e.stable_in_step = 0;
-                e.controlled = false;
-            }),
-            "Pass"
-        );
-        assert_eq!(verdict(|e| e.silent = Duration::from_secs(9)), "Inconclusive");
-        assert_eq!(verdict_on(&bad, |_| ()), "Inconclusive");
-        assert_eq!(verdict_on(&slow, |e| e.slow_above = Some(Duration::from_millis(100))), "Inconclusive");
-    }
-
-    #[test]
-    fn silence_is_judged_by_the_pace_of_the_candidate() {
-        // One request a minute: five minutes without one are no silence.
-        let slow_pace = |e: &mut Evidence<'_>| {
-            e.in_step = Duration::from_secs(6000);
-            e.silent = Duration::from_secs(300);
-        };
-        assert_eq!(verdict(slow_pace), "Pass");
-    }
-
-    #[test]
-    fn the_measure_of_latency_is_the_target_or_frozen_from_stable() {
-        let target = Some(Duration::from_millis(80));
-        let stable = counts(200, 0, 5);
-        assert_eq!(slow_above(target, None, &stable), target);
-        assert_eq!(slow_above(None, None, &counts(20, 0, 5)), None);
-        let learned = slow_above(None, None, &stable);
-        // Twice the upper bound of the bucket that holds 5 ms.
-        assert!((Duration::from_millis(10)..Duration::from_millis(11)).contains(&learned.unwrap()));
-        assert_eq!(slow_above(None, learned, &counts(200, 0, 50)), learned);
-    }
-
-    #[test]
-    fn the_sentence_holds_the_figures() {
-        let (candidate, stable) = (counts(40, 12, 5), counts(360, 0, 5));
-        let verdict = judge(&Evidence {
-            candidate: &candidate,
-            stable: &stable,
-            candidate_in_step: 40,
-            stable_in_step: 360,
-            wanted: 50,
-            controlled: true,
-            harm_log10: 6.4,
-            slow_above: Some(Duration::from_millis(100)),
-            silent: Duration::ZERO,
-            in_step: Duration::from_secs(4),
-            unreadable: None,
-        });
-        let sentence = verdict.because();
-        assert!(sentence.starts_with("candidate failed 12 of 40 requests, stable 0 of 360"), "{sentence}");
-    }
-}
+mod tests;

@@ -25,7 +25,7 @@ fn ended(mut decision: Decision, reason: Reason) -> Decision {
 
 fn finding(verdict: Verdict) -> Finding {
     let counts = Counts::default;
-    Finding { verdict, candidate: counts(), stable: counts(), harm_log10: 0.0, slow_above: None }
+    Finding { verdict, candidate: counts(), stable: counts(), harm_log10: 0.0, slow_above: None, wanted: 0 }
 }
 
 /// The status that follows from an old one.

@@ -1,7 +1,8 @@
 //! From blocks of attempts to increments of evidence, by one router or by the operator.
 
+use super::dispersion::Dispersion;
 use super::e_variable::{self, LARGEST_TOLERANCE, divergence};
-use super::{Block, Increment, TOLERANCE};
+use super::{Block, Difference, Increment, TOLERANCE};
 
 /// Weight of the first guess of stable's rate (1 %), in attempts.
 const PRIOR_ATTEMPTS: f64 = 50.0;
@@ -30,8 +31,12 @@ pub struct Detector {
     recent: Rate,
     /// Stable's rate over a longer time, which stands in for stable where it has no traffic.
     baseline: Rate,
+    /// By how much stable's errors come in clumps.
+    dispersion: Dispersion,
     /// What could not be judged yet because one arm had nothing.
     waiting: Block,
+    /// The blocks so far, side by side.
+    difference: Difference,
 }
 
 impl Default for Detector {
@@ -49,7 +54,9 @@ impl Detector {
             tolerance,
             recent: Rate { attempts: PRIOR_ATTEMPTS, bad: PRIOR_BAD },
             baseline: Rate::default(),
+            dispersion: Dispersion::default(),
             waiting: Block::default(),
+            difference: Difference::default(),
         }
     }
 
@@ -68,11 +75,14 @@ impl Detector {
             return Increment::default();
         }
         // The alternative is fixed before the block is looked at: that makes the product a fair game.
+        self.difference.add(block);
         let increment = if controlled {
             e_variable::controlled(block, self.recent.mean(), self.tolerance)
         } else {
             e_variable::against(self.baseline.upper_bound() + self.tolerance, block)
         };
+        // The same holds for the size of clumps.
+        let increment = increment.divided(self.dispersion.clump());
         self.learn(block.stable, block.stable_bad);
         increment
     }
@@ -81,11 +91,22 @@ impl Detector {
     pub fn learn(&mut self, attempts: u64, bad: u64) {
         self.recent.learn(attempts, bad, MEMORY_ATTEMPTS);
         self.baseline.learn(attempts, bad, BASELINE_ATTEMPTS);
+        self.dispersion.learn(attempts, bad);
     }
 
-    /// Stable's rate of bad attempts, as it was learned.
+    /// Stable's rate of bad attempts over the longer time, as far as it was learned.
     pub fn base_rate(&self) -> f64 {
-        self.recent.mean()
+        (self.baseline.bad + PRIOR_BAD) / (self.baseline.attempts + PRIOR_ATTEMPTS)
+    }
+
+    /// How much worse the candidate looks, from blocks of both arms.
+    pub fn difference(&self) -> Difference {
+        self.difference.with_clumps(self.dispersion.clump())
+    }
+
+    /// The rate that the frozen baseline leaves possible for stable: what a candidate without control is measured against.
+    pub fn baseline(&self) -> f64 {
+        self.baseline.upper_bound()
     }
 }
 
