@@ -101,8 +101,7 @@ pub struct Evidence<'a> {
 
 /// The verdict at one look.
 pub fn judge(evidence: &Evidence<'_>) -> Verdict {
-    let uncontrolled = (!evidence.controlled).then_some(evidence.baseline);
-    let figures = figures(evidence.candidate, evidence.stable, evidence.slow_above, uncontrolled);
+    let figures = figures_of(evidence);
     // Harm that was seen stays seen, whoever cannot be read now.
     if evidence.harm_log10 >= evidence.alarm_log10 {
         return Verdict::Fail(format!(
@@ -166,7 +165,7 @@ fn doubt(evidence: &Evidence<'_>) -> Option<String> {
     if evidence.harm_log10 >= DOUBT_LOG10 {
         return Some(format!(
             "{}; evidence of harm is at 10^{:.1}, below the alarm at 10^{:.1} and too much to go on",
-            figures(evidence),
+            figures_of(evidence),
             evidence.harm_log10,
             evidence.alarm_log10
         ));
@@ -175,7 +174,7 @@ fn doubt(evidence: &Evidence<'_>) -> Option<String> {
     (worse - DOUBT_ERRORS * error > evidence.tolerance).then(|| {
         format!(
             "{}; worse by {:.1} points, give or take {:.1}, where {:.1} are tolerated; more requests will show whether that is chance",
-            figures(evidence),
+            figures_of(evidence),
             worse * 100.0,
             error * 100.0,
             evidence.tolerance * 100.0
@@ -193,6 +192,11 @@ pub fn slow_above(target: Option<Duration>, known: Option<Duration>, stable: &Co
         return None;
     }
     stable.latency.quantile(0.99).map(|p99| p99 * SLOWER_THAN_STABLE)
+}
+
+fn figures_of(evidence: &Evidence<'_>) -> String {
+    let uncontrolled = (!evidence.controlled).then_some(evidence.baseline);
+    figures(evidence.candidate, evidence.stable, evidence.slow_above, uncontrolled)
 }
 
 /// Both arms side by side, in words.

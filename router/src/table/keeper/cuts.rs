@@ -154,7 +154,7 @@ impl Keeper {
             let cut = served
                 .get(route.as_str())
                 .is_some_and(|route| inner.latches.holds(&route.version.uid, route.run, name));
-            // Open gRPC streams of a revision that was just cut are to be ended here, by `Revision::end_streams`.
+            // Where this turns from false to true, open gRPC streams are to be ended: `Revision::end_streams`.
             revision.set_cut(cut);
         }
     }
