@@ -52,7 +52,7 @@ bench-router: ## Our router against Envoy: target/bench/router.json.
 	e2e/bench/router
 
 bench-rollout: ## For how long a harmful candidate goes on serving: target/bench/rollout.json.
-	e2e/bench/rollout
+	e2e/bench/rollout --cluster bench
 
 clean: ## Remove this checkout's clusters and all build output.
 	CLUSTER= e2e/cluster/down --all --yes

@@ -28,15 +28,17 @@ MOST_STOLEN = 0.001
 TRIES = 4
 
 
-def arguments(text, seconds=None, runs=5):
+def arguments(text, seconds=None, runs=5, more=None):
     """The options that every benchmark has. `text` is its documentation, of which the first line is the help. `seconds` is
-    None where a run takes as long as it takes."""
+    None where a run takes as long as it takes. `more` adds options to the parser."""
     parser = argparse.ArgumentParser(description=text.split("\n")[0])
     parser.add_argument("--runs", type=int, default=runs, help="runs of each side and kind")
     if seconds is not None:
         parser.add_argument("--seconds", type=int, default=seconds, help="time that counts, of each run")
     parser.add_argument("--server-core", type=int, help="default: the first that this process may use")
     parser.add_argument("--load-core", type=int, help="default: the next")
+    if more is not None:
+        more(parser)
     asked = parser.parse_args()
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2:
