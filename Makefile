@@ -63,6 +63,9 @@ bench-router: ## Our router against Envoy: target/bench/router.json.
 verdicts: ## 10,000 simulated rollouts: false rollbacks against the budget, and how soon harm is found.
 	cargo run --locked --release --package stoker-verdicts
 
+bench-rollout: ## For how long a harmful candidate goes on serving: target/bench/rollout.json.
+	e2e/bench/rollout --cluster bench
+
 clean: ## Remove this checkout's clusters and all build output.
 	CLUSTER= e2e/cluster/down --all --yes
 	cargo clean

@@ -28,13 +28,17 @@ MOST_STOLEN = 0.001
 TRIES = 4
 
 
-def arguments(text, seconds):
-    """The options that every benchmark has. `text` is its documentation, of which the first line is the help."""
+def arguments(text, seconds=None, runs=5, more=None):
+    """The options that every benchmark has. `text` is its documentation, of which the first line is the help. `seconds` is
+    None where a run takes as long as it takes. `more` adds options to the parser."""
     parser = argparse.ArgumentParser(description=text.split("\n")[0])
-    parser.add_argument("--runs", type=int, default=5, help="runs of each side and kind")
-    parser.add_argument("--seconds", type=int, default=seconds, help="time that counts, of each run")
+    parser.add_argument("--runs", type=int, default=runs, help="runs of each side and kind")
+    if seconds is not None:
+        parser.add_argument("--seconds", type=int, default=seconds, help="time that counts, of each run")
     parser.add_argument("--server-core", type=int, help="default: the first that this process may use")
     parser.add_argument("--load-core", type=int, help="default: the next")
+    if more is not None:
+        more(parser)
     asked = parser.parse_args()
     usable = sorted(os.sched_getaffinity(0))
     if len(usable) < 2:
@@ -170,8 +174,12 @@ def medians(seen, figure):
     return {side: statistics.median(figure(run) for run in runs) for side, runs in seen.items()}
 
 
-def row(what, unit, ours, peer):
-    return {"what": what, "unit": unit, "ours": round(ours, 1), "peer": round(peer, 1), "ratio": round(ours / peer, 3)}
+def row(what, unit, ours, peer=None, digits=1):
+    """`peer` is None where there is none, and then there is no ratio."""
+    if peer is None:
+        return {"what": what, "unit": unit, "ours": round(ours, digits), "peer": None, "ratio": None}
+    ratio = round(ours / peer, 3)
+    return {"what": what, "unit": unit, "ours": round(ours, digits), "peer": round(peer, digits), "ratio": ratio}
 
 
 def processor():
@@ -200,4 +208,5 @@ def report(name, rows, how):
     (OUT / f"{name}.conditions.json").write_text(json.dumps(how, indent=1) + "\n")
     print(f"{'what':34}{'unit':>12}{'ours':>12}{'peer':>12}{'ratio':>8}")
     for line in rows:
-        print(f"{line['what']:34}{line['unit']:>12}{line['ours']:>12}{line['peer']:>12}{line['ratio']:>8}")
+        peer, ratio = ("-" if line[name] is None else line[name] for name in ("peer", "ratio"))
+        print(f"{line['what']:34}{line['unit']:>12}{line['ours']:>12}{peer:>12}{ratio:>8}")

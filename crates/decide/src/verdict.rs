@@ -101,7 +101,7 @@ pub struct Evidence<'a> {
 
 /// The verdict at one look.
 pub fn judge(evidence: &Evidence<'_>) -> Verdict {
-    let figures = all_figures(evidence);
+    let figures = figures_of(evidence);
     // Harm that was seen stays seen, whoever cannot be read now.
     if evidence.harm_log10 >= evidence.alarm_log10 {
         return Verdict::Fail(format!(
@@ -165,7 +165,7 @@ fn doubt(evidence: &Evidence<'_>) -> Option<String> {
     if evidence.harm_log10 >= DOUBT_LOG10 {
         return Some(format!(
             "{}; evidence of harm is at 10^{:.1}, below the alarm at 10^{:.1} and too much to go on",
-            all_figures(evidence),
+            figures_of(evidence),
             evidence.harm_log10,
             evidence.alarm_log10
         ));
@@ -174,7 +174,7 @@ fn doubt(evidence: &Evidence<'_>) -> Option<String> {
     (worse - DOUBT_ERRORS * error > evidence.tolerance).then(|| {
         format!(
             "{}; worse by {:.1} points, give or take {:.1}, where {:.1} are tolerated; more requests will show whether that is chance",
-            all_figures(evidence),
+            figures_of(evidence),
             worse * 100.0,
             error * 100.0,
             evidence.tolerance * 100.0
@@ -195,32 +195,41 @@ pub fn slow_above(target: Option<Duration>, known: Option<Duration>, stable: &Co
 }
 
 /// Both arms side by side, and what stands in for stable where it has no traffic.
-fn all_figures(evidence: &Evidence<'_>) -> String {
-    let figures = figures(evidence.candidate, evidence.stable, evidence.slow_above);
-    if evidence.controlled {
-        return figures;
-    }
-    let baseline = evidence.baseline * 100.0;
-    format!(
-        "{figures}; uncontrolled: stable has no traffic now, and its rate from before, at most {baseline:.1} %, stands in for it"
-    )
+fn figures_of(evidence: &Evidence<'_>) -> String {
+    let uncontrolled = (!evidence.controlled).then_some(evidence.baseline);
+    figures(evidence.candidate, evidence.stable, evidence.slow_above, uncontrolled)
 }
 
 /// Both arms side by side, in words.
-pub fn figures(candidate: &Counts, stable: &Counts, slow_above: Option<Duration>) -> String {
-    let text = format!(
+///
+/// `uncontrolled`: stable has no traffic now, and this rate of before stands in for it.
+pub fn figures(
+    candidate: &Counts,
+    stable: &Counts,
+    slow_above: Option<Duration>,
+    uncontrolled: Option<f64>,
+) -> String {
+    let mut text = format!(
         "candidate failed {} of {} requests, stable {} of {}",
         candidate.errors, candidate.attempts, stable.errors, stable.attempts
     );
-    let Some(limit) = slow_above else { return text };
-    format!(
-        "{text}; slower than {} ms: {} and {}; p99 {} and {}",
-        limit.as_millis(),
-        candidate.slow(slow_above),
-        stable.slow(slow_above),
-        Millis(candidate.latency.quantile(0.99)),
-        Millis(stable.latency.quantile(0.99)),
-    )
+    if let Some(limit) = slow_above {
+        text += &format!(
+            "; slower than {} ms: {} and {}; p99 {} and {}",
+            limit.as_millis(),
+            candidate.slow(slow_above),
+            stable.slow(slow_above),
+            Millis(candidate.latency.quantile(0.99)),
+            Millis(stable.latency.quantile(0.99)),
+        );
+    }
+    if let Some(baseline) = uncontrolled {
+        text += &format!(
+            "; uncontrolled: stable has no traffic now, and its rate from before, at most {:.1} %, stands in for it",
+            baseline * 100.0
+        );
+    }
+    text
 }
 
 /// A latency for people; `-` where nothing was measured.

@@ -6,26 +6,36 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Poisson {
     rate: f64,
-    state: u64,
+    random: Random,
 }
 
 impl Poisson {
     /// `rate` is in requests per second.
     pub fn new(rate: f64, seed: u64) -> Self {
-        Self { rate: rate.max(f64::MIN_POSITIVE), state: seed }
+        Self { rate: rate.max(f64::MIN_POSITIVE), random: Random(seed) }
     }
 
     /// The time until the next request.
     pub fn gap(&mut self) -> Duration {
-        // (0, 1]: the logarithm of 0 is not a time.
-        let uniform = (((self.random() >> 11) + 1) as f64) / (1_u64 << 53) as f64;
+        // The logarithm of 0 is not a time.
+        let uniform = self.random.uniform();
         Duration::try_from_secs_f64(-uniform.ln() / self.rate).unwrap_or(Duration::MAX)
     }
+}
 
-    /// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough to space requests.
-    fn random(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.state;
+/// SplitMix64 (Steele, Lea, Flood 2014): small, and good enough to space requests and to draw which of them fail.
+#[derive(Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// A number in (0, 1].
+    pub fn uniform(&mut self) -> f64 {
+        (((self.next() >> 11) + 1) as f64) / (1_u64 << 53) as f64
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
@@ -50,8 +60,8 @@ mod tests {
     #[test]
     fn splitmix_gives_its_reference_values() {
         // First outputs for seed 1234567, as published with the reference code by Vigna.
-        let mut arrivals = Poisson::new(1.0, 1_234_567);
+        let mut random = Random(1_234_567);
         let wanted = [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423_u64];
-        assert_eq!([arrivals.random(), arrivals.random(), arrivals.random()], wanted);
+        assert_eq!([random.next(), random.next(), random.next()], wanted);
     }
 }

@@ -29,6 +29,17 @@ impl Target {
     }
 }
 
+/// What came back.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// The revision that gave it, as a router says.
+    pub revision: Option<String>,
+    /// The body, when the status is not 200.
+    text: Vec<u8>,
+}
+
 /// One connection, with at most one request on the way.
 #[derive(Debug)]
 pub struct Connection {
@@ -51,6 +62,13 @@ impl Connection {
 
     /// Sends a body and reads the whole answer. An answer other than 200 is an error.
     pub async fn post(&mut self, body: Bytes) -> anyhow::Result<()> {
+        let Answer { status, text, .. } = self.ask(body).await?;
+        ensure!(status == StatusCode::OK, "{status}: {}", String::from_utf8_lossy(&text));
+        Ok(())
+    }
+
+    /// Sends a body and reads the whole answer, whatever it is.
+    pub async fn ask(&mut self, body: Bytes) -> anyhow::Result<Answer> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.path.clone();
@@ -59,6 +77,8 @@ impl Connection {
         self.sender.ready().await.context("the connection was closed")?;
         let mut answer = self.sender.send_request(request).await.context("send")?;
         let status = answer.status();
+        let revision = answer.headers().get("stoker-revision").and_then(|value| value.to_str().ok());
+        let revision = revision.map(str::to_owned);
         let mut text = Vec::new();
         while let Some(frame) = answer.body_mut().frame().await {
             // Only an error is worth a copy.
@@ -66,7 +86,6 @@ impl Connection {
                 text.extend_from_slice(&data);
             }
         }
-        ensure!(status == StatusCode::OK, "{status}: {}", String::from_utf8_lossy(&text));
-        Ok(())
+        Ok(Answer { status, revision, text })
     }
 }

@@ -8,11 +8,6 @@
 //! One thread. In the open loop it never sleeps, because a timer of a millisecond would be most of what it measures:
 //! give it a core of its own.
 
-mod arrivals;
-mod connection;
-mod pods;
-mod summary;
-
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -22,12 +17,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
+use stoker_bench::arrivals::Poisson;
+use stoker_bench::connection::{Connection, Target};
+use stoker_bench::pods::Pod;
+use stoker_bench::summary::Summary;
 use tokio::task::LocalSet;
-
-use crate::arrivals::Poisson;
-use crate::connection::{Connection, Target};
-use crate::pods::Pod;
-use crate::summary::Summary;
 
 /// What to send, where, and how fast.
 #[derive(Debug, Parser)]

@@ -3,7 +3,8 @@
 //! For benchmarks of routers. They live in the thread of the load generator: in a process of their own they would take
 //! turns with it on its core, and the scheduler's time slices would be what is measured.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
@@ -12,10 +13,12 @@ use anyhow::{Context, ensure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::arrivals::Poisson;
+use crate::arrivals::{Poisson, Random};
 
 /// What every pod answers: the size and shape of a real answer for the digits model.
 const ANSWER: &str = r#"{"model_name":"digits","model_version":"1","outputs":[{"name":"label","shape":[1],"datatype":"INT64","data":[7]},{"name":"probabilities","shape":[1,10],"datatype":"FP32","data":[0.00012,0.00034,0.00101,0.00057,0.00211,0.00017,0.00003,0.99431,0.00045,0.00089]}]}"#;
+/// What a pod answers that fails.
+const FAILURE: &str = "HTTP/1.1 500 Internal Server Error\r\ncontent-type: application/json\r\ncontent-length: 23\r\n\r\n{\"error\":\"it is broken\"}";
 /// Longest head of a request.
 const LONGEST_HEAD: usize = 16 << 10;
 
@@ -39,6 +42,51 @@ impl FromStr for Pod {
     }
 }
 
+/// What part of a pod's answers is bad, and in what way.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mood {
+    /// The share of bad answers, 0 to 1.
+    pub bad: f64,
+    /// A bad answer is a good one that comes so late; none: it is a failure, at once.
+    pub slow: Option<Duration>,
+}
+
+/// Serves at `address` until the runtime ends, in a mood that may change meanwhile.
+pub async fn serve_in_mood(address: SocketAddr, mood: Rc<Cell<Mood>>, seed: u64) -> anyhow::Result<()> {
+    let random = RefCell::new(Random(seed));
+    let next = move || {
+        let Mood { bad, slow } = mood.get();
+        match (random.borrow_mut().uniform() < bad, slow) {
+            (false, _) => Reply::Good,
+            (true, None) => Reply::Bad,
+            (true, Some(late)) => Reply::Late(Instant::now() + late),
+        }
+    };
+    serve(&address.to_string(), next).await
+}
+
+/// How one request is answered.
+enum Reply {
+    Good,
+    Late(Instant),
+    Bad,
+}
+
+/// Answers all connections to `address`, as `next` says.
+async fn serve(address: &str, next: impl Fn() -> Reply + 'static) -> anyhow::Result<()> {
+    let bound = TcpListener::bind(address).await;
+    let listener = bound.with_context(|| format!("cannot listen on {address}"))?;
+    let next: Rc<dyn Fn() -> Reply> = Rc::new(next);
+    tokio::task::spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let next = Rc::clone(&next);
+            // A connection that breaks is seen by its client.
+            tokio::task::spawn_local(async move { drop(answer_all(stream, &*next).await) });
+        }
+    });
+    Ok(())
+}
+
 /// The one worker of a pod that takes its time.
 struct Worker {
     times: Poisson,
@@ -56,28 +104,20 @@ impl Worker {
 impl Pod {
     /// Serves until the runtime ends. Each pod draws other times, and the same ones for the same seed.
     pub async fn serve(&self, seed: u64) -> anyhow::Result<()> {
-        let bound = TcpListener::bind(&self.address).await;
-        let listener = bound.with_context(|| format!("--pod {}: cannot listen", self.address))?;
         let worker = self.mean.map(|mean| Worker {
             times: Poisson::new(mean.as_secs_f64().recip(), seed),
             free_at: Instant::now(),
         });
-        let worker = Rc::new(Cell::new(worker));
-        tokio::task::spawn_local(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let worker = Rc::clone(&worker);
-                // A connection that breaks is seen by its client.
-                tokio::task::spawn_local(async move { drop(answer_all(stream, &worker).await) });
-            }
-        });
-        Ok(())
+        let worker = RefCell::new(worker);
+        let next = move || worker.borrow_mut().as_mut().map_or(Reply::Good, |busy| Reply::Late(busy.done()));
+        serve(&self.address, next).await
     }
 }
 
 /// Answers the requests of one connection, one after the other.
-async fn answer_all(mut stream: TcpStream, worker: &Cell<Option<Worker>>) -> anyhow::Result<()> {
+async fn answer_all(mut stream: TcpStream, next: &dyn Fn() -> Reply) -> anyhow::Result<()> {
     stream.set_nodelay(true)?;
-    let answer = format!(
+    let good = format!(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{ANSWER}",
         ANSWER.len()
     );
@@ -95,11 +135,14 @@ async fn answer_all(mut stream: TcpStream, worker: &Cell<Option<Worker>>) -> any
             ensure!(stream.read_buf(&mut buffer).await? > 0, "the body broke off");
         }
         buffer.drain(..length);
-        if let Some(mut busy) = worker.take() {
-            let done = busy.done();
-            worker.set(Some(busy));
-            tokio::time::sleep_until(done.into()).await;
-        }
+        let answer = match next() {
+            Reply::Good => good.as_str(),
+            Reply::Bad => FAILURE,
+            Reply::Late(done) => {
+                tokio::time::sleep_until(done.into()).await;
+                good.as_str()
+            }
+        };
         stream.write_all(answer.as_bytes()).await?;
     }
 }

@@ -20,11 +20,17 @@ pub struct Summary {
 /// Latencies in microseconds.
 #[derive(Debug, Default, PartialEq, Serialize)]
 pub struct Latency {
+    /// Mean.
     pub mean: f64,
+    /// Median.
     pub p50: f64,
+    /// 90th percentile.
     pub p90: f64,
+    /// 99th percentile.
     pub p99: f64,
+    /// 99.9th percentile.
     pub p999: f64,
+    /// Longest.
     pub max: f64,
 }
 

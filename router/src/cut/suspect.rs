@@ -22,6 +22,8 @@ pub struct Suspect {
     sum: Increment,
     /// Own totals of the revision and of its control at the last look.
     seen: (Counts, Counts),
+    /// Whether the control had no traffic then.
+    uncontrolled: bool,
     heard: BTreeMap<String, Heard>,
     /// The first alarm. It stays for the run, whatever comes later.
     alarm: Option<Alarm>,
@@ -65,6 +67,7 @@ impl Suspect {
             stable_bad: new.1.bad(limit),
         };
         self.seen = (candidate, control);
+        self.uncontrolled = !controlled;
         if block == Block::default() {
             return;
         }
@@ -123,7 +126,8 @@ impl Suspect {
     /// The sentence of a verdict, with this router's figures.
     fn because(&self, settings: &Settings) -> String {
         let (candidate, control) = &self.seen;
-        let figures = stoker_decide::verdict::figures(candidate, control, settings.slow_above());
+        let stand_in = self.uncontrolled.then(|| self.detector.baseline());
+        let figures = stoker_decide::verdict::figures(candidate, control, settings.slow_above(), stand_in);
         let peers = match self.heard.len() {
             0 => String::new(),
             peers => format!(" with {peers} others"),

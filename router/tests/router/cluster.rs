@@ -78,21 +78,21 @@ impl Cluster {
 
     /// A merge patch of a status under the version that was read.
     fn patch(&self, path: &str, body: &[u8]) -> Answer {
-        let patch: Value = serde_json::from_slice(body).unwrap();
+        let change: Value = serde_json::from_slice(body).unwrap();
         let (list, name) = path.strip_suffix("/status").and_then(|path| path.rsplit_once('/')).unwrap();
         let mut objects = self.objects.lock().unwrap();
         let Some(object) = objects.get_mut(list).and_then(|all| all.get_mut(name)) else {
             return whole(404, &failure(404, "NotFound"));
         };
         let version = object["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
-        if patch["metadata"]["resourceVersion"] != json!(version)
-            || patch["metadata"]["uid"] != object["metadata"]["uid"]
+        if change["metadata"]["resourceVersion"] != json!(version)
+            || change["metadata"]["uid"] != object["metadata"]["uid"]
         {
             self.writes.lock().unwrap().1 += 1;
             return whole(409, &failure(409, "Conflict"));
         }
         object["metadata"]["resourceVersion"] = json!((version.parse::<u64>().unwrap() + 1).to_string());
-        for (field, value) in patch["status"].as_object().unwrap() {
+        for (field, value) in change["status"].as_object().unwrap() {
             object["status"][field] = value.clone();
         }
         self.writes.lock().unwrap().0 += 1;

@@ -1,6 +1,6 @@
 //! The cuts that the keeper obeys: who told of them, what is watched, and what status says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -99,9 +99,10 @@ impl Keeper {
     /// Takes in what the status of an object says. Tells whether a cut is new.
     pub(super) fn read_cuts(&self, inner: &mut Inner, told: Told) -> bool {
         let Some((uid, cuts)) = told else { return false };
-        let said = cuts.iter().map(|cut| (cut.run, cut.revision.clone())).collect();
-        let before = inner.reported.insert(uid.clone(), said);
-        if before != inner.reported.get(&uid).cloned() {
+        let said: BTreeSet<_> = cuts.iter().map(|cut| (cut.run, cut.revision.clone())).collect();
+        let known = inner.reported.get(&uid);
+        if known.map_or(!said.is_empty(), |known| *known != said) {
+            inner.reported.insert(uid.clone(), said);
             self.latched.send_replace(());
         }
         let cuts = cuts.into_iter().map(|cut| KnownCut { uid: uid.clone(), cut });
