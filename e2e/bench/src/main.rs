@@ -5,6 +5,8 @@
 //! latency counts from the time at which the request was due. A server that stalls cannot hide it by holding up the
 //! generator (coordinated omission).
 //!
+//! With `--pod` it is what a router sends the requests to, as well.
+//!
 //! One thread. In the open loop it never sleeps, because a timer of a millisecond would be most of what it measures:
 //! give it a core of its own.
 

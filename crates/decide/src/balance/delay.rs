@@ -36,6 +36,8 @@ const STALLED: f32 = 32.0;
 pub struct ServiceTime {
     /// 0 before the first sample.
     seconds: f32,
+    /// Whether there was an answer; else it is a guess from failures, which says nothing about other pods.
+    is_measured: bool,
     /// When the last sample came, in milliseconds on a clock that wraps after 49 days.
     at_ms: u32,
 }
@@ -43,27 +45,32 @@ pub struct ServiceTime {
 impl ServiceTime {
     /// For an atomic. 0 is a pod without samples.
     pub fn to_bits(self) -> u64 {
-        (u64::from(self.seconds.to_bits()) << 32) | u64::from(self.at_ms)
+        // The sign is free: no time is negative.
+        let sign = u64::from(self.is_measured) << 63;
+        sign | (u64::from(self.seconds.to_bits()) << 32) | u64::from(self.at_ms)
     }
 
     /// From what [`ServiceTime::to_bits`] gave.
     #[expect(clippy::cast_possible_truncation, reason = "the halves are what is meant")]
     pub fn from_bits(bits: u64) -> Self {
-        Self { seconds: f32::from_bits((bits >> 32) as u32), at_ms: bits as u32 }
+        let seconds = f32::from_bits((bits >> 32) as u32).abs();
+        Self { seconds, is_measured: bits >> 63 == 1, at_ms: bits as u32 }
     }
 
-    /// The mean in seconds; `None` before the first sample.
+    /// The mean in seconds; `None` before the first answer.
     pub fn seconds(self) -> Option<f32> {
-        (self.seconds > 0.0).then_some(self.seconds)
+        self.is_measured.then_some(self.seconds)
     }
 
     /// An answer ended `response` after the request was sent, when the pod had `ahead` others.
     #[must_use]
     pub fn answered(self, response: Duration, ahead: u32, now: Duration) -> Self {
-        self.with(share(response, ahead), now)
+        // The first answer takes the place of what was guessed.
+        let known = if self.is_measured { self } else { Self::default() };
+        Self { is_measured: true, ..known.with(share(response, ahead), now) }
     }
 
-    /// An attempt failed after `response`. `best` is the least mean among the pods of the revision.
+    /// An attempt failed after `response`. `best` is the least mean among the pods of the revision, if there is one.
     #[must_use]
     pub fn failed(self, response: Duration, ahead: u32, best: Option<f32>, now: Duration) -> Self {
         let slow = (FAILED * best.unwrap_or(UNKNOWN)).min(FAILED_LONGEST);
@@ -74,7 +81,8 @@ impl ServiceTime {
     #[must_use]
     pub fn abandoned(self, response: Duration, ahead: u32, now: Duration) -> Self {
         let at_least = share(response, ahead);
-        if at_least > self.seconds { self.with(at_least, now) } else { self }
+        let known = if self.seconds > 0.0 { self.seconds } else { UNKNOWN };
+        if at_least > known { self.with(at_least, now) } else { self }
     }
 
     /// The response time to be expected of one more request, in seconds. `best` is the least mean of the revision's pods;
@@ -82,12 +90,12 @@ impl ServiceTime {
     /// time, until it is tried again.
     pub fn expected(self, best: f32, in_flight: u32, busy_since: Duration, now: Duration) -> f32 {
         let age = self.age(now);
-        let seconds = match self.seconds() {
-            None => best,
-            Some(seconds) if in_flight == 0 && seconds > best => {
-                best + (seconds.min(SLOWEST * best) - best) * (-age / TAU).exp()
-            }
-            Some(seconds) => seconds,
+        let seconds = if self.seconds <= 0.0 {
+            best
+        } else if in_flight == 0 && self.seconds > best {
+            best + (self.seconds.min(SLOWEST * best) - best) * (-age / TAU).exp()
+        } else {
+            self.seconds
         };
         let quiet = if in_flight == 0 {
             0.0
@@ -107,7 +115,7 @@ impl ServiceTime {
         } else {
             sample
         };
-        Self { seconds, at_ms: millis(now) }
+        Self { seconds, at_ms: millis(now), ..self }
     }
 
     /// Seconds since the last sample.
@@ -145,6 +153,8 @@ mod tests {
         let mean = steady(7);
         assert_eq!(ServiceTime::from_bits(mean.to_bits()), mean);
         assert_eq!(ServiceTime::from_bits(0), ServiceTime::default());
+        let guessed = ServiceTime::default().failed(MS(9), 0, None, MS(5));
+        assert_eq!(ServiceTime::from_bits(guessed.to_bits()), guessed);
     }
 
     #[test]
@@ -195,8 +205,19 @@ mod tests {
     fn a_pod_that_is_given_up_is_not_taken_for_quick_and_learns_that_it_is_slow() {
         let mean = steady(10);
         assert_eq!(mean.abandoned(MS(2), 0, MS(1300)), mean);
+        assert_eq!(ServiceTime::default().abandoned(MS(2), 0, MS(1300)), ServiceTime::default());
         // Five seconds count for ten times what it takes, and are most of the mean after so long a time.
         assert!(mean.abandoned(MS(5000), 0, MS(6300)).seconds() > Some(0.07));
+    }
+
+    #[test]
+    fn a_guess_from_failures_is_no_measure_for_others_and_gives_way_to_the_first_answer() {
+        let guessed = ServiceTime::default().abandoned(MS(300), 0, MS(1000));
+        assert_eq!(guessed.seconds(), None);
+        // One that nobody knows is tried before it is tried again.
+        let unknown = ServiceTime::default().expected(UNKNOWN, 0, MS(0), MS(1000));
+        assert!(guessed.expected(UNKNOWN, 0, MS(0), MS(1000)) > 2.0 * unknown);
+        near(guessed.answered(MS(5), 0, MS(1001)).seconds().unwrap(), 0.005);
     }
 
     #[test]
