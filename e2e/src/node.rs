@@ -70,8 +70,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Pods {
-    /// Wishes by uid.
-    running: HashMap<String, watch::Sender<Wish>>,
+    /// Namespaces and wishes by uid.
+    running: HashMap<String, (String, watch::Sender<Wish>)>,
     /// How many were started, by namespace and by what they are of.
     started: HashMap<String, BTreeMap<String, usize>>,
     /// Addresses of ready routers, by namespace and pod.
@@ -141,9 +141,8 @@ impl Node {
     pub fn vacate(&self, namespace: &str) {
         let mut pods = self.shared.pods();
         pods.over.push(namespace.to_owned());
-        for wish in pods.running.values() {
-            // Each looks itself whether it is meant.
-            wish.send_modify(|_| ());
+        for (_, wish) in pods.running.values().filter(|(of, _)| of == namespace) {
+            wish.send_replace(Wish::Vanish);
         }
     }
 
@@ -229,8 +228,9 @@ async fn follow_pods(shared: Arc<Shared>) {
             }
             Some(Ok(Event::Delete(pod))) => {
                 // Only now: events of its last changes may come after its process has ended.
-                if let Some(wish) = shared.pods().running.remove(&pod.uid().unwrap_or_default()) {
-                    wish.send_modify(|wish| *wish = Wish::Vanish);
+                let wish = shared.pods().running.remove(&pod.uid().unwrap_or_default());
+                if let Some((_, wish)) = wish {
+                    wish.send_replace(Wish::Vanish);
                 }
             }
             // The watch goes on by itself.
@@ -242,9 +242,13 @@ async fn follow_pods(shared: Arc<Shared>) {
 /// Tells a pod that runs what is wanted of it; gives back one that is new.
 fn take(shared: &Shared, pod: Pod) -> Option<(Pod, watch::Receiver<Wish>)> {
     let (uid, namespace) = (pod.uid()?, pod.namespace()?);
-    let wanted = if pod.metadata.deletion_timestamp.is_some() { Wish::End } else { Wish::Run };
     let mut pods = shared.pods();
-    if let Some(wish) = pods.running.get(&uid) {
+    let wanted = match pod.metadata.deletion_timestamp {
+        _ if pods.over.contains(&namespace) => Wish::Vanish,
+        Some(_) => Wish::End,
+        None => Wish::Run,
+    };
+    if let Some((_, wish)) = pods.running.get(&uid) {
         wish.send_if_modified(|wish| {
             let more = wanted > *wish;
             *wish = wanted.max(*wish);
@@ -253,7 +257,7 @@ fn take(shared: &Shared, pod: Pod) -> Option<(Pod, watch::Receiver<Wish>)> {
         return None;
     }
     let (sender, receiver) = watch::channel(wanted);
-    pods.running.insert(uid, sender);
+    pods.running.insert(uid, (namespace.clone(), sender));
     *pods.started.entry(namespace).or_default().entry(kind(&pod)).or_default() += 1;
     Some((pod, receiver))
 }

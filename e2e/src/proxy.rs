@@ -27,7 +27,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
-pub use fault::{Fault, Write};
+pub use fault::{Disturbance, Fault, Write};
 use watches::Cut;
 
 /// No object that an operator writes comes near it.
@@ -57,8 +57,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     writes: Vec<Write>,
-    armed: Option<(usize, Fault)>,
-    struck: Option<usize>,
+    armed: Option<Disturbance>,
+    struck: Vec<String>,
     victim: Option<Kill>,
     /// Watches by their path that are answered with 410 once; none when no watch is.
     expired: Option<BTreeSet<String>>,
@@ -100,11 +100,12 @@ impl Proxy {
         self.shared.state().victim = Some(kill);
     }
 
-    /// Counts from 1 again, and disturbs the write of that number, if there is to be a fault.
-    pub fn arm(&self, fault: Option<(usize, Fault)>) {
+    /// Counts from 1 again, and disturbs what `disturbance` says, if there is one.
+    pub fn arm(&self, disturbance: Option<Disturbance>) {
         let mut state = self.shared.state();
         state.writes.clear();
-        (state.armed, state.struck) = (fault, None);
+        state.struck.clear();
+        state.armed = disturbance;
     }
 
     /// The writes since [`Proxy::arm`].
@@ -112,10 +113,9 @@ impl Proxy {
         self.shared.state().writes.clone()
     }
 
-    /// The write that was disturbed, if that has happened.
-    pub fn struck(&self) -> Option<Write> {
-        let state = self.shared.state();
-        state.writes.get(state.struck?.checked_sub(1)?).cloned()
+    /// The writes that were disturbed, each as [`Write::what`] says it.
+    pub fn struck(&self) -> Vec<String> {
+        self.shared.state().struck.clone()
     }
 }
 
@@ -184,13 +184,14 @@ async fn write(
 ) -> Result<Answer, Error> {
     let (number, fault) = {
         let mut state = shared.state();
-        state.writes.push(Write { what: fault::describe(&method, &path, body), status: None });
+        let what = fault::describe(&method, &path, body);
+        state.writes.push(Write { what: what.clone(), status: None });
         let number = state.writes.len();
-        let fault = state.armed.take_if(|(at, _)| *at == number).map(|(_, fault)| fault);
-        if fault.is_some() {
-            state.struck = Some(number);
+        let hit = state.armed.filter(|armed| armed.hits(number) && !state.struck.contains(&what));
+        if hit.is_some() {
+            state.struck.push(what);
         }
-        (number, fault)
+        (number, hit.map(|armed| armed.fault))
     };
     match fault {
         Some(Fault::KillBefore) => return Err(kill(shared).await),

@@ -50,16 +50,12 @@ pub(super) async fn run(shared: Arc<Shared>, pod: Pod, mut wish: watch::Receiver
         routers.remove(&name);
     }
     // A pod whose process has ended for good stays until somebody deletes it.
-    wish.wait_for(|wish| *wish >= Wish::End || is_over(&shared, &namespace)).await.ok();
+    wish.wait_for(|wish| *wish >= Wish::End).await.ok();
     let pods = Api::<Pod>::namespaced(shared.client.clone(), &namespace);
     let preconditions = Some(Preconditions { uid: Some(uid.clone()), resource_version: None });
     let params = DeleteParams { preconditions, ..DeleteParams::default().grace_period(0) };
     // It may be gone already.
     pods.delete(&name, &params).await.ok();
-}
-
-fn is_over(shared: &Shared, namespace: &str) -> bool {
-    shared.pods().over.iter().any(|over| over == namespace)
 }
 
 impl Guest {
@@ -74,10 +70,9 @@ impl Guest {
     /// Starts the process, tells that it is ready, and ends it when that is wanted.
     async fn live(&mut self, wish: &mut watch::Receiver<Wish>) -> Result<()> {
         std::fs::create_dir_all(&self.folder).with_context(|| self.folder.display().to_string())?;
-        let (shared, namespace) = (Arc::clone(&self.shared), self.namespace());
         let now = wish.clone();
         let unwanted = async {
-            wish.wait_for(|wish| *wish >= Wish::End || is_over(&shared, &namespace)).await.ok();
+            wish.wait_for(|wish| *wish >= Wish::End).await.ok();
         };
         let mut unwanted = std::pin::pin!(unwanted);
         loop {
@@ -87,7 +82,7 @@ impl Guest {
             };
             let ended = tokio::select! {
                 () = &mut unwanted => {
-                    let at_once = *now.borrow() == Wish::Vanish || is_over(&shared, &namespace);
+                    let at_once = *now.borrow() == Wish::Vanish;
                     let grace = self.pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
                     let grace = u64::try_from(grace.unwrap_or(30)).unwrap_or_default();
                     return if at_once { process.kill().await } else { process.end(Duration::from_secs(grace)).await };

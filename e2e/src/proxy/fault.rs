@@ -42,6 +42,34 @@ impl Fault {
     }
 }
 
+/// Which writes are disturbed, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disturbance {
+    /// What happens.
+    pub fault: Fault,
+    /// The first write that it happens to, counted from 1.
+    pub from: usize,
+    /// It happens again so many writes later, and so on; but never twice to the same kind of write, or an operator that
+    /// repeats its work after each might never get beyond it.
+    pub every: Option<usize>,
+}
+
+impl Disturbance {
+    /// Once, at this write.
+    pub fn once(fault: Fault, from: usize) -> Self {
+        Self { fault, from, every: None }
+    }
+
+    /// Whether it happens to the write of this number, which was not hit before.
+    pub(super) fn hits(self, number: usize) -> bool {
+        let later = number.checked_sub(self.from);
+        match self.every {
+            None => later == Some(0),
+            Some(every) => later.is_some_and(|later| later.is_multiple_of(every.max(1))),
+        }
+    }
+}
+
 /// A write that the operator sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Write {
@@ -102,6 +130,15 @@ mod tests {
         for (method, path, wanted) in cases {
             assert_eq!(counts(&method, path), wanted, "{method} {path}");
         }
+    }
+
+    #[test]
+    fn a_disturbance_hits_once_or_again_and_again() {
+        let once = Disturbance::once(Fault::LoseReply, 3);
+        let again = Disturbance { every: Some(2), ..once };
+        let hits = |one: Disturbance| (1..8).filter(|number| one.hits(*number)).collect::<Vec<_>>();
+        assert_eq!(hits(once), [3]);
+        assert_eq!(hits(again), [3, 5, 7]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::api::{Api, PostParams, WatchParams};
+use kube::api::{Api, DeleteParams, PostParams, WatchParams};
 use kube::core::WatchEvent;
 use tokio::time::timeout;
 
@@ -126,31 +126,44 @@ async fn writes_are_counted_and_passed_on_and_reads_are_not_counted() {
     assert_eq!(writes.len(), 2);
     assert!(writes.iter().all(Write::was_accepted), "{writes:?}");
     assert_eq!(writes[0].what, "POST configmaps: mine");
-    assert_eq!((world.server.written(), world.proxy.struck()), (2, None));
+    assert!(world.server.written() == 2 && world.proxy.struck().is_empty());
 }
 
 #[tokio::test]
 async fn an_answer_of_its_own_hits_the_one_write_and_does_not_reach_the_server() {
     for status in [StatusCode::CONFLICT, StatusCode::TOO_MANY_REQUESTS, StatusCode::INTERNAL_SERVER_ERROR] {
         let world = World::new().await;
-        world.proxy.arm(Some((2, Fault::Answer(status))));
+        world.proxy.arm(Some(Disturbance::once(Fault::Answer(status), 2)));
         world.write().await.unwrap();
         assert_eq!(code(world.write().await), Some(status.as_u16()));
         world.write().await.unwrap();
         assert_eq!(world.server.written(), 2);
-        let struck = world.proxy.struck().unwrap();
-        assert!(!struck.was_accepted() && struck.status.is_none(), "{struck:?}");
+        let writes = world.proxy.writes();
+        assert!(!writes[1].was_accepted() && writes[1].status.is_none(), "{writes:?}");
+        assert_eq!(world.proxy.struck(), ["POST configmaps: mine"]);
     }
+}
+
+#[tokio::test]
+async fn what_happens_again_and_again_happens_to_each_kind_of_write_once() {
+    let world = World::new().await;
+    let fault = Fault::Answer(StatusCode::CONFLICT);
+    world.proxy.arm(Some(Disturbance { fault, from: 1, every: Some(1) }));
+    assert_eq!(code(world.write().await), Some(409));
+    world.write().await.unwrap();
+    world.maps.delete("mine", &DeleteParams::default()).await.unwrap_err();
+    world.maps.delete("mine", &DeleteParams::default()).await.unwrap();
+    assert_eq!(world.server.written(), 2);
 }
 
 #[tokio::test]
 async fn a_lost_reply_is_a_write_that_was_done() {
     let world = World::new().await;
-    world.proxy.arm(Some((1, Fault::LoseReply)));
+    world.proxy.arm(Some(Disturbance::once(Fault::LoseReply, 1)));
     let error = world.write().await.unwrap_err();
     assert!(!matches!(error, kube::Error::Api(_)), "an answer came: {error}");
     assert_eq!(world.server.written(), 1);
-    assert!(world.proxy.struck().unwrap().was_accepted());
+    assert!(world.proxy.writes()[0].was_accepted());
 }
 
 #[tokio::test]
@@ -164,7 +177,7 @@ async fn a_kill_comes_before_the_write_or_after_it_and_there_is_no_answer() {
             seen.fetch_add(10 + at.load(Ordering::SeqCst), Ordering::SeqCst);
             Box::pin(async {})
         }));
-        world.proxy.arm(Some((1, fault)));
+        world.proxy.arm(Some(Disturbance::once(fault, 1)));
         assert_eq!(code(world.write().await), None);
         assert_eq!(killed.load(Ordering::SeqCst), 10 + written, "{fault:?}");
         assert_eq!(world.server.written(), written, "{fault:?}");
@@ -179,7 +192,7 @@ async fn watches_are_cut_by_a_broken_connection_or_by_410() {
         let mut events = world.maps.watch(&WatchParams::default(), "1").await.unwrap().boxed();
         let first = timeout(LONG, events.next()).await.unwrap();
         assert!(matches!(first, Some(Ok(WatchEvent::Added(_)))), "{first:?}");
-        world.proxy.arm(Some((1, fault)));
+        world.proxy.arm(Some(Disturbance::once(fault, 1)));
         world.write().await.unwrap();
         let last = timeout(LONG, events.next()).await.unwrap();
         let by_410 = matches!(&last, Some(Ok(WatchEvent::Error(status))) if status.code == 410);
@@ -191,7 +204,7 @@ async fn watches_are_cut_by_a_broken_connection_or_by_410() {
 #[tokio::test]
 async fn refused_watches_are_answered_with_410_once() {
     let world = World::new().await;
-    world.proxy.arm(Some((1, Fault::RefuseWatches)));
+    world.proxy.arm(Some(Disturbance::once(Fault::RefuseWatches, 1)));
     world.write().await.unwrap();
     let refused = world.maps.watch(&WatchParams::default(), "1").await;
     assert_eq!(code(refused.map(drop)), Some(410));

@@ -48,12 +48,7 @@ impl Ground {
         let mut config = kube::Config::infer().await?;
         config.default_retry = false;
         let upstream = Client::try_from(config)?;
-        let models = [
-            ("v1.onnx", digits::V1),
-            ("v2.onnx", digits::V2),
-            ("v3.onnx", digits::V3),
-            ("v4.onnx", digits::V4),
-        ];
+        let models = [("v1.onnx", digits::V1), ("v2.onnx", digits::V2), ("v3.onnx", digits::V3)];
         let models = models.map(|(name, bytes)| (name, Artifact::open(bytes)));
         let artifacts = ArtifactServer::start(&client, &models).await?;
         let operators = scale_operator(&client, 0).await?;
@@ -74,7 +69,7 @@ impl Ground {
         }
     }
 
-    /// Where a model of the demo is fetched from: `v1.onnx` to `v4.onnx`.
+    /// Where a model of the demo is fetched from: `v1.onnx`, `v2.onnx`, and the harmful `v3.onnx`.
     pub fn uri(&self, file: &str) -> String {
         self.artifacts.uri(file)
     }

@@ -13,7 +13,7 @@ use super::report::Report;
 use super::scenario::{STORY, Scenario};
 use super::stage::{Stage, quiescent};
 use crate::namespace::TestNamespace;
-use crate::proxy::{Fault, Proxy, Write};
+use crate::proxy::{Disturbance, Fault, Proxy, Write};
 
 /// An operator that has come to rest writes nothing for this long: several looks, had it anything to look after.
 const REST: Duration = Duration::from_secs(3);
@@ -25,15 +25,16 @@ const LOOK: Duration = Duration::from_millis(500);
 const LINES: usize = 12;
 /// Runs differ in a write or two (how often a look comes between two events), so a few more than the golden run had are tried.
 const BEYOND: usize = 2;
+/// Faults that leave the operator alive happen to every third write of a run, from the first, the second and the third on: three
+/// runs for what would else be as many as there are writes.
+const STRIDE: usize = 3;
 
 /// How much is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// Every fault at every write.
     Full,
-    /// The operator killed at every write, and no other fault.
-    Kills,
-    /// A few points of each story, each fault at least once.
+    /// Two deaths in each story and one other fault, each fault at least once.
     Short,
 }
 
@@ -47,16 +48,15 @@ pub struct Sweep<'a> {
 struct Golden {
     scenario: Scenario,
     picture: Picture,
-    writes: usize,
+    writes: Vec<String>,
 }
 
 /// One run that is to be made.
 #[derive(Clone, Copy)]
 struct Trial<'a> {
     golden: &'a Golden,
-    at: usize,
     name: &'static str,
-    fault: Fault,
+    disturbance: Disturbance,
 }
 
 /// What came of a run.
@@ -65,12 +65,10 @@ pub struct Outcome {
     pub scenario: &'static str,
     /// The fault's name.
     pub fault: &'static str,
-    /// Whether the operator was killed.
-    pub kills: bool,
-    /// At which write.
-    pub at: usize,
-    /// The write that was disturbed; none where the story had fewer.
-    pub struck: Option<String>,
+    /// What was to happen.
+    pub disturbance: Disturbance,
+    /// The writes that were disturbed; none where the story had fewer.
+    pub struck: Vec<String>,
     /// What differs from the golden run; empty when nothing does.
     pub divergences: Vec<String>,
     /// How long it took.
@@ -79,11 +77,13 @@ pub struct Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} at write {}", self.scenario, self.fault, self.at)?;
-        if let Some(struck) = &self.struck {
-            write!(f, " ({struck})")?;
+        let Disturbance { from, every, .. } = self.disturbance;
+        write!(f, "{}: {} at write {from}", self.scenario, self.fault)?;
+        match (every, self.struck.first()) {
+            (Some(every), _) => write!(f, " and every {every} writes later, {} in all", self.struck.len()),
+            (None, Some(struck)) => write!(f, " ({struck})"),
+            (None, None) => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -91,7 +91,7 @@ impl fmt::Display for Outcome {
 struct End {
     picture: Picture,
     writes: Vec<Write>,
-    struck: Option<Write>,
+    struck: Vec<String>,
     wrong: Vec<String>,
 }
 
@@ -119,15 +119,18 @@ impl<'a> Sweep<'a> {
             stream::iter(trials).map(|trial| self.attempt(trial)).buffer_unordered(self.parallel);
         while let Some(outcome) = outcomes.next().await {
             let outcome = outcome?;
-            let verdict = match (&outcome.struck, outcome.divergences.is_empty()) {
+            let verdict = match (outcome.struck.is_empty(), outcome.divergences.is_empty()) {
                 (_, false) => format!("DIVERGED\n    {}", outcome.divergences.join("\n    ")),
-                (None, true) => "the same end; the story had fewer writes".to_owned(),
-                (Some(_), true) => "the same end".to_owned(),
+                (true, true) => "the same end; the story had fewer writes".to_owned(),
+                (false, true) => "the same end".to_owned(),
             };
             told(&format!("{outcome}: {verdict}, {:.0} s", outcome.took.as_secs_f64()));
             report.add(outcome);
         }
         drop(outcomes);
+        for golden in goldens.iter().filter(|_| extent == Extent::Full) {
+            report.expect(golden.scenario.name(), &golden.writes);
+        }
         report.finish(scenarios.len(), started.elapsed());
         Ok(report)
     }
@@ -151,7 +154,7 @@ impl<'a> Sweep<'a> {
         while let Some((scenario, end)) = ends.next().await {
             let end = end?;
             ensure!(end.wrong.is_empty(), "{}, undisturbed: {}", scenario.name(), end.wrong.join("; "));
-            let lines: Vec<&str> = end.writes.iter().map(|write| write.what.as_str()).collect();
+            let lines: Vec<String> = end.writes.into_iter().map(|write| write.what).collect();
             told(&format!(
                 "{}, undisturbed: {} writes\n    {}",
                 scenario.name(),
@@ -159,7 +162,7 @@ impl<'a> Sweep<'a> {
                 lines.join("\n    ")
             ));
             match goldens.iter_mut().find(|golden| golden.scenario == scenario) {
-                None => goldens.push(Golden { scenario, picture: end.picture, writes: end.writes.len() }),
+                None => goldens.push(Golden { scenario, picture: end.picture, writes: lines }),
                 Some(golden) => {
                     let lines = golden.picture.differences(&end.picture, LINES);
                     ensure!(
@@ -168,7 +171,9 @@ impl<'a> Sweep<'a> {
                         scenario.name(),
                         lines.join("\n    ")
                     );
-                    golden.writes = golden.writes.max(end.writes.len());
+                    if lines.len() > golden.writes.len() {
+                        golden.writes = lines;
+                    }
                 }
             }
         }
@@ -177,21 +182,19 @@ impl<'a> Sweep<'a> {
 
     async fn attempt(&self, trial: Trial<'_>) -> Result<Outcome> {
         let (started, scenario) = (Instant::now(), trial.golden.scenario);
-        let fault = Some((trial.at, trial.fault));
-        let end = self.run(scenario, fault, Some(&trial.golden.picture), REST).await;
+        let end = self.run(scenario, Some(trial.disturbance), Some(&trial.golden.picture), REST).await;
         let (struck, divergences) = match end {
             Ok(end) => {
                 let mut wrong = end.wrong;
                 wrong.extend(trial.golden.picture.differences(&end.picture, LINES));
-                (end.struck.map(|write| write.what), wrong)
+                (end.struck, wrong)
             }
-            Err(error) => (None, vec![format!("{error:#}")]),
+            Err(error) => (Vec::new(), vec![format!("{error:#}")]),
         };
         Ok(Outcome {
             scenario: scenario.name(),
             fault: trial.name,
-            kills: trial.fault.kills(),
-            at: trial.at,
+            disturbance: trial.disturbance,
             struck,
             divergences,
             took: started.elapsed(),
@@ -202,14 +205,14 @@ impl<'a> Sweep<'a> {
     async fn run(
         &self,
         scenario: Scenario,
-        fault: Option<(usize, Fault)>,
+        disturbance: Option<Disturbance>,
         golden: Option<&Picture>,
         rest: Duration,
     ) -> Result<End> {
         let namespace = TestNamespace::create(self.ground.client.clone(), scenario.name()).await?;
         let stage = Stage::new(self.ground, &namespace);
         let folder = stage.folder()?;
-        let end = Box::pin(self.play(stage, &namespace, scenario, fault, golden, rest)).await;
+        let end = Box::pin(self.play(stage, &namespace, scenario, disturbance, golden, rest)).await;
         let well = end.as_ref().is_ok_and(|end| {
             end.wrong.is_empty() && golden.is_none_or(|golden| golden.differences(&end.picture, 1).is_empty())
         });
@@ -228,7 +231,7 @@ impl<'a> Sweep<'a> {
         mut stage: Stage<'_>,
         namespace: &TestNamespace,
         scenario: Scenario,
-        fault: Option<(usize, Fault)>,
+        disturbance: Option<Disturbance>,
         golden: Option<&Picture>,
         rest: Duration,
     ) -> Result<End> {
@@ -243,7 +246,7 @@ impl<'a> Sweep<'a> {
             quiescent(&proxy, Duration::from_millis(1500), STORY).await.context("before the story")?;
             stage.begin_load().await?;
         }
-        proxy.arm(fault);
+        proxy.arm(disturbance);
         scenario.act(&mut stage).await?;
         let picture = self.settle(&stage, &proxy, namespace, scenario, golden, rest).await?;
         stage.end_load().await?;
@@ -305,21 +308,26 @@ impl<'a> Sweep<'a> {
 
 /// The runs of a story.
 fn trials<'a>(golden: &'a Golden, extent: Extent, faults: &[(&'static str, Fault)]) -> Vec<Trial<'a>> {
-    let trial = |at: usize, (name, fault): (&'static str, Fault)| Trial { golden, at, name, fault };
-    let every = 1..=golden.writes + BEYOND;
-    match extent {
-        Extent::Full => every.flat_map(|at| faults.iter().map(move |fault| trial(at, *fault))).collect(),
-        Extent::Kills => {
-            let kills = faults.iter().filter(|(_, fault)| fault.kills());
-            every.flat_map(|at| kills.clone().map(move |fault| trial(at, *fault))).collect()
-        }
-        Extent::Short => {
-            // Spread over the story, and over the faults from story to story.
-            let shift = Scenario::ALL.iter().position(|one| *one == golden.scenario).unwrap_or_default();
-            let points = [golden.writes / 4, golden.writes / 2, golden.writes * 3 / 4];
-            let chosen = [shift % 2, 1 - shift % 2, 2 + shift];
-            let pairs = points.into_iter().zip(chosen);
-            pairs.filter_map(|(at, index)| Some(trial(at.max(1), *faults.get(index)?))).collect()
-        }
+    let writes = golden.writes.len();
+    let trial = |name, fault, from, every| {
+        let disturbance = Disturbance { fault, from, every };
+        Trial { golden, name, disturbance }
+    };
+    if extent == Extent::Full {
+        let of = |(name, fault): &(&'static str, Fault)| {
+            let (name, fault) = (*name, *fault);
+            // The dead write nothing, so each death needs a run of its own.
+            let (last, every) = if fault.kills() { (writes + BEYOND, None) } else { (STRIDE, Some(STRIDE)) };
+            (1..=last).map(move |from| trial(name, fault, from, every)).collect::<Vec<_>>()
+        };
+        return faults.iter().flat_map(of).collect();
     }
+    // Two deaths, and another fault in each story.
+    let shift = Scenario::ALL.iter().position(|one| *one == golden.scenario).unwrap_or_default();
+    let (kills, others): (Vec<_>, Vec<_>) = faults.iter().copied().partition(|(_, fault)| fault.kills());
+    let deaths = kills.iter().cycle().skip(shift).zip([writes / 3, writes * 2 / 3]);
+    let deaths = deaths.map(|((name, fault), from)| trial(*name, *fault, from.max(1), None));
+    let other = others.get(shift % others.len().max(1));
+    let other = other.map(|(name, fault)| trial(*name, *fault, 1 + shift % STRIDE, Some(STRIDE)));
+    deaths.take(2 * kills.len().min(1)).chain(other).collect()
 }

@@ -107,8 +107,11 @@ impl Scenario {
             Self::Supersede => {
                 subject.set_uri(&stage.uri("v2.onnx")).await?;
                 subject.at_step(1).await?;
-                let change =
-                    json!({"model": {"uri": stage.uri("v4.onnx")}, "rollout": {"steps": quick_steps()}});
+                // Other resources make another revision of the same model.
+                let change = json!({
+                    "runtime": {"resources": {"requests": {"cpu": "20m"}}},
+                    "rollout": {"steps": quick_steps()},
+                });
                 subject.merge(&json!({"spec": change})).await?;
             }
             Self::Delete => {

@@ -22,12 +22,12 @@ const STEP: Duration = Duration::from_secs(12);
 /// How far the clock jumps, as `offset` says below.
 const JUMP: Duration = Duration::from_secs(600);
 
-/// Debian's package libfaketime, which `e2e/cluster/build` installs.
+/// Of Debian's package libfaketime, the one for programs with threads. `e2e/cluster/build` installs it.
 fn library() -> Result<PathBuf> {
     let folders = ["/usr/lib/x86_64-linux-gnu/faketime", "/usr/lib/aarch64-linux-gnu/faketime"];
     let found =
-        folders.iter().map(|folder| Path::new(folder).join("libfaketime.so.1")).find(|path| path.is_file());
-    found.with_context(|| format!("libfaketime is not in {folders:?}: apt-get install libfaketime"))
+        folders.iter().map(|folder| Path::new(folder).join("libfaketimeMT.so.1")).find(|path| path.is_file());
+    found.with_context(|| format!("libfaketime is not in {folders:?}: apt-get install faketime"))
 }
 
 pub async fn a_clock_that_jumps_ends_no_step_early(ground: &Ground) -> Result<()> {
