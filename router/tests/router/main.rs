@@ -4,7 +4,15 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod calls;
+#[cfg(test)]
 mod failures;
+#[cfg(test)]
+mod framing;
+#[cfg(test)]
+mod grpc;
+#[cfg(test)]
+mod http2;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
