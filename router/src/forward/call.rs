@@ -80,6 +80,7 @@ impl Forward {
         mut failed: TrySendError<http::Request<ToPod>>,
     ) -> Failure {
         let unsent = failed.take_message().map(http::Request::into_body);
+        let returned = unsent.is_some();
         let error = failed.into_error();
         tracing::debug!(pod = %endpoint.address.socket, %error, "no answer to a call");
         if let Content::Long(_, verdict) = &message.body {
@@ -105,11 +106,12 @@ impl Forward {
         };
         let reason = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
         // RFC 9113, 6.8 and 8.7: the pod has not looked at this call, and takes no more on this connection.
-        let untouched = reason.is_some_and(|reason| {
+        let refused = |reason: &h2::Error| {
             reason.is_remote()
                 && ((reason.is_go_away() && reason.reason() == Some(h2::Reason::NO_ERROR))
                     || reason.reason() == Some(h2::Reason::REFUSED_STREAM))
-        });
+        };
+        let untouched = returned || reason.is_some_and(refused);
         let connection = reason.is_none_or(|reason| !reason.is_reset());
         if connection {
             place.retire();

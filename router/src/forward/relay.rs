@@ -14,6 +14,7 @@ use stoker_edge::BoxError;
 use tokio::time::Sleep;
 
 use crate::forward::channel::Place;
+use crate::forward::headers;
 use crate::forward::pool::Link;
 use crate::live::{Busy, Outcome};
 use crate::plane::Flight;
@@ -132,7 +133,8 @@ impl Body for Relay {
             return this.poll_call(cx).map(|frame| frame.map(Ok));
         }
         match this.next(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
+            Poll::Ready(Some(Ok(mut frame))) => {
+                frame.trailers_mut().into_iter().for_each(headers::strip);
                 // hyper does not ask again when it knows that this was the last piece.
                 if this.body.is_end_stream() {
                     this.finish();

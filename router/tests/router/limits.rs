@@ -1,4 +1,4 @@
-//! What strangers may take, and how messages are framed.
+//! What strangers may take.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,52 +122,6 @@ async fn a_client_that_goes_away_is_no_error_and_not_in_flight() {
     drop(stream);
     eventually("nothing is in flight", || world.in_flight("digits-a") == Some(0)).await;
     assert_eq!(world.counted(1, 0, "digits-a"), (0, 0));
-}
-
-#[tokio::test]
-async fn ambiguous_framing_is_refused_or_ends_the_connection() {
-    let pod = Pod::good().await;
-    let world = World::with_pods(settings(), &[pod.address]).await;
-    let second = "GET /v2 HTTP/1.1\r\nhost: digits\r\nx-smuggled: 1\r\n\r\n";
-    let post = "POST /v2/models/digits/infer HTTP/1.1\r\nhost: digits\r\n";
-    // The chunked coding counts, and nothing after it is read as another request (RFC 9112, 6.1).
-    for lengths in [
-        "content-length: 4\r\ntransfer-encoding: chunked\r\n",
-        "transfer-encoding: chunked\r\ncontent-length: 4\r\n",
-    ] {
-        let before = pod.hits();
-        let got = world.raw(format!("{post}{lengths}\r\n2\r\n{{}}\r\n0\r\n\r\n{second}").as_bytes()).await;
-        assert_eq!(got.matches("HTTP/1.1 ").count(), 1, "{lengths}: {got}");
-        assert!(got.to_ascii_lowercase().contains("connection: close"), "{got}");
-        assert_eq!(pod.hits(), before + 1);
-    }
-    // All of these are refused, and the connection ends.
-    for head in [
-        "content-length: 2\r\ncontent-length: 3\r\n",
-        "content-length: 2, 3\r\n",
-        "content-length: -1\r\n",
-        "content-length: +2\r\n",
-        "transfer-encoding: chunked, identity\r\n",
-        "transfer-encoding: xchunked\r\n",
-        "bad header: x\r\n",
-        "content-length : 2\r\n",
-        " folded: x\r\n",
-        "host: other\r\n",
-    ] {
-        let before = pod.hits();
-        let got = world.raw(format!("{post}{head}\r\n{{}}{second}").as_bytes()).await;
-        assert!(got.starts_with("HTTP/1.1 400"), "{head:?}: {got}");
-        assert_eq!(got.matches("HTTP/1.1 ").count(), 1, "{head:?}: {got}");
-        assert_eq!(pod.hits(), before, "{head:?} reached the pod");
-    }
-    for request in [
-        "GET /v2 HTTP/1.1\r\n\r\n",
-        "POST /v2/models/digits/infer HTTP/1.0\r\nhost: digits\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        "GET /v2\r\n\r\n",
-    ] {
-        let got = world.raw(request.as_bytes()).await;
-        assert!(got.starts_with("HTTP/1.1 400") || got.starts_with("HTTP/1.0 400"), "{request:?}: {got}");
-    }
 }
 
 #[tokio::test]

@@ -8,11 +8,19 @@ mod authority;
 #[cfg(test)]
 mod balance;
 #[cfg(test)]
+mod calls;
+#[cfg(test)]
 mod cluster;
 #[cfg(test)]
 mod cut;
 #[cfg(test)]
 mod failures;
+#[cfg(test)]
+mod framing;
+#[cfg(test)]
+mod grpc;
+#[cfg(test)]
+mod http2;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
