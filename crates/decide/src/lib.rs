@@ -5,6 +5,7 @@
 //!
 //! - [`histogram`]: latencies as the native Prometheus schema 3, merged exactly.
 //! - [`traffic`]: which arm serves a request.
+//! - [`compare`]: whether two answers to one request say the same.
 //! - [`evidence`]: what routers counted, joined over restarts of routers.
 //! - [`harm`]: is the candidate worse than stable, at any sample size.
 //! - [`verdict`]: Pass, Fail, Inconclusive or Error for the step of a rollout.
@@ -13,6 +14,7 @@
 //! - [`text`]: texts of bounded length.
 
 pub mod analysis;
+pub mod compare;
 pub mod evidence;
 pub mod harm;
 pub mod histogram;
