@@ -8,6 +8,7 @@
 //! An attempt that failed counts in the arm where it failed; what the router refuses by itself counts in no arm. A kept
 //! connection that the pod closed while it was idle is the router's own race and no harm: the request is sent again to
 //! the same pod over a new connection, and that result counts. A pod that drops every request is found out so.
+//! Whoever stays at an arm does so by a [`crate::unit`]; copies for shadows are handed over at the end: [`crate::shadow`].
 
 pub mod body;
 pub mod headers;
@@ -23,11 +24,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{EXPECT, HOST, HeaderMap};
+use http::header::{CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderValue, SET_COOKIE};
+use http::uri::Scheme;
 use http::{Method, Request, Response, Uri, Version};
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 use stoker_api::names::headers::MODEL;
+use stoker_edge::drain::Drain;
 use tokio::time::{Instant, Sleep};
 
 use crate::forward::body::{BodyError, Budget, Passing, Prepared, Share, ToPod, Verdict};
@@ -37,7 +40,15 @@ use crate::forward::relay::{Attempt, Relay};
 use crate::live::{Busy, Endpoint};
 use crate::metrics::Counts;
 use crate::plane::{Assigned, Flight, Plane};
+use crate::shadow::count::Dropped;
+use crate::shadow::tee::Tee;
+use crate::shadow::{self, Shadow};
 use crate::table::keeper::Keeper;
+use crate::unit::cookie;
+use crate::unit::once::Once;
+
+/// In which scheme the client came to a proxy before this router.
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
 /// How long a request waits for another pod when the only one failed it, before that one is tried again.
 const SECOND_WAIT: Duration = Duration::from_secs(1);
@@ -60,6 +71,8 @@ pub struct Settings {
     pub hold: Duration,
     /// How many requests may wait.
     pub hold_queue: usize,
+    /// What copies for shadows may take.
+    pub mirror: shadow::Limits,
 }
 
 /// Forwards requests. Shared by all connections.
@@ -71,6 +84,8 @@ pub struct Forward {
     counts: Counts,
     budget: Budget,
     held: AtomicUsize,
+    once: Once,
+    shadow: Arc<Shadow>,
 }
 
 /// A request as it is sent to pods.
@@ -79,11 +94,15 @@ struct Message {
     uri: Uri,
     headers: HeaderMap,
     body: Content,
+    /// Whether the client came by TLS.
+    secure: bool,
+    /// A cookie that pods do not see.
+    hidden: Option<Arc<str>>,
 }
 
 enum Content {
     /// With its part of the budget for kept bodies.
-    Whole { bytes: Bytes, _share: Option<Share> },
+    Whole { bytes: Bytes, share: Option<Share> },
     /// Until it is sent.
     Long(Option<Passing>, Verdict),
 }
@@ -108,7 +127,14 @@ impl Forward {
     /// Forwards by the tables of `plane`.
     pub fn new(plane: Arc<Plane>, keeper: Arc<Keeper>, settings: Settings, counts: Counts) -> Self {
         let budget = Budget::new(settings.buffer_total);
-        Self { plane, keeper, settings, counts, budget, held: AtomicUsize::new(0) }
+        let shadow = Arc::new(Shadow::new(settings.mirror, Arc::clone(&plane)));
+        let (held, once) = (AtomicUsize::new(0), Once::default());
+        Self { plane, keeper, settings, counts, budget, held, once, shadow }
+    }
+
+    /// Makes no copies any more once the process begins to leave.
+    pub fn follow(&self, drain: Drain) {
+        self.shadow.follow(drain);
     }
 
     /// Answers one request.
@@ -125,7 +151,8 @@ impl Forward {
     }
 
     async fn forward(&self, request: Request<Incoming>) -> Result<Response<Relay>, Refused> {
-        let deadline = Instant::now() + self.settings.request_timeout;
+        let start = Instant::now();
+        let deadline = start + self.settings.request_timeout;
         let (parts, body) = request.into_parts();
         let route = match self.route(&parts) {
             Ok(route) => route,
@@ -136,18 +163,32 @@ impl Forward {
         };
         let mut message = self.message(parts, body, &route, deadline).await?;
         let mut alarm = Box::pin(tokio::time::sleep_until(deadline));
-        let unit = rand::random();
+        let drawn = rand::random();
+        // Whether the next attempt of the unit counts; asked once.
+        let mut counts: Option<bool> = None;
         let mut failed: Option<Arc<Endpoint>> = None;
         let mut retried = false;
         // A body that can be sent only once must not meet a connection that the pod may be closing.
         let mut fresh = matches!(message.body, Content::Long(..));
         loop {
-            let (flight, busy) = self.place(&route, unit, failed.as_deref(), deadline).await?;
+            let (mut flight, busy) =
+                self.place(&route, &message.headers, drawn, failed.as_deref(), deadline).await?;
+            if flight.is_evidence()
+                && let Some(unit) = flight.unit
+                && !*counts.get_or_insert_with(|| self.once.counts(&route, unit, start.into_std()))
+            {
+                flight.set_apart();
+            }
+            message.hidden.clone_from(&flight.cookie);
             let failure = loop {
                 let sent = self.attempt(busy.endpoint(), &mut message, fresh, &mut alarm).await;
                 match sent {
                     Ok((answer, link, sent)) => {
-                        return Ok(self.relay(answer, link, flight, busy, sent, alarm));
+                        let cookie = message.new_cookie(&flight, drawn);
+                        let tee = self.tee(&flight, message);
+                        let (good, aborted) = (answer.status().is_success(), self.counts.aborted.clone());
+                        let attempt = Attempt { flight, busy, sent, good, aborted, tee };
+                        return Ok(relay(answer, link, attempt, cookie, alarm));
                     }
                     Err(Failure::Raced) => {
                         self.counts.races.inc();
@@ -162,7 +203,11 @@ impl Forward {
             match &failure {
                 Failure::Raced => {}
                 Failure::Client(refused) => return Err(refused.clone()),
-                _ => flight.count.failed(),
+                _ => {
+                    flight.failed();
+                    // A unit counts at most once, also when it is tried twice.
+                    counts = flight.unit.map(|_| false);
+                }
             }
             let again = match failure {
                 Failure::Raced => true,
@@ -173,6 +218,9 @@ impl Forward {
             if !again {
                 let refused = if matches!(failure, Failure::Late) { Refused::Late } else { Refused::Failed };
                 flight.revision.answered(refused.status());
+                if let Some(tee) = self.tee(&flight, message) {
+                    tee.broke();
+                }
                 return Err(refused);
             }
             if !matches!(failure, Failure::Raced) {
@@ -225,7 +273,7 @@ impl Forward {
         }
         headers::to_pod(&mut headers, route).map_err(|error| Refused::BadRequest(error.to_string()))?;
         let body = if body.is_end_stream() {
-            Content::Whole { bytes: Bytes::new(), _share: None }
+            Content::Whole { bytes: Bytes::new(), share: None }
         } else {
             let (keep, limit) = (self.settings.buffer_limit, self.settings.max_body);
             let prepared = body::prepare(body, keep, limit, &self.budget);
@@ -237,7 +285,7 @@ impl Forward {
                         "the body of the request is malformed or broke off".into(),
                     ));
                 }
-                Ok(Ok(Prepared::Whole(bytes, share))) => Content::Whole { bytes, _share: share },
+                Ok(Ok(Prepared::Whole(bytes, share))) => Content::Whole { bytes, share },
                 Ok(Ok(Prepared::Long(passing))) => {
                     self.counts.unbuffered.inc();
                     let verdict = passing.verdict();
@@ -245,23 +293,25 @@ impl Forward {
                 }
             }
         };
+        let secure = parts.uri.scheme() == Some(&Scheme::HTTPS) || is_forwarded_by_tls(&headers);
         let uri = match parts.uri.authority() {
             // In absolute form; pods want the path alone.
             Some(_) => parts.uri.path_and_query().cloned().map(Uri::from).unwrap_or_default(),
             None => parts.uri,
         };
-        Ok(Message { method: parts.method, uri, headers, body })
+        Ok(Message { method: parts.method, uri, headers, body, secure, hidden: None })
     }
 
     /// Finds a pod, and waits for one where there is none.
     async fn place(
         &self,
         route: &str,
-        unit: u128,
+        headers: &HeaderMap,
+        drawn: u128,
         failed: Option<&Endpoint>,
         deadline: Instant,
     ) -> Result<(Flight, Busy), Refused> {
-        match self.plane.assign(route, unit, failed) {
+        match self.plane.assign(route, headers, drawn, failed) {
             Assigned::Pod(flight, busy) => return Ok((flight, busy)),
             Assigned::Gone => return Err(self.gone()),
             Assigned::Nowhere => {}
@@ -273,7 +323,7 @@ impl Forward {
         let mut changes = self.plane.changes();
         let mut not = failed;
         loop {
-            match self.plane.assign(route, unit, not) {
+            match self.plane.assign(route, headers, drawn, not) {
                 Assigned::Pod(flight, busy) => return Ok((flight, busy)),
                 Assigned::Gone => return Err(self.gone()),
                 Assigned::Nowhere => {}
@@ -343,23 +393,60 @@ impl Forward {
         }
     }
 
-    /// Passes the answer of a pod on.
-    fn relay(
-        &self,
-        answer: Response<Incoming>,
-        link: Link,
-        flight: Flight,
-        busy: Busy,
-        sent: std::time::Instant,
-        alarm: Pin<Box<Sleep>>,
-    ) -> Response<Relay> {
-        let (mut parts, body) = answer.into_parts();
-        headers::to_client(&mut parts.headers, &flight.revision.header);
-        flight.revision.answered(parts.status);
-        let good = parts.status.is_success();
-        let attempt = Attempt { flight, busy, sent, good, aborted: self.counts.aborted.clone() };
-        Response::from_parts(parts, Relay::new(body, link, attempt, alarm))
+    /// What becomes copies of a request for shadows, when it was drawn for any. Only inferences are copied, and of gRPC
+    /// none.
+    fn tee(&self, flight: &Flight, message: Message) -> Option<Box<Tee>> {
+        let mirrors = flight.mirrors.as_deref()?;
+        let Message { method, uri, mut headers, body, hidden, .. } = message;
+        let is_grpc =
+            headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"));
+        if method != Method::POST || is_grpc {
+            return None;
+        }
+        let targets = Shadow::draw(mirrors);
+        if targets.is_empty() {
+            return None;
+        }
+        if let Some(name) = hidden {
+            cookie::hide(&mut headers, &name);
+        }
+        match body {
+            Content::Whole { bytes, share } => {
+                Some(Box::new(Tee::new(&self.shadow, targets, uri, headers, (bytes, share))))
+            }
+            Content::Long(..) => {
+                shadow::drop_all(&targets, Dropped::LongBody);
+                None
+            }
+        }
     }
+}
+
+/// Passes the answer of a pod on.
+fn relay(
+    answer: Response<Incoming>,
+    link: Link,
+    mut attempt: Attempt,
+    cookie: Option<HeaderValue>,
+    alarm: Pin<Box<Sleep>>,
+) -> Response<Relay> {
+    let (mut parts, body) = answer.into_parts();
+    if let Some(tee) = &mut attempt.tee {
+        tee.head(&parts);
+    }
+    headers::to_client(&mut parts.headers, &attempt.flight.revision.header);
+    if let Some(cookie) = cookie {
+        parts.headers.append(SET_COOKIE, cookie);
+    }
+    attempt.flight.revision.answered(parts.status);
+    Response::from_parts(parts, Relay::new(body, link, attempt, alarm))
+}
+
+/// Whether a proxy says that its client came by TLS. Of several proxies the first counts.
+fn is_forwarded_by_tls(headers: &HeaderMap) -> bool {
+    let first =
+        headers.get(FORWARDED_PROTO).and_then(|value| value.as_bytes().split(|byte| *byte == b',').next());
+    first.is_some_and(|scheme| scheme.trim_ascii().eq_ignore_ascii_case(b"https"))
 }
 
 /// Reads the body of a refused request, so that a client that is still sending gets to read the refusal. One that waits
@@ -394,7 +481,16 @@ impl Message {
         *request.method_mut() = self.method.clone();
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
+        if let Some(name) = &self.hidden {
+            cookie::hide(request.headers_mut(), name);
+        }
         Ok(request)
+    }
+
+    /// The cookie that is set with the answer, when the rule keeps units in one and the request had none.
+    fn new_cookie(&self, flight: &Flight, drawn: u128) -> Option<HeaderValue> {
+        let name = flight.cookie.as_deref().filter(|_| flight.unit.is_none())?;
+        cookie::set(name, drawn, self.secure)
     }
 }
 

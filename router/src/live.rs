@@ -13,6 +13,7 @@ use http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::forward::pool::Pool;
+use crate::shadow::lane::Lane;
 
 /// A pod that refused a connection is avoided this long; each further failure doubles it.
 const AVOID_FIRST: Duration = Duration::from_secs(1);
@@ -124,6 +125,8 @@ pub struct Revision {
     endpoints: ArcSwap<Endpoints>,
     rotation: AtomicUsize,
     answers: [AtomicU64; CLASSES.len()],
+    /// Copies that it gets as a shadow.
+    pub lane: Lane,
 }
 
 impl Revision {
@@ -137,6 +140,7 @@ impl Revision {
             endpoints: ArcSwap::default(),
             rotation: AtomicUsize::new(0),
             answers: Default::default(),
+            lane: Lane::default(),
         }
     }
 

@@ -17,6 +17,7 @@ use stoker_edge::metrics::encode;
 
 use crate::live::CLASSES;
 use crate::plane::Plane;
+use crate::shadow;
 use crate::table::keeper::Keeper;
 
 /// Why the router itself refused a request.
@@ -202,6 +203,8 @@ impl Collector for Routes {
         for (labels, tally) in &totals {
             encode(&tally.latency, family.encode_family(labels)?)?;
         }
+
+        shadow::metrics::encode(&self.plane, &mut encoder)?;
 
         let mut gauge =
             |name: &str, help: &str, values: Vec<(Labels<'_>, f64)>| -> Result<(), std::fmt::Error> {

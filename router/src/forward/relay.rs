@@ -14,6 +14,7 @@ use tokio::time::Sleep;
 use crate::forward::pool::Link;
 use crate::live::Busy;
 use crate::plane::Flight;
+use crate::shadow::tee::Tee;
 
 /// An attempt whose answer has begun.
 pub struct Attempt {
@@ -27,6 +28,8 @@ pub struct Attempt {
     pub good: bool,
     /// Where it is counted when the client goes away.
     pub aborted: Counter,
+    /// What becomes copies once the answer has ended.
+    pub tee: Option<Box<Tee>>,
 }
 
 /// The body of an answer.
@@ -57,11 +60,14 @@ impl Relay {
 
     /// The answer has ended as it should: count it, and keep the connection for the next request.
     fn finish(&mut self) {
-        let Some(Attempt { flight, busy, sent, good, .. }) = self.attempt.take() else { return };
+        let Some(Attempt { flight, busy, sent, good, tee, .. }) = self.attempt.take() else { return };
         if good {
-            flight.count.succeeded(sent.elapsed());
+            flight.succeeded(sent.elapsed());
         } else {
-            flight.count.failed();
+            flight.failed();
+        }
+        if let Some(tee) = tee {
+            tee.ended();
         }
         if let Some(link) = self.link.take() {
             busy.endpoint().pool.put(link);
@@ -70,8 +76,11 @@ impl Relay {
 
     /// The answer broke off.
     fn fail(&mut self) {
-        if let Some(attempt) = self.attempt.take() {
-            attempt.flight.count.failed();
+        if let Some(Attempt { flight, tee, .. }) = self.attempt.take() {
+            flight.failed();
+            if let Some(tee) = tee {
+                tee.broke();
+            }
         }
         self.link = None;
     }
@@ -91,8 +100,11 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        if let Some(attempt) = &self.attempt {
-            attempt.aborted.inc();
+        if let Some(Attempt { aborted, tee, .. }) = self.attempt.take() {
+            aborted.inc();
+            if let Some(tee) = tee {
+                tee.aborted();
+            }
         }
     }
 }
@@ -108,6 +120,11 @@ impl Body for Relay {
         let this = &mut *self;
         match this.next(cx) {
             Poll::Ready(Some(Ok(frame))) => {
+                if let (Some(Attempt { tee: Some(tee), .. }), Some(data)) =
+                    (&mut this.attempt, frame.data_ref())
+                {
+                    tee.piece(data);
+                }
                 // hyper does not ask again when it knows that this was the last piece.
                 if this.body.is_end_stream() {
                     this.finish();
