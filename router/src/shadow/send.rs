@@ -87,12 +87,12 @@ impl Sender {
         let mirror = Arc::clone(place.mirror());
         // The semaphore is never closed.
         let Ok(_slot) = mirror.revision.lane.slots(&self.shared.limits).acquire().await else { return };
+        // Counted first and looked at then, as requests are: the operator takes pods away once nothing is under way.
+        let _flight = InFlight::new(&mirror.revision);
         place.begin();
         if self.shared.is_ending() {
             return mirror.count.dropped(Dropped::Draining);
         }
-        // Counted first and looked at then, as requests are: the operator takes pods away once nothing is under way.
-        let _flight = InFlight::new(&mirror.revision);
         if !self.is_wanted(&mirror) {
             return mirror.count.dropped(Dropped::Outdated);
         }

@@ -8,7 +8,11 @@ mod failures;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod mirror;
+#[cfg(test)]
 mod start;
+#[cfg(test)]
+mod sticky;
 #[cfg(test)]
 mod traffic;
 #[cfg(test)]
