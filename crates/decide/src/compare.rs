@@ -123,20 +123,18 @@ fn largest(row: &[f64]) -> Option<usize> {
 /// Whether an element is as large as the largest, but for rounding.
 fn ties(row: &[f64], place: usize, largest: usize) -> bool {
     let (value, high) = (row[place], row[largest]);
-    value == high || high - value <= TIE * value.abs().max(high.abs())
+    // Two infinities have no difference that is a number.
+    value >= high || high - value <= TIE * value.abs().max(high.abs())
 }
 
 /// See [`Comparison::distance`].
 fn distance(a: &[f64], b: &[f64]) -> f64 {
     let (mut apart, mut size) = (0.0_f64, 0.0_f64);
     for (a, b) in a.iter().zip(b) {
-        if a == b || (a.is_nan() && b.is_nan()) {
-            // Two equal infinities are no scale for the others.
-            size = if a.is_finite() { size.max(a.abs()) } else { size };
-        } else if a.is_finite() && b.is_finite() {
+        if a.is_finite() && b.is_finite() {
             apart = apart.max((a - b).abs());
             size = size.max(a.abs()).max(b.abs());
-        } else {
+        } else if a.total_cmp(b).is_ne() && !(a.is_nan() && b.is_nan()) {
             return FARTHEST;
         }
     }
@@ -217,18 +215,25 @@ mod tests {
 
     #[test]
     fn the_distance_is_that_of_the_definition() {
-        // python3 -c "import numpy as n; a=n.array([1e-9,0.25,-4.0]); b=n.array([3e-9,0.5,-3.9]);
-        //             print(abs(a-b).max()/max(abs(a).max(),abs(b).max()))"
-        assert_eq!(distance(&[1e-9, 0.25, -4.0], &[3e-9, 0.5, -3.9]), 0.0625);
-        assert_eq!(distance(&[], &[]), 0.0);
-        assert_eq!(distance(&[0.0, -0.0], &[-0.0, 0.0]), 0.0);
-        assert_eq!(distance(&[1.0], &[-1.0]), FARTHEST);
-        assert_eq!(distance(&[f64::MAX], &[-f64::MAX]), FARTHEST);
-        assert_eq!(distance(&[f64::NAN, 1.0], &[f64::NAN, 1.0]), 0.0);
-        assert_eq!(distance(&[f64::INFINITY, 1.0], &[f64::INFINITY, 2.0]), 0.5);
-        for odd in [f64::NAN, f64::INFINITY] {
-            assert_eq!(distance(&[odd], &[1.0]), FARTHEST);
-            assert_eq!(distance(&[1.0], &[odd]), FARTHEST);
+        // The first: python3 -c "import numpy as n; a=n.array([1e-9,0.25,-4.0]); b=n.array([3e-9,0.5,-3.9]);
+        //                        print(abs(a-b).max()/max(abs(a).max(),abs(b).max()))"
+        let (nan, infinite) = (f64::NAN, f64::INFINITY);
+        let cases: [(&[f64], &[f64], f64); 12] = [
+            (&[1e-9, 0.25, -4.0], &[3e-9, 0.5, -3.9], 0.0625),
+            (&[], &[], 0.0),
+            (&[0.0, -0.0], &[-0.0, 0.0], 0.0),
+            (&[1.0], &[-1.0], FARTHEST),
+            (&[f64::MAX], &[-f64::MAX], FARTHEST),
+            (&[nan, 1.0], &[nan, 1.0], 0.0),
+            (&[infinite, 1.0], &[infinite, 2.0], 0.5),
+            (&[infinite], &[-infinite], FARTHEST),
+            (&[nan], &[1.0], FARTHEST),
+            (&[1.0], &[nan], FARTHEST),
+            (&[infinite], &[1.0], FARTHEST),
+            (&[1.0], &[infinite], FARTHEST),
+        ];
+        for (a, b, wanted) in cases {
+            assert!(distance(a, b).total_cmp(&wanted).is_eq(), "{a:?} {b:?}: {}", distance(a, b));
         }
     }
 

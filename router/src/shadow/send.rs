@@ -106,7 +106,7 @@ impl Sender {
                 mirror.count.succeeded(sent.elapsed());
                 answer
             }
-            Ok(Ok((false, _))) => {
+            Ok(Ok((false, _))) | Err(_) => {
                 mirror.count.failed();
                 None
             }
@@ -115,15 +115,10 @@ impl Sender {
                 mirror.count.failed();
                 None
             }
-            Err(_) => {
-                mirror.count.failed();
-                None
-            }
         };
-        if copied.answer.is_none() {
+        let Some(answer) = answer.filter(|_| copied.answer.is_some()) else {
             return mirror.count.compared(None);
-        }
-        let Some(answer) = answer else { return mirror.count.compared(None) };
+        };
         match self.pairs.try_send(Pair { place, copied, answer }) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => mirror.count.skipped(),

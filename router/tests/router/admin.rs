@@ -201,12 +201,12 @@ async fn a_router_that_is_behind_reads_the_table_at_once() {
 #[tokio::test]
 async fn a_table_that_cannot_be_served_is_reported() {
     let mut newer = table("digits", 2, (2, 1), &[("digits-b", 1_000_000, None)]);
-    newer.spec.requires = vec!["mirror".into()];
+    newer.spec.requires = vec!["teleport".into()];
     let pod = Pod::good().await;
     let office = Office::new(World::with_pods(settings(), &[pod.address]).await, api(Some(newer)).0).await;
     let reply = office.scrape(Some(version(2))).await;
     assert_eq!(reply.serving, Some(version(1)));
-    assert!(reply.refused.is_some_and(|reason| reason.contains("mirror")));
+    assert!(reply.refused.is_some_and(|reason| reason.contains("teleport")));
     assert_eq!(office.world.infer(&http(), "{}").await.unwrap().revision(), "digits-a");
     assert_eq!(office.world.router.counts.tables_refused.get(), 1);
 }

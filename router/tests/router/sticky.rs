@@ -33,12 +33,12 @@ fn with_testers(mut table: ModelRoute, headers: &[(&str, &str)]) -> ModelRoute {
     table
 }
 
-fn header_unit() -> Option<Unit> {
-    Some(Unit { header: Some("x-user-id".into()), cookie: None })
+fn header_unit() -> Unit {
+    Unit { header: Some("x-user-id".into()), cookie: None }
 }
 
-fn cookie_unit() -> Option<Unit> {
-    Some(Unit { header: None, cookie: Some("digits-unit".into()) })
+fn cookie_unit() -> Unit {
+    Unit { header: None, cookie: Some("digits-unit".into()) }
 }
 
 async fn ask(world: &World, client: &Http, headers: &[(&str, &str)]) -> Got {
@@ -118,7 +118,7 @@ async fn users_move_only_to_the_candidate_while_its_weight_grows() {
         moved.clear();
         for ppm in [0, 100_000, 500_000, 1_000_000] {
             generation += 1;
-            world.serve(split(generation, run, ppm, header_unit()));
+            world.serve(split(generation, run, ppm, Some(header_unit())));
             for user in &users {
                 for _ in 0..3 {
                     let got = ask(&world, &client, &[("x-user-id", user)]).await;
@@ -148,7 +148,7 @@ async fn a_cookie_keeps_its_bearer_at_an_arm_and_names_none() {
     let (stable, candidate) = (Pod::with(echo_headers()).await, Pod::with(echo_headers()).await);
     let world = World::new(settings()).await;
     world.pods(&[("digits-a", &[stable.address]), ("digits-b", &[candidate.address])]);
-    world.serve(split(1, 1, 500_000, cookie_unit()));
+    world.serve(split(1, 1, 500_000, Some(cookie_unit())));
     let client = http();
     let mut arms = BTreeMap::<String, u32>::new();
     for _ in 0..40 {
@@ -185,7 +185,7 @@ async fn a_unit_counts_at_most_once_a_second() {
     let pod = Pod::with(answer(StatusCode::INTERNAL_SERVER_ERROR)).await;
     let world = World::new(settings()).await;
     world.pods(&[("digits-a", &[pod.address])]);
-    world.serve(split(1, 1, 0, header_unit()));
+    world.serve(split(1, 1, 0, Some(header_unit())));
     let client = http();
     let start = Instant::now();
     for _ in 0..50 {
@@ -210,7 +210,7 @@ async fn a_unit_that_is_tried_twice_counts_once() {
     let good = Pod::good().await;
     let world = World::new(settings()).await;
     world.pods(&[("digits-a", &[good.address, closed_port().await])]);
-    world.serve(split(1, 1, 0, header_unit()));
+    world.serve(split(1, 1, 0, Some(header_unit())));
     let client = http();
     for user in 0..10 {
         assert_eq!(ask(&world, &client, &[("x-user-id", &user.to_string())]).await.status, 200);
