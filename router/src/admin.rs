@@ -3,7 +3,7 @@
 //! `POST /stoker/v1/scrape` answers about one route; `GET /stoker/v1/table` shows all tables to people. Both are for the
 //! operator alone. `POST /stoker/v1/exchange` is for the routers of the same namespace alone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,7 @@ use crate::cut::detect::Detectors;
 use crate::metrics::Counts;
 use crate::plane::Plane;
 use crate::table::keeper::Keeper;
+use crate::table::snapshot::{Arm, Rule};
 use crate::watch::{self, Lookup};
 
 /// Where all tables are shown.
@@ -62,6 +63,10 @@ struct TableState {
     step: u32,
     hosts: Vec<String>,
     weights: Vec<Weight>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    rules: Vec<RuleState>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mirrors: Vec<MirrorState>,
     arms: Vec<ArmState>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
@@ -75,6 +80,40 @@ struct Weight {
     ppm: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     fallback: Option<String>,
+}
+
+/// A rule with headers, for people.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RuleState {
+    headers: BTreeMap<String, String>,
+    weights: Vec<Weight>,
+}
+
+/// Who gets copies, for people.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MirrorState {
+    revision: String,
+    ppm: u32,
+    waiting: usize,
+}
+
+/// The shares of the arms of a rule.
+fn weights(arms: &[Arm]) -> Vec<Weight> {
+    let weights = arms.iter().map(|arm| Weight {
+        revision: arm.revision.name.clone(),
+        ppm: arm.ppm,
+        fallback: arm.fallback.map(|index| arms[index].revision.name.clone()),
+    });
+    weights.collect()
+}
+
+/// A rule with headers.
+fn chosen(rule: &Rule) -> RuleState {
+    let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+    let headers = rule.headers.iter().map(|(name, value)| (name.to_string(), text(value)));
+    RuleState { headers: headers.collect(), weights: weights(&rule.arms) }
 }
 
 impl Admin {
@@ -141,6 +180,7 @@ impl Admin {
                 .filter(|(route, _)| *route == asked.route)
                 .map(|(_, known)| known)
                 .collect(),
+            shadows: self.plane.shadows.read(&asked.route),
             ..ScrapeReply::default()
         }
     }
@@ -174,13 +214,14 @@ impl Admin {
             run: route.run,
             step: route.step,
             hosts: route.hosts.clone(),
-            weights: route
-                .arms
-                .iter()
-                .map(|arm| Weight {
-                    revision: arm.revision.name.clone(),
-                    ppm: arm.ppm,
-                    fallback: arm.fallback.map(|index| route.arms[index].revision.name.clone()),
+            weights: weights(route.main_arms()),
+            rules: route.rules.iter().filter(|rule| !rule.is_evidence()).map(chosen).collect(),
+            mirrors: route
+                .mirrors()
+                .map(|mirror| MirrorState {
+                    revision: mirror.revision.name.clone(),
+                    ppm: mirror.ppm,
+                    waiting: mirror.revision.lane.waiting(),
                 })
                 .collect(),
             arms: self.plane.arms(&route.name),

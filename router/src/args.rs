@@ -51,6 +51,18 @@ pub struct Args {
     /// How many requests may wait so.
     #[arg(long, env = "STOKER_HOLD_QUEUE", default_value_t = 1024)]
     pub hold_queue: usize,
+    /// How many copies of requests may wait for one shadow; above, they are dropped.
+    #[arg(long, env = "STOKER_MIRROR_QUEUE", default_value_t = 512)]
+    pub mirror_queue: usize,
+    /// Bytes of all copies and of the answers that are kept for comparison; one shadow may have a quarter.
+    #[arg(long, env = "STOKER_MIRROR_BYTES", default_value_t = 64 << 20)]
+    pub mirror_bytes: usize,
+    /// How many copies may be under way to one shadow.
+    #[arg(long, env = "STOKER_MIRROR_CONCURRENCY", default_value = "32")]
+    pub mirror_concurrency: NonZeroUsize,
+    /// Time that a copy may take.
+    #[arg(long, env = "STOKER_MIRROR_TIMEOUT", default_value = "10s", value_parser = duration)]
+    pub mirror_timeout: Duration,
     /// After SIGTERM: how long requests are still accepted.
     #[arg(long, env = "STOKER_DRAIN_DELAY", default_value = "5s", value_parser = duration)]
     pub drain_delay: Duration,

@@ -2,9 +2,11 @@
 //!
 //! Each arm of each table has its own count, so a request is counted under the table that it was assigned by, however
 //! long it takes. Counts of the run that is served and of the one before are kept; older ones are folded into a total
-//! of their revision, so that what Prometheus reads never shrinks.
+//! of their revision, so that what Prometheus reads never shrinks. Attempts that are no evidence (chosen by a header
+//! rule, or further ones of a unit within a second) are in that total and nowhere else.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,53 +36,129 @@ impl Tally {
     }
 }
 
+/// What a [`Ledger`] keeps for one (run, step, revision).
+pub trait Count: Default {
+    /// What it has counted.
+    type Totals: Clone + Default + Debug;
+    /// All that it has counted.
+    fn totals(&self) -> Self::Totals;
+    /// Adds what another has counted.
+    fn add(sum: &mut Self::Totals, more: &Self::Totals);
+}
+
 /// The count of one (run, step, arm).
 #[derive(Debug, Default)]
-pub struct ArmCount(Mutex<Tally>);
+pub struct ArmCount(Mutex<Tallies>);
+
+#[derive(Debug, Default)]
+struct Tallies {
+    evidence: Tally,
+    /// Attempts that are no evidence.
+    apart: Tally,
+}
+
+impl Tallies {
+    fn of(&mut self, evidence: bool) -> &mut Tally {
+        if evidence { &mut self.evidence } else { &mut self.apart }
+    }
+}
 
 impl ArmCount {
     /// An attempt succeeded after `latency`.
-    pub fn succeeded(&self, latency: Duration) {
-        let mut tally = lock(&self.0);
+    pub fn succeeded(&self, latency: Duration, evidence: bool) {
+        let mut tallies = lock(&self.0);
+        let tally = tallies.of(evidence);
         tally.attempts += 1;
         tally.latency.record(latency);
     }
 
     /// An attempt at a pod in slow start succeeded: how long it took says nothing about the revision.
-    pub fn succeeded_warming(&self) {
-        lock(&self.0).attempts += 1;
+    pub fn succeeded_warming(&self, evidence: bool) {
+        lock(&self.0).of(evidence).attempts += 1;
     }
 
     /// An attempt failed.
-    pub fn failed(&self) {
-        let mut tally = lock(&self.0);
+    pub fn failed(&self, evidence: bool) {
+        let mut tallies = lock(&self.0);
+        let tally = tallies.of(evidence);
         tally.attempts += 1;
         tally.errors += 1;
     }
 
-    /// A copy of the totals.
+    /// A copy of the totals of what is evidence.
     pub fn read(&self) -> Tally {
-        lock(&self.0).clone()
+        lock(&self.0).evidence.clone()
     }
 }
 
-/// All counts of this process.
-#[derive(Debug, Default)]
-pub struct Ledger(Mutex<HashMap<String, RouteCounts>>);
+impl Count for ArmCount {
+    type Totals = Tally;
 
-#[derive(Debug, Default)]
-struct RouteCounts {
+    fn totals(&self) -> Tally {
+        let tallies = lock(&self.0);
+        let mut sum = tallies.evidence.clone();
+        sum.add(&tallies.apart);
+        sum
+    }
+
+    fn add(sum: &mut Tally, more: &Tally) {
+        sum.add(more);
+    }
+}
+
+/// All counts of one kind of this process.
+#[derive(Debug)]
+pub struct Ledger<C: Count = ArmCount>(Mutex<HashMap<String, RouteCounts<C>>>);
+
+impl<C: Count> Default for Ledger<C> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+#[derive(Debug)]
+struct RouteCounts<C: Count> {
     uid: String,
     /// The runs that are kept, the one that is served last.
     runs: Vec<u64>,
-    arms: BTreeMap<(u64, u32, String), Arc<ArmCount>>,
+    arms: BTreeMap<(u64, u32, String), Arc<C>>,
     /// Totals of what is not kept any more, by revision.
-    past: HashMap<String, Tally>,
+    past: HashMap<String, C::Totals>,
+}
+
+impl<C: Count> Default for RouteCounts<C> {
+    fn default() -> Self {
+        Self { uid: String::new(), runs: Vec::new(), arms: BTreeMap::new(), past: HashMap::new() }
+    }
 }
 
 impl Ledger {
-    /// The count of an arm of a table that is about to be served.
-    pub fn arm(&self, route: &str, uid: &str, run: u64, step: u32, revision: &str) -> Arc<ArmCount> {
+    /// The evidence on a route, as the operator reads it.
+    pub fn read(&self, route: &str) -> Vec<ArmCounts> {
+        self.map(route, |run, step, revision, count| {
+            let Tally { attempts, errors, latency } = count.read();
+            ArmCounts { run, step, revision: revision.to_owned(), attempts, errors, latency }
+        })
+    }
+
+    /// The evidence on a revision in a run, over all steps in which the candidate has traffic.
+    pub fn in_steps(&self, route: &str, run: u64, revision: &str) -> Counts {
+        let routes = lock(&self.0);
+        let mut sum = Tally::default();
+        if let Some(counts) = routes.get(route) {
+            let from = (run, 1, String::new());
+            let steps = counts.arms.range(from..).take_while(|((of, _, _), _)| *of == run);
+            for (_, count) in steps.filter(|((_, _, name), _)| name == revision) {
+                sum.add(&count.read());
+            }
+        }
+        Counts { attempts: sum.attempts, errors: sum.errors, latency: sum.latency }
+    }
+}
+
+impl<C: Count> Ledger<C> {
+    /// A table is about to be served: old runs are folded into the totals.
+    pub fn begin(&self, route: &str, uid: &str, run: u64) {
         let mut routes = lock(&self.0);
         let counts = routes.entry(route.to_owned()).or_default();
         if counts.uid != uid {
@@ -96,43 +174,31 @@ impl Ledger {
             let old: Vec<u64> = counts.runs.drain(..surplus).collect();
             counts.forget(|run| old.contains(&run));
         }
-        let key = (run, step, revision.to_owned());
-        Arc::clone(counts.arms.entry(key).or_default())
     }
 
-    /// The counts of a route, as the operator reads them.
-    pub fn read(&self, route: &str) -> Vec<ArmCounts> {
+    /// The count of a revision of a table that is about to be served.
+    pub fn arm(&self, route: &str, uid: &str, run: u64, step: u32, revision: &str) -> Arc<C> {
+        self.begin(route, uid, run);
+        let mut routes = lock(&self.0);
+        let counts = routes.entry(route.to_owned()).or_default();
+        Arc::clone(counts.arms.entry((run, step, revision.to_owned())).or_default())
+    }
+
+    /// Each count that is kept of a route, by run, step and revision.
+    pub fn map<T>(&self, route: &str, each: impl Fn(u64, u32, &str, &C) -> T) -> Vec<T> {
         let routes = lock(&self.0);
         let Some(counts) = routes.get(route) else { return Vec::new() };
-        let arms = counts.arms.iter().map(|((run, step, revision), count)| {
-            let Tally { attempts, errors, latency } = count.read();
-            ArmCounts { run: *run, step: *step, revision: revision.clone(), attempts, errors, latency }
-        });
-        arms.collect()
-    }
-
-    /// Totals of a revision in a run, over all steps in which the candidate has traffic.
-    pub fn in_steps(&self, route: &str, run: u64, revision: &str) -> Counts {
-        let routes = lock(&self.0);
-        let mut sum = Tally::default();
-        if let Some(counts) = routes.get(route) {
-            let from = (run, 1, String::new());
-            let steps = counts.arms.range(from..).take_while(|((of, _, _), _)| *of == run);
-            for (_, count) in steps.filter(|((_, _, name), _)| name == revision) {
-                sum.add(&count.read());
-            }
-        }
-        Counts { attempts: sum.attempts, errors: sum.errors, latency: sum.latency }
+        counts.arms.iter().map(|((run, step, revision), count)| each(*run, *step, revision, count)).collect()
     }
 
     /// Totals of each revision of a route since the process started, or since the revision came.
-    pub fn totals(&self, route: &str) -> BTreeMap<String, Tally> {
+    pub fn totals(&self, route: &str) -> BTreeMap<String, C::Totals> {
         let routes = lock(&self.0);
         let Some(counts) = routes.get(route) else { return BTreeMap::new() };
         let mut totals: BTreeMap<_, _> =
-            counts.past.iter().map(|(revision, tally)| (revision.clone(), tally.clone())).collect();
+            counts.past.iter().map(|(revision, totals)| (revision.clone(), totals.clone())).collect();
         for ((_, _, revision), count) in &counts.arms {
-            totals.entry(revision.clone()).or_default().add(&count.read());
+            C::add(totals.entry(revision.clone()).or_default(), &count.totals());
         }
         totals
     }
@@ -151,16 +217,16 @@ impl Ledger {
     }
 }
 
-impl RouteCounts {
+impl<C: Count> RouteCounts<C> {
     /// Folds the arms of some runs into the totals of their revisions. Attempts of theirs that are still under way are
     /// lost to the totals; the operator asked for those runs long ago.
     fn forget(&mut self, is_old: impl Fn(u64) -> bool) {
         let (old, kept) =
             std::mem::take(&mut self.arms).into_iter().partition(|((run, _, _), _)| is_old(*run));
         self.arms = kept;
-        let old: BTreeMap<(u64, u32, String), Arc<ArmCount>> = old;
+        let old: BTreeMap<(u64, u32, String), Arc<C>> = old;
         for ((_, _, revision), count) in old {
-            self.past.entry(revision).or_default().add(&count.read());
+            C::add(self.past.entry(revision).or_default(), &count.totals());
         }
     }
 }
@@ -176,11 +242,11 @@ mod tests {
 
     #[test]
     fn counts_are_kept_for_two_runs_and_totals_never_shrink() {
-        let ledger = Ledger::default();
+        let ledger: Ledger = Ledger::default();
         for run in 1..=4 {
             let arm = ledger.arm("digits", "uid", run, 0, "digits-a");
-            arm.succeeded(Duration::from_millis(5));
-            arm.failed();
+            arm.succeeded(Duration::from_millis(5), true);
+            arm.failed(true);
         }
         let counts = ledger.read("digits");
         assert_eq!(counts.iter().map(|count| count.run).collect::<Vec<_>>(), [3, 4]);
@@ -192,31 +258,44 @@ mod tests {
 
     #[test]
     fn an_arm_of_the_same_table_keeps_its_count() {
-        let ledger = Ledger::default();
-        ledger.arm("digits", "uid", 1, 2, "digits-a").failed();
-        ledger.arm("digits", "uid", 1, 2, "digits-a").failed();
-        ledger.arm("digits", "uid", 1, 3, "digits-a").failed();
+        let ledger: Ledger = Ledger::default();
+        ledger.arm("digits", "uid", 1, 2, "digits-a").failed(true);
+        ledger.arm("digits", "uid", 1, 2, "digits-a").failed(true);
+        ledger.arm("digits", "uid", 1, 3, "digits-a").failed(true);
         let errors: Vec<_> = ledger.read("digits").iter().map(|count| (count.step, count.errors)).collect();
         assert_eq!(errors, [(2, 2), (3, 1)]);
     }
 
     #[test]
     fn a_run_is_summed_from_its_first_step_on() {
-        let ledger = Ledger::default();
+        let ledger: Ledger = Ledger::default();
         for (run, step, revision) in
             [(1, 2, "a"), (2, 0, "a"), (2, 1, "a"), (2, 1, "b"), (2, 7, "a"), (3, 1, "a")]
         {
-            ledger.arm("digits", "uid", run, step, revision).failed();
+            ledger.arm("digits", "uid", run, step, revision).failed(true);
         }
         let errors = |run, revision| ledger.in_steps("digits", run, revision).errors;
         assert_eq!([errors(2, "a"), errors(2, "b"), errors(3, "a"), errors(4, "a")], [2, 1, 1, 0]);
     }
 
     #[test]
+    fn what_is_no_evidence_is_in_the_totals_alone() {
+        let ledger: Ledger = Ledger::default();
+        let arm = ledger.arm("digits", "uid", 1, 0, "digits-a");
+        arm.succeeded(Duration::from_millis(5), true);
+        arm.failed(false);
+        arm.succeeded(Duration::from_millis(5), false);
+        let counts = &ledger.read("digits")[0];
+        assert_eq!((counts.attempts, counts.errors, counts.latency.count()), (1, 0, 1));
+        let totals = &ledger.totals("digits")["digits-a"];
+        assert_eq!((totals.attempts, totals.errors, totals.latency.count()), (3, 1, 2));
+    }
+
+    #[test]
     fn another_object_of_the_same_name_starts_anew() {
-        let ledger = Ledger::default();
-        ledger.arm("digits", "old", 1, 0, "digits-a").failed();
-        ledger.arm("digits", "new", 1, 0, "digits-a").failed();
+        let ledger: Ledger = Ledger::default();
+        ledger.arm("digits", "old", 1, 0, "digits-a").failed(true);
+        ledger.arm("digits", "new", 1, 0, "digits-a").failed(true);
         assert_eq!(ledger.read("digits")[0].errors, 1);
         assert_eq!(ledger.totals("digits")["digits-a"].errors, 2);
         ledger.forget("digits");
@@ -225,9 +304,9 @@ mod tests {
 
     #[test]
     fn totals_of_revisions_that_nobody_knows_are_dropped() {
-        let ledger = Ledger::default();
+        let ledger: Ledger = Ledger::default();
         for (run, revision) in [(1, "a"), (2, "b"), (3, "c")] {
-            ledger.arm("digits", "uid", run, 0, revision).failed();
+            ledger.arm("digits", "uid", run, 0, revision).failed(true);
         }
         ledger.retain("digits", |_| false);
         assert_eq!(ledger.totals("digits").into_keys().collect::<Vec<_>>(), ["b", "c"]);

@@ -9,13 +9,15 @@
 //! connection that the pod closed while it was idle is the router's own race and no harm: the request is sent again to
 //! the same pod over a new connection, and that result counts. A pod that drops every request is found out so.
 //!
-//! HTTP goes to pods over HTTP/1.1 whatever the client speaks; gRPC goes over HTTP/2 (see [`channel`] and [`grpc`]).
+//! HTTP goes to pods over HTTP/1.1 whatever the client speaks; gRPC goes over HTTP/2 (see [`channel`] and [`grpc`]). Whoever
+//! stays at an arm does so by a [`crate::unit`]; copies for shadows are handed over at the end: [`crate::shadow`].
 
 pub mod body;
 mod call;
 pub mod channel;
 pub mod grpc;
 pub mod headers;
+mod message;
 pub mod paths;
 pub mod pool;
 mod refuse;
@@ -28,24 +30,35 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderValue, SET_COOKIE};
 use http::request::Parts;
+use http::uri::Scheme;
 use http::{Method, Request, Response, Uri, Version};
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 use stoker_api::names::headers::MODEL;
+use stoker_edge::drain::Drain;
 use tokio::time::{Instant, Sleep};
 
-use crate::forward::body::{BodyError, Budget, Passing, Prepared, Share, ToPod, Verdict, Whole};
+use crate::forward::body::{BodyError, Budget, Passing, Prepared, Whole};
 use crate::forward::grpc::Call;
+use crate::forward::message::{Content, Message};
 use crate::forward::pool::Link;
 use crate::forward::refuse::Refused;
 use crate::forward::relay::{Attempt, Carrier, Relay};
-use crate::live::{Busy, Ending, Endpoint, Outcome, clock};
+use crate::live::{Busy, Endpoint, Outcome, clock};
 use crate::metrics::Counts;
 use crate::plane::{Assigned, Flight, Plane};
+use crate::shadow::count::Dropped;
+use crate::shadow::tee::Tee;
+use crate::shadow::{self, Shadow};
 use crate::table::keeper::Keeper;
 use crate::table::snapshot::Route;
+use crate::unit::cookie;
+use crate::unit::once::Once;
+
+/// In which scheme the client came to a proxy before this router.
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
 
 /// How long a request waits for another pod when the only one failed it, before that one is tried again.
 const SECOND_WAIT: Duration = Duration::from_secs(1);
@@ -68,6 +81,8 @@ pub struct Settings {
     pub hold: Duration,
     /// How many requests may wait.
     pub hold_queue: usize,
+    /// What copies for shadows may take.
+    pub mirror: shadow::Limits,
 }
 
 /// Forwards requests. Shared by all connections.
@@ -79,26 +94,8 @@ pub struct Forward {
     counts: Counts,
     budget: Budget,
     held: AtomicUsize,
-}
-
-/// A request as it is sent to pods.
-struct Message {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Content,
-    deadline: Instant,
-    /// What is called by gRPC, if it is.
-    call: Option<Call>,
-    /// Of a call that streams: the end of the streams of the revision that it was assigned to.
-    ending: Option<Ending>,
-}
-
-enum Content {
-    /// With its part of the budget for kept bodies.
-    Whole { whole: Whole, _share: Option<Share> },
-    /// Until it is sent.
-    Long(Option<Passing>, Verdict),
+    once: Once,
+    shadow: Arc<Shadow>,
 }
 
 /// Why an attempt gave no answer.
@@ -125,7 +122,14 @@ impl Forward {
     /// Forwards by the tables of `plane`.
     pub fn new(plane: Arc<Plane>, keeper: Arc<Keeper>, settings: Settings, counts: Counts) -> Self {
         let budget = Budget::new(settings.buffer_total);
-        Self { plane, keeper, settings, counts, budget, held: AtomicUsize::new(0) }
+        let shadow = Arc::new(Shadow::new(settings.mirror, Arc::clone(&plane)));
+        let (held, once) = (AtomicUsize::new(0), Once::default());
+        Self { plane, keeper, settings, counts, budget, held, once, shadow }
+    }
+
+    /// Makes no copies any more once the process begins to leave.
+    pub fn follow(&self, drain: Drain) {
+        self.shadow.follow(drain);
     }
 
     /// What a request may take.
@@ -148,7 +152,8 @@ impl Forward {
     }
 
     async fn forward(&self, request: Request<Incoming>, is_call: bool) -> Result<Response<Relay>, Refused> {
-        let mut deadline = Instant::now() + self.settings.request_timeout;
+        let start = Instant::now();
+        let mut deadline = start + self.settings.request_timeout;
         let (parts, body) = request.into_parts();
         let (route, call) = match self.route(&parts, is_call) {
             Ok(route) => route,
@@ -164,21 +169,32 @@ impl Forward {
         route.retries.requested(clock());
         let mut message = self.message(parts, body, &route.name, call, deadline).await?;
         let mut alarm = Box::pin(tokio::time::sleep_until(deadline));
-        let unit = rand::random();
+        let drawn = rand::random();
+        // Whether the next attempt of the unit counts; asked once.
+        let mut counts: Option<bool> = None;
         let mut failed: Option<Arc<Endpoint>> = None;
         let mut retried = false;
         // A body that can be sent only once must not meet a connection that the pod may be closing.
         let mut fresh = matches!(message.body, Content::Long(..));
         loop {
-            let (flight, mut busy) = self.place(&route.name, unit, failed.as_deref(), deadline).await?;
+            let (mut flight, mut busy) =
+                self.place(&route.name, &message.headers, drawn, failed.as_deref(), deadline).await?;
+            if flight.is_evidence()
+                && let Some(unit) = flight.unit
+                && !*counts.get_or_insert_with(|| self.once.counts(&route.name, unit, start.into_std()))
+            {
+                flight.set_apart();
+            }
+            message.hidden.clone_from(&flight.cookie);
             message.ending = call.filter(|call| call.streams).map(|_| flight.revision.ending());
             let assigned = clock();
             let failure = loop {
                 let sent = self.attempt(&flight, busy.endpoint(), &mut message, fresh, &mut alarm).await;
                 match sent {
                     Ok((answer, carrier, sent)) => {
+                        let cookie = message.new_cookie(&flight, drawn);
                         let attempt = (flight, busy, sent);
-                        return Ok(self.relay(answer, carrier, attempt, message, alarm));
+                        return Ok(self.relay(answer, carrier, attempt, message, cookie, alarm));
                     }
                     Err(Failure::Raced) => {
                         self.counts.races.inc();
@@ -193,7 +209,11 @@ impl Forward {
             match &failure {
                 Failure::Raced | Failure::Cut => {}
                 Failure::Client(refused) => return Err(refused.clone()),
-                _ => flight.ended(&mut busy, Outcome::Failed, clock().saturating_sub(assigned)),
+                _ => {
+                    flight.ended(&mut busy, Outcome::Failed, clock().saturating_sub(assigned));
+                    // A unit counts at most once, also when it is tried twice.
+                    counts = flight.unit.map(|_| false);
+                }
             }
             let again = match failure {
                 Failure::Raced | Failure::Cut => true,
@@ -208,6 +228,9 @@ impl Forward {
                     _ => Refused::Failed,
                 };
                 flight.revision.answered(refused.status());
+                if let Some(tee) = self.tee(&flight, message) {
+                    tee.broke();
+                }
                 return Err(refused);
             }
             if !matches!(failure, Failure::Raced | Failure::Cut) {
@@ -283,7 +306,7 @@ impl Forward {
         let bad = |error: headers::HeaderError| Refused::BadRequest(error.to_string());
         headers::to_pod(&mut parts.headers, parts.uri.authority(), route).map_err(bad)?;
         let body = if body.is_end_stream() {
-            Content::Whole { whole: Whole::default(), _share: None }
+            Content::Whole { whole: Whole::default(), share: None }
         } else if call.is_some_and(|call| call.streams) {
             let passing = Passing::stream(body);
             let verdict = passing.verdict();
@@ -299,7 +322,7 @@ impl Forward {
                         "the body of the request is malformed or broke off".into(),
                     ));
                 }
-                Ok(Ok(Prepared::Whole(whole, share))) => Content::Whole { whole, _share: share },
+                Ok(Ok(Prepared::Whole(whole, share))) => Content::Whole { whole, share },
                 Ok(Ok(Prepared::Long(passing))) => {
                     self.counts.unbuffered.inc();
                     let verdict = passing.verdict();
@@ -307,6 +330,7 @@ impl Forward {
                 }
             }
         };
+        let secure = parts.uri.scheme() == Some(&Scheme::HTTPS) || is_forwarded_by_tls(&parts.headers);
         let uri = match parts.uri.authority() {
             _ if call.is_some() => headers::to_call(&mut parts.headers, &parts.uri).map_err(bad)?,
             // In absolute form; pods want the path alone.
@@ -314,18 +338,19 @@ impl Forward {
             None => parts.uri,
         };
         let (method, headers) = (parts.method, parts.headers);
-        Ok(Message { method, uri, headers, body, deadline, call, ending: None })
+        Ok(Message { method, uri, headers, body, deadline, call, ending: None, secure, hidden: None })
     }
 
     /// Finds a pod, and waits for one where there is none.
     async fn place(
         &self,
         route: &str,
-        unit: u128,
+        headers: &HeaderMap,
+        drawn: u128,
         failed: Option<&Endpoint>,
         deadline: Instant,
     ) -> Result<(Flight, Busy), Refused> {
-        match self.plane.assign(route, unit, failed) {
+        match self.plane.assign(route, headers, drawn, failed) {
             Assigned::Pod(flight, busy) => return Ok((flight, busy)),
             Assigned::Gone => return Err(self.gone()),
             Assigned::Nowhere => {}
@@ -337,7 +362,7 @@ impl Forward {
         let mut changes = self.plane.changes();
         let mut not = failed;
         loop {
-            match self.plane.assign(route, unit, not) {
+            match self.plane.assign(route, headers, drawn, not) {
                 Assigned::Pod(flight, busy) => return Ok((flight, busy)),
                 Assigned::Gone => return Err(self.gone()),
                 Assigned::Nowhere => {}
@@ -420,26 +445,68 @@ impl Forward {
         carrier: Carrier,
         (flight, busy, sent): (Flight, Busy, std::time::Instant),
         message: Message,
+        cookie: Option<HeaderValue>,
         alarm: Pin<Box<Sleep>>,
     ) -> Response<Relay> {
         let (mut parts, body) = answer.into_parts();
-        headers::to_client(&mut parts.headers, &flight.revision.header);
-        let call = message.call.is_some().then(|| {
+        let (mut call, mut tee) = (None, None);
+        if message.call.is_some() {
+            headers::to_client(&mut parts.headers, &flight.revision.header);
             // What the router adds in the end must not contradict it.
             parts.headers.remove(CONTENT_LENGTH);
-            Box::new(message.into_call(&parts.headers, &self.counts))
-        });
-        if call.is_none() {
+            call = Some(Box::new(message.into_call(&parts.headers, &self.counts)));
+        } else {
+            tee = self.tee(&flight, message);
+            if let Some(tee) = &mut tee {
+                tee.head(&parts);
+            }
+            headers::to_client(&mut parts.headers, &flight.revision.header);
             flight.revision.answered(parts.status);
+        }
+        if let Some(cookie) = cookie {
+            parts.headers.append(SET_COOKIE, cookie);
         }
         let outcome = match parts.status {
             status if status.is_success() => Outcome::Succeeded,
             status if status.is_server_error() => Outcome::Failed,
             _ => Outcome::Refused,
         };
-        let attempt = Attempt { flight, busy, sent, outcome, aborted: self.counts.aborted.clone() };
+        let attempt = Attempt { flight, busy, sent, outcome, aborted: self.counts.aborted.clone(), tee };
         Response::from_parts(parts, Relay::new(body, carrier, attempt, call, alarm))
     }
+
+    /// What becomes copies of a request for shadows, when it was drawn for any. Only inferences are copied, and of gRPC
+    /// none.
+    fn tee(&self, flight: &Flight, message: Message) -> Option<Box<Tee>> {
+        let mirrors = flight.mirrors.as_deref()?;
+        let Message { method, uri, mut headers, body, hidden, call, .. } = message;
+        if method != Method::POST || call.is_some() {
+            return None;
+        }
+        let targets = Shadow::draw(mirrors);
+        if targets.is_empty() {
+            return None;
+        }
+        if let Some(name) = hidden {
+            cookie::hide(&mut headers, &name);
+        }
+        match body {
+            Content::Whole { whole, share } => {
+                Some(Box::new(Tee::new(&self.shadow, targets, uri, headers, (whole.bytes, share))))
+            }
+            Content::Long(..) => {
+                shadow::drop_all(&targets, Dropped::LongBody);
+                None
+            }
+        }
+    }
+}
+
+/// Whether a proxy says that its client came by TLS. Of several proxies the first counts.
+fn is_forwarded_by_tls(headers: &HeaderMap) -> bool {
+    let first =
+        headers.get(FORWARDED_PROTO).and_then(|value| value.as_bytes().split(|byte| *byte == b',').next());
+    first.is_some_and(|scheme| scheme.trim_ascii().eq_ignore_ascii_case(b"https"))
 }
 
 /// Reads the body of a refused request, so that a client that is still sending gets to read the refusal. One that waits
@@ -456,51 +523,6 @@ async fn before<T>(alarm: &mut Pin<Box<Sleep>>, work: impl Future<Output = T>) -
         biased;
         result = work => Some(result),
         () = alarm => None,
-    }
-}
-
-impl Message {
-    fn is_whole(&self) -> bool {
-        matches!(self.body, Content::Whole { .. })
-    }
-
-    /// The request, as often as its body allows.
-    fn request(&mut self) -> Result<Request<ToPod>, Failure> {
-        let body = match &mut self.body {
-            Content::Whole { whole, .. } => ToPod::Whole(whole.clone()),
-            Content::Long(passing, _) => ToPod::Long(passing.take().ok_or(Failure::Lost)?),
-        };
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = self.headers.clone();
-        if self.call.is_some() {
-            *request.version_mut() = Version::HTTP_2;
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            grpc::set_timeout(request.headers_mut(), left);
-        }
-        Ok(request)
-    }
-
-    /// Waits until the streams of the revision are to end; forever where this is no stream.
-    async fn ended(&mut self) {
-        match &mut self.ending {
-            Some(ending) => ending.ended().await,
-            None => std::future::pending().await,
-        }
-    }
-
-    /// What is left of it when the answer to a call has begun with `head`.
-    fn into_call(self, head: &HeaderMap, counts: &Counts) -> relay::Call {
-        let ending = self.ending.map(|mut ending| relay::Ending {
-            rings: Box::pin(async move { ending.ended().await }),
-            ended: counts.ended.clone(),
-        });
-        let body = match self.body {
-            Content::Long(_, verdict) => Some(verdict),
-            Content::Whole { .. } => None,
-        };
-        relay::Call::new(head, ending, body)
     }
 }
 

@@ -13,6 +13,8 @@
 //! - [`plane`]: what the hot path reads.
 //! - [`cut`]: takes a harmful revision out of traffic.
 //! - [`forward`]: one request from client to pod and back.
+//! - [`unit`]: what stays at one arm.
+//! - [`shadow`]: copies of requests, and the comparison of answers.
 //! - [`count`]: attempts, errors and latencies by (run, step, arm).
 //! - [`watch`]: the API server.
 //! - [`admin`]: what the operator asks.
@@ -28,5 +30,7 @@ pub mod live;
 pub mod metrics;
 pub mod plane;
 pub mod run;
+pub mod shadow;
 pub mod table;
+pub mod unit;
 pub mod watch;

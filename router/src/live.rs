@@ -17,6 +17,7 @@ use stoker_decide::balance::choose;
 use tokio::sync::watch;
 
 pub use crate::live::endpoint::{Address, Busy, Endpoint, Outcome, clock};
+use crate::shadow::lane::Lane;
 
 /// The pods of a revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +51,8 @@ pub struct Revision {
     ejections: AtomicU64,
     failed_open: AtomicU64,
     answers: [AtomicU64; CLASSES.len()],
+    /// Copies that it gets as a shadow.
+    pub lane: Lane,
     cut: AtomicBool,
     /// Told when open streams are to end.
     streams: watch::Sender<()>,
@@ -83,6 +86,7 @@ impl Revision {
             answers: Default::default(),
             cut: AtomicBool::new(false),
             streams: watch::channel(()).0,
+            lane: Lane::default(),
         }
     }
 

@@ -19,6 +19,7 @@ use crate::count::Tally;
 use crate::cut::metrics::CutCounts;
 use crate::live::{CLASSES, Revision};
 use crate::plane::{Plane, Revisions};
+use crate::shadow;
 use crate::table::keeper::Keeper;
 
 /// Why the router itself refused a request.
@@ -203,6 +204,8 @@ impl Collector for Routes {
             "Requests for which ejected pods were used because more than half were ejected",
             Revision::failed_open,
         )?;
+
+        shadow::metrics::encode(&self.plane, &mut encoder)?;
 
         let mut gauge =
             |name: &str, help: &str, values: Vec<(Labels<'_>, f64)>| -> Result<(), std::fmt::Error> {

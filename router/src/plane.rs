@@ -11,12 +11,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use http::HeaderMap;
 use stoker_api::scrape::ArmState;
 use tokio::sync::watch;
 
 use crate::count::{ArmCount, Ledger};
 use crate::live::{Busy, Endpoint, Outcome, Revision};
-use crate::table::snapshot::{Route, Snapshot};
+use crate::shadow::count::ShadowCount;
+use crate::table::snapshot::{Arm, Mirror, Route, Rule, Snapshot};
+use crate::unit::Source;
 
 /// Revisions by (route, revision).
 pub type Revisions = BTreeMap<(String, String), Arc<Revision>>;
@@ -32,6 +35,8 @@ pub struct Plane {
     revisions: Mutex<Revisions>,
     /// Counts of attempts.
     pub ledger: Ledger,
+    /// Counts of copies.
+    pub shadows: Ledger<ShadowCount>,
 }
 
 impl Default for Plane {
@@ -42,6 +47,7 @@ impl Default for Plane {
             changed: watch::channel(()).0,
             revisions: Mutex::default(),
             ledger: Ledger::default(),
+            shadows: Ledger::default(),
         }
     }
 }
@@ -52,22 +58,47 @@ pub struct Flight {
     /// The revision.
     pub revision: Arc<Revision>,
     /// Where the attempt is counted: the table that was in force now.
-    pub count: Arc<ArmCount>,
+    count: Arc<ArmCount>,
+    /// Whether its attempts are evidence for or against the revision.
+    evidence: bool,
+    /// The unit that it belongs to, where the rule knows one and the request names it.
+    pub unit: Option<u128>,
+    /// The cookie that carries the unit by the rule.
+    pub cookie: Option<Arc<str>>,
+    /// Who gets copies.
+    pub mirrors: Option<Arc<[Arc<Mirror>]>>,
 }
 
 impl Flight {
-    fn new(revision: &Arc<Revision>, count: &Arc<ArmCount>) -> Self {
-        revision.entered();
-        Self { revision: Arc::clone(revision), count: Arc::clone(count) }
+    fn new(arm: &Arm, rule: &Rule, unit: Option<u128>) -> Self {
+        arm.revision.entered();
+        Self {
+            revision: Arc::clone(&arm.revision),
+            count: Arc::clone(&arm.count),
+            evidence: rule.is_evidence(),
+            unit,
+            cookie: rule.unit.as_ref().and_then(Source::cookie).cloned(),
+            mirrors: arm.mirrors.clone(),
+        }
+    }
+
+    /// Whether its attempts are evidence for or against the revision.
+    pub fn is_evidence(&self) -> bool {
+        self.evidence
+    }
+
+    /// Its attempts are no evidence.
+    pub fn set_apart(&mut self) {
+        self.evidence = false;
     }
 
     /// The attempt ended after `took`: counts it in its arm, and tells its pod. Ejection and slow start steer requests; what
     /// failed is counted whatever they say.
     pub fn ended(&self, busy: &mut Busy, outcome: Outcome, took: Duration) {
         match outcome {
-            Outcome::Succeeded if busy.is_warming() => self.count.succeeded_warming(),
-            Outcome::Succeeded => self.count.succeeded(took),
-            Outcome::Refused | Outcome::Failed => self.count.failed(),
+            Outcome::Succeeded if busy.is_warming() => self.count.succeeded_warming(self.evidence),
+            Outcome::Succeeded => self.count.succeeded(took, self.evidence),
+            Outcome::Refused | Outcome::Failed => self.count.failed(self.evidence),
         }
         self.revision.ended(busy, outcome, took);
     }
@@ -101,13 +132,14 @@ impl Plane {
         self.changed.subscribe()
     }
 
-    /// Assigns a request to a pod, and counts it as in flight. `not` is a pod that failed it already.
-    pub fn assign(&self, name: &str, unit: u128, not: Option<&Endpoint>) -> Assigned {
+    /// Assigns a request to a pod by its headers, and counts it as in flight. `drawn` is its unit where it has no other.
+    /// `not` is a pod that failed it already.
+    pub fn assign(&self, name: &str, headers: &HeaderMap, drawn: u128, not: Option<&Endpoint>) -> Assigned {
         loop {
             let epoch = self.epoch.load(Ordering::SeqCst);
             let tables = self.tables.load();
             let Some(route) = tables.route(name) else { return Assigned::Gone };
-            let assigned = assign(route, unit, not);
+            let assigned = assign(route, headers, drawn, not);
             if self.epoch.load(Ordering::SeqCst) == epoch {
                 return assigned;
             }
@@ -134,19 +166,19 @@ impl Plane {
     /// Forgets revisions that are in no table and have no requests.
     pub fn prune(&self) {
         let tables = self.tables.load();
-        let is_served = |route: &str, revision: &str| {
-            let arms = tables.route(route).map(|route| &route.arms[..]).unwrap_or_default();
-            arms.iter().any(|arm| arm.revision.name == revision)
-        };
+        let is_served =
+            |route: &str, revision: &str| tables.route(route).is_some_and(|route| route.names(revision));
         let mut revisions = self.revisions();
         revisions.retain(|(route, name), revision| is_served(route, name) || revision.in_flight() > 0);
         let routes: Vec<String> = tables.routes().map(|route| route.name.clone()).collect();
         for route in routes {
-            self.ledger.retain(&route, |name| revisions.contains_key(&(route.clone(), name.to_owned())));
+            let is_known = |name: &str| revisions.contains_key(&(route.clone(), name.to_owned()));
+            self.ledger.retain(&route, is_known);
+            self.shadows.retain(&route, is_known);
         }
     }
 
-    /// The arms of a route's table, and those that still have requests in flight.
+    /// The arms and shadows of a route's table, and those that still have requests in flight.
     pub fn arms(&self, route: &str) -> Vec<ArmState> {
         self.prune();
         let revisions = self.revisions();
@@ -161,13 +193,15 @@ impl Plane {
 }
 
 /// By one table: the first pod in the chain of fallbacks, ready ones before those that terminate.
-fn assign(route: &Route, unit: u128, not: Option<&Endpoint>) -> Assigned {
-    let Some(first) = route.choose(unit) else { return Assigned::Nowhere };
+fn assign(route: &Route, headers: &HeaderMap, drawn: u128, not: Option<&Endpoint>) -> Assigned {
+    let Some(rule) = route.rule(headers) else { return Assigned::Nowhere };
+    let unit = rule.unit.as_ref().and_then(|source| source.read(headers));
+    let Some(first) = rule.choose(unit.unwrap_or(drawn)) else { return Assigned::Nowhere };
     let pick = |terminating: bool| {
-        route.chain(first).find_map(|arm| {
+        rule.chain(first).find_map(|arm| {
             let revision = &arm.revision;
             let busy = if terminating { revision.pick_leaving(not) } else { revision.pick(not) };
-            busy.map(|busy| Assigned::Pod(Flight::new(revision, &arm.count), busy))
+            busy.map(|busy| Assigned::Pod(Flight::new(arm, rule, unit), busy))
         })
     };
     pick(false).or_else(|| pick(true)).unwrap_or(Assigned::Nowhere)

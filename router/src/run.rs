@@ -25,6 +25,7 @@ use crate::cut::report;
 use crate::forward::{Forward, Settings};
 use crate::metrics::{self, Counts};
 use crate::plane::Plane;
+use crate::shadow;
 use crate::table::disk;
 use crate::table::keeper::Keeper;
 use crate::watch::{self, Lookup};
@@ -145,6 +146,7 @@ impl Router {
     /// Serves clients until the drain is over.
     pub async fn serve(&self, listener: TcpListener, stats: Stats, drain: Drain) -> Finished {
         let forward = Arc::clone(&self.forward);
+        forward.follow(drain.clone());
         let service = service_fn(move |request| {
             let forward = Arc::clone(&forward);
             async move { Ok::<_, Infallible>(forward.handle(request).await) }
@@ -189,6 +191,13 @@ pub async fn run(args: Args) -> Result<(), RunError> {
         buffer_total: args.buffer_total,
         hold: args.hold,
         hold_queue: args.hold_queue,
+        mirror: shadow::Limits {
+            queue: args.mirror_queue,
+            bytes: args.mirror_bytes,
+            concurrency: args.mirror_concurrency.get(),
+            timeout: args.mirror_timeout,
+            longest_answer: args.buffer_limit,
+        },
     };
     let router = Arc::new(Router::new(&args.namespace, settings, args.max_connections).named(&args.name));
     let (data, admin) = (bind(args.listen).await?, bind(args.admin_listen).await?);

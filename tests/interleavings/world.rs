@@ -494,8 +494,6 @@ impl World {
 pub struct Served {
     /// The generation of its table.
     pub generation: Option<i64>,
-    /// The run of its table.
-    pub run: u64,
     /// Parts per million by revision, cuts obeyed.
     pub weights: BTreeMap<String, u32>,
     /// The cuts of this run that it knows.
@@ -530,7 +528,6 @@ impl Router {
             spec.main_rule().unwrap().arms.iter().map(|arm| &arm.revision).collect();
         Served {
             generation: Some(route.version.generation),
-            run: route.run,
             weights: revisions.into_iter().map(|name| (name.clone(), weight(route, name))).collect(),
             cuts: keeper.cuts("m").into_iter().map(|cut| cut.revision).collect(),
         }
@@ -539,7 +536,8 @@ impl Router {
 
 /// What a revision gets by the rule for everybody.
 fn weight(route: &stoker_router::table::snapshot::Route, revision: &str) -> u32 {
-    route.arms.iter().filter(|arm| arm.revision.name == revision).map(|arm| arm.ppm).sum()
+    let arms = route.rules.last().into_iter().flat_map(|rule| &rule.arms);
+    arms.filter(|arm| arm.revision.name == revision).map(|arm| arm.ppm).sum()
 }
 
 impl Table {

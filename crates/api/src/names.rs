@@ -132,6 +132,8 @@ pub mod headers {
     pub const MODEL: &str = "stoker-model";
     /// In an answer: the revision that gave it.
     pub const REVISION: &str = "stoker-revision";
+    /// In a request to a pod: a copy, whose answer reaches nobody.
+    pub const SHADOW: &str = "stoker-shadow";
 }
 
 /// Ports of the parts.

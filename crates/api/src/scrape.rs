@@ -87,13 +87,14 @@ pub struct ShadowCounts {
     pub attempts: u64,
     /// Of these, failed.
     pub errors: u64,
-    /// Copies that were not sent because the queue was full.
+    /// Copies that were not sent: the queue was full, no pod was ready, and so on.
     pub dropped: u64,
     /// Pairs of answers that were compared.
     pub compared: u64,
     /// Of these, the pairs with the same labels.
     pub agreed: u64,
-    /// Pairs that could not be compared: one of the answers failed, was too long or cannot be read.
+    /// Pairs that could not be compared: one of the answers failed, was too long or cannot be read. Pairs that were not
+    /// looked at for lack of time are in none of the three.
     pub incomparable: u64,
     /// Largest relative distance between numbers of a pair, as a histogram of the value in place of seconds.
     #[serde(default)]

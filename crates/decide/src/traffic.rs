@@ -6,10 +6,25 @@
 
 use std::hash::Hasher;
 
-use siphasher::sip::SipHasher13;
+use siphasher::{sip::SipHasher13, sip128};
 
 /// The whole of the traffic, in parts per million. The weights of a rule sum to this.
 pub const WHOLE: u32 = 1_000_000;
+
+/// Longest name of a unit, in bytes. A longer one names nothing: it is a document, not a user.
+pub const LONGEST_NAME: usize = 1024;
+
+/// The unit that a name stands for, such as the value of `x-user-id`; the same in every router and in every release.
+/// `None` when the name is empty or longer than [`LONGEST_NAME`]: such a request is drawn by itself.
+///
+/// 128 bits of SipHash-1-3, so that no two users of a model ever share a unit. The keys are no secret: who looks for a
+/// name that falls to the candidate finds one, as does who asks again without a cookie.
+pub fn unit(name: &[u8]) -> Option<u128> {
+    if name.is_empty() || name.len() > LONGEST_NAME {
+        return None;
+    }
+    Some(sip128::SipHasher13::new_with_keys(0x7374_6f6b_6572, 0x0075_6e69_7473).hash(name).as_u128())
+}
 
 /// Chooses the arm of a unit: the index in `arms`, given as (name, weight in parts per million).
 ///
@@ -115,6 +130,26 @@ mod tests {
     const GOLDEN: [usize; 16] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0, 1, 0];
 
     #[test]
+    fn the_unit_of_a_name_is_the_same_in_every_release() {
+        // A change here would move users between arms at an upgrade of the router.
+        let units = ["a", "alice", "bob@example.com"].map(|name| unit(name.as_bytes()));
+        assert_eq!(units, GOLDEN_UNITS.map(Some));
+    }
+    // SipHash-1-3 with 128 bits, computed from its definition by a second implementation.
+    const GOLDEN_UNITS: [u128; 3] = [
+        89_506_645_744_277_047_128_161_152_608_940_684_375,
+        234_942_808_114_880_466_172_407_719_482_155_931_507,
+        132_692_440_632_928_701_615_646_290_088_152_839_408,
+    ];
+
+    #[test]
+    fn names_that_are_empty_or_endless_name_no_unit() {
+        assert_eq!(unit(b""), None);
+        assert!(unit(&[b'x'; LONGEST_NAME]).is_some());
+        assert_eq!(unit(&[b'x'; LONGEST_NAME + 1]), None);
+    }
+
+    #[test]
     fn no_weight_means_no_arm() {
         assert_eq!(choose(7, "salt", [("a", 0), ("b", 0)]), None);
         assert_eq!(choose(7, "salt", []), None);
@@ -149,6 +184,20 @@ mod tests {
         for (arms, wanted) in cases {
             assert_eq!(weights(&arms), wanted, "{arms:?}");
         }
+    }
+
+    #[test]
+    fn names_fall_to_arms_by_weight_and_to_others_in_the_next_run() {
+        let arms = [("stable", 900_000), ("candidate", 100_000)];
+        let hit = |salt: &str, user: u32| {
+            choose(unit(format!("user-{user}").as_bytes()).unwrap(), salt, arms) == Some(1)
+        };
+        let users = 100_000_u32;
+        let first = (0..users).filter(|user| hit("uid/1", *user)).count() as f64;
+        let both = (0..users).filter(|user| hit("uid/1", *user) && hit("uid/2", *user)).count() as f64;
+        // Five standard deviations of binomials; the two runs are independent, so 1 % are in both.
+        assert!((first / f64::from(users) - 0.1).abs() < 5.0 * (0.09 / f64::from(users)).sqrt(), "{first}");
+        assert!((both / f64::from(users) - 0.01).abs() < 5.0 * (0.0099 / f64::from(users)).sqrt(), "{both}");
     }
 
     proptest! {

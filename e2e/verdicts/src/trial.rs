@@ -242,7 +242,7 @@ impl Trial {
     /// Notes what the status says about the time that is needed.
     fn hear(&mut self, finding: &Finding, run: &Run) {
         let because = finding.verdict.because();
-        if self.late.is_none() && self.time > planned(&self.plan).mul_f64(GRACE) {
+        if self.late.is_none() && self.time > self.plan.duration().mul_f64(GRACE) {
             self.late = Some(because.to_owned());
         }
         if run.step == 0 || !because.starts_with("the candidate has answered") {

@@ -18,6 +18,7 @@ use crate::forward::headers;
 use crate::forward::pool::Link;
 use crate::live::{Busy, Outcome};
 use crate::plane::Flight;
+use crate::shadow::tee::Tee;
 
 pub use crate::forward::relay::call::{Call, Ending};
 
@@ -33,6 +34,8 @@ pub struct Attempt {
     pub outcome: Outcome,
     /// Where it is counted when the client goes away.
     pub aborted: Counter,
+    /// What becomes copies once the answer has ended.
+    pub tee: Option<Box<Tee>>,
 }
 
 /// What an answer comes over.
@@ -84,8 +87,11 @@ impl Relay {
 
     /// The answer has ended as it should: count it, and keep the connection for the next request.
     fn finish(&mut self) {
-        let Some(Attempt { flight, mut busy, sent, outcome, .. }) = self.attempt.take() else { return };
+        let Some(Attempt { flight, mut busy, sent, outcome, tee, .. }) = self.attempt.take() else { return };
         flight.ended(&mut busy, outcome, sent.elapsed());
+        if let Some(tee) = tee {
+            tee.ended();
+        }
         if let Some(Carrier::Link(link)) = self.carrier.take() {
             busy.endpoint().pool.put(link);
         }
@@ -93,8 +99,11 @@ impl Relay {
 
     /// The answer broke off.
     fn fail(&mut self) {
-        if let Some(Attempt { flight, mut busy, sent, .. }) = self.attempt.take() {
+        if let Some(Attempt { flight, mut busy, sent, tee, .. }) = self.attempt.take() {
             flight.ended(&mut busy, Outcome::Failed, sent.elapsed());
+            if let Some(tee) = tee {
+                tee.broke();
+            }
         }
         self.carrier = None;
     }
@@ -114,8 +123,11 @@ impl Relay {
 
 impl Drop for Relay {
     fn drop(&mut self) {
-        if let Some(attempt) = &self.attempt {
-            attempt.aborted.inc();
+        if let Some(Attempt { aborted, tee, .. }) = self.attempt.take() {
+            aborted.inc();
+            if let Some(tee) = tee {
+                tee.aborted();
+            }
         }
     }
 }
@@ -135,6 +147,11 @@ impl Body for Relay {
         match this.next(cx) {
             Poll::Ready(Some(Ok(mut frame))) => {
                 frame.trailers_mut().into_iter().for_each(headers::strip);
+                if let (Some(Attempt { tee: Some(tee), .. }), Some(data)) =
+                    (&mut this.attempt, frame.data_ref())
+                {
+                    tee.piece(data);
+                }
                 // hyper does not ask again when it knows that this was the last piece.
                 if this.body.is_end_stream() {
                     this.finish();

@@ -24,9 +24,10 @@ use crate::cut::{Origin as CutOrigin, Subject, obey};
 use crate::live::{Addresses, Revision};
 use crate::metrics::Counts;
 use crate::plane::Plane;
+use crate::table::build;
 use crate::table::disk::Saved;
 use crate::table::slices::{self, Slice};
-use crate::table::snapshot::{Arm, Route, Snapshot};
+use crate::table::snapshot::{Route, Snapshot};
 
 /// A ModelRoute as it was read. One that this release cannot understand is refused alone and holds up no other.
 #[derive(Debug)]
@@ -285,13 +286,11 @@ impl Keeper {
     /// What is to be written to disk.
     pub fn to_save(&self) -> Saved {
         let inner = self.lock();
-        let rules = inner
-            .routes
-            .values()
-            .filter_map(|kept| kept.served.as_ref())
-            .flat_map(|object| &object.spec.rules);
-        let revisions: BTreeSet<&str> =
-            rules.flat_map(|rule| &rule.arms).map(|arm| arm.revision.as_str()).collect();
+        let specs =
+            || inner.routes.values().filter_map(|kept| kept.served.as_ref()).map(|object| &object.spec);
+        let arms = specs().flat_map(|spec| &spec.rules).flat_map(|rule| &rule.arms);
+        let shadows = specs().flat_map(|spec| &spec.mirrors).map(|mirror| mirror.revision.as_str());
+        let revisions: BTreeSet<&str> = arms.map(|arm| arm.revision.as_str()).chain(shadows).collect();
         let clone = |(name, addresses): (&String, &Addresses)| (name.clone(), addresses.clone());
         Saved {
             namespace: self.namespace.clone(),
@@ -408,28 +407,7 @@ impl Keeper {
                 // It was checked when it came; without the arms that are cut its weights may not add up any more.
                 let cut = inner.latches.revisions(&version.uid, object.spec.run);
                 let spec = obey::obeyed(&object.spec, &cut);
-                let rule = spec.main_rule()?;
-                let position = |wanted: &String| rule.arms.iter().position(|arm| arm.revision == *wanted);
-                let arms = rule.arms.iter().map(|arm| Arm {
-                    revision: revision(&name, &arm.revision),
-                    ppm: arm.ppm,
-                    fallback: arm.fallback.as_ref().and_then(position),
-                    count: self.plane.ledger.arm(&name, &version.uid, spec.run, spec.step, &arm.revision),
-                });
-                let arms = arms.collect();
-                let retries = self.plane.tables().route(&name).map(|route| Arc::clone(&route.retries));
-                let retries = retries.unwrap_or_default();
-                let (salt, hosts) = (rule.salt.clone(), spec.hosts.clone());
-                Some(Arc::new(Route {
-                    name,
-                    version,
-                    run: spec.run,
-                    step: spec.step,
-                    salt,
-                    hosts,
-                    arms,
-                    retries,
-                }))
+                build::route(&spec, name, version, &self.plane, &mut revision).map(Arc::new)
             })
             .collect();
         drop(revisions);
@@ -443,6 +421,7 @@ impl Keeper {
         self.watch_for(inner);
         for route in gone {
             self.plane.ledger.forget(&route);
+            self.plane.shadows.forget(&route);
         }
         self.plane.prune();
         self.dirty.notify_one();

@@ -3,15 +3,19 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use http::HeaderMap;
+use http::header::HeaderName;
 use stoker_api::scrape::TableVersion;
 use stoker_decide::traffic;
 
 use crate::count::ArmCount;
 use crate::live::Revision;
 use crate::live::retries::Retries;
+use crate::shadow::count::ShadowCount;
 use crate::table::hosts;
+use crate::unit::Source;
 
-/// One arm of a table.
+/// One arm of a rule.
 #[derive(Debug)]
 pub struct Arm {
     /// The revision as it is by now.
@@ -22,6 +26,62 @@ pub struct Arm {
     pub fallback: Option<usize>,
     /// Where its attempts are counted.
     pub count: Arc<ArmCount>,
+    /// Who gets copies of its requests, if anybody does.
+    pub mirrors: Option<Arc<[Arc<Mirror>]>>,
+}
+
+/// A revision that gets copies of an arm's requests.
+#[derive(Debug)]
+pub struct Mirror {
+    /// Name of the ModelRoute.
+    pub route: String,
+    /// The revision as it is by now.
+    pub revision: Arc<Revision>,
+    /// Share of the arm's requests that is copied, in parts per million.
+    pub ppm: u32,
+    /// Where the copies are counted.
+    pub count: Arc<ShadowCount>,
+}
+
+/// One way to split requests.
+#[derive(Debug)]
+pub struct Rule {
+    /// Headers that a request must have, with their values.
+    pub headers: Vec<(HeaderName, Vec<u8>)>,
+    /// What stays at one arm; none: each request is drawn by itself.
+    pub unit: Option<Source>,
+    /// Mixed into the choice of the arm.
+    pub salt: String,
+    /// Who shares the traffic.
+    pub arms: Vec<Arm>,
+}
+
+impl Rule {
+    /// Whether a request is meant: of each header at least one value is equal.
+    fn takes(&self, headers: &HeaderMap) -> bool {
+        self.headers
+            .iter()
+            .all(|(name, wanted)| headers.get_all(name).iter().any(|value| value.as_bytes() == wanted))
+    }
+
+    /// Whether what goes by it is drawn and not chosen, so that it says something about revisions.
+    pub fn is_evidence(&self) -> bool {
+        self.headers.is_empty()
+    }
+
+    /// The arm that `unit` belongs to.
+    pub fn choose(&self, unit: u128) -> Option<usize> {
+        traffic::choose(unit, &self.salt, self.arms.iter().map(|arm| (arm.revision.name.as_str(), arm.ppm)))
+    }
+
+    /// An arm and those that take its share, one after the other.
+    pub fn chain(&self, first: usize) -> impl Iterator<Item = &Arm> {
+        let next = |index: &usize| self.arms.get(*index).and_then(|arm| arm.fallback);
+        // A circle of fallbacks ends after each arm had its turn.
+        std::iter::successors(Some(first), next)
+            .take(self.arms.len())
+            .filter_map(|index| self.arms.get(index))
+    }
 }
 
 /// The table of one model.
@@ -35,29 +95,34 @@ pub struct Route {
     pub run: u64,
     /// The step of the run.
     pub step: u32,
-    /// Mixed into the choice of the arm.
-    pub salt: String,
     /// Hosts besides those that the name gives.
     pub hosts: Vec<String>,
-    /// Who shares the traffic.
-    pub arms: Vec<Arm>,
+    /// How requests are split: by the first rule that takes them. The last one takes all.
+    pub rules: Vec<Rule>,
     /// How many requests may be sent a second time. The next table of the model goes on with it.
     pub retries: Arc<Retries>,
 }
 
 impl Route {
-    /// The arm that `unit` belongs to.
-    pub fn choose(&self, unit: u128) -> Option<usize> {
-        traffic::choose(unit, &self.salt, self.arms.iter().map(|arm| (arm.revision.name.as_str(), arm.ppm)))
+    /// The rule for a request with these headers.
+    pub fn rule(&self, headers: &HeaderMap) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.takes(headers))
     }
 
-    /// An arm and those that take its share, one after the other.
-    pub fn chain(&self, first: usize) -> impl Iterator<Item = &Arm> {
-        let next = |index: &usize| self.arms.get(*index).and_then(|arm| arm.fallback);
-        // A circle of fallbacks ends after each arm had its turn.
-        std::iter::successors(Some(first), next)
-            .take(self.arms.len())
-            .filter_map(|index| self.arms.get(index))
+    /// The arms of the rule that takes what no other takes: those that are compared.
+    pub fn main_arms(&self) -> &[Arm] {
+        self.rules.last().map(|rule| &rule.arms[..]).unwrap_or_default()
+    }
+
+    /// Who gets copies.
+    pub fn mirrors(&self) -> impl Iterator<Item = &Arc<Mirror>> {
+        self.main_arms().iter().filter_map(|arm| arm.mirrors.as_deref()).flatten()
+    }
+
+    /// Whether a revision gets requests or copies of them by any rule.
+    pub fn names(&self, revision: &str) -> bool {
+        self.rules.iter().flat_map(|rule| &rule.arms).any(|arm| arm.revision.name == revision)
+            || self.mirrors().any(|mirror| mirror.revision.name == revision)
     }
 }
 

@@ -24,9 +24,13 @@ mod http2;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod mirror;
+#[cfg(test)]
 mod report;
 #[cfg(test)]
 mod start;
+#[cfg(test)]
+mod sticky;
 #[cfg(test)]
 mod traffic;
 #[cfg(test)]

@@ -23,6 +23,7 @@ use stoker_edge::drain::Drain;
 use stoker_edge::listen::{self, Finished, Options, Stats};
 use stoker_router::forward::Settings;
 use stoker_router::run::Router;
+use stoker_router::shadow::Limits;
 use stoker_router::table::keeper::{Offer, Origin};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -115,6 +116,13 @@ pub fn settings() -> Settings {
         buffer_total: 64 << 20,
         hold: Duration::from_millis(300),
         hold_queue: 8,
+        mirror: Limits {
+            queue: 64,
+            bytes: 64 << 20,
+            concurrency: 8,
+            timeout: Duration::from_secs(10),
+            longest_answer: 1 << 20,
+        },
     }
 }
 

@@ -1,0 +1,66 @@
+//! Makes the table that requests see from the one that the operator wrote.
+
+use std::sync::Arc;
+
+use http::header::HeaderName;
+use stoker_api::route::{HeaderMatch, ModelRouteSpec, RouteRule};
+use stoker_api::scrape::TableVersion;
+
+use crate::count::ArmCount;
+use crate::live::Revision;
+use crate::plane::Plane;
+use crate::table::snapshot::{Arm, Mirror, Route, Rule};
+use crate::unit::Source;
+
+/// The table of `spec`, which was checked and is `version` of the model `name`. `live` gives a revision as it is by now.
+/// Counts begin in the ledgers of `plane`. `None` when there is no rule.
+pub fn route(
+    spec: &ModelRouteSpec,
+    name: String,
+    version: TableVersion,
+    plane: &Plane,
+    mut live: impl FnMut(&str, &str) -> Arc<Revision>,
+) -> Option<Route> {
+    let (run, step) = (spec.run, spec.step);
+    // A run without shadows ends the counts of those before as well.
+    plane.shadows.begin(&name, &version.uid, run);
+    let mut rules = Vec::with_capacity(spec.rules.len());
+    for rule in &spec.rules {
+        // A header that no request can have: neither does the rule take any.
+        let Some(headers) = rule.headers.iter().map(header).collect::<Option<Vec<_>>>() else { continue };
+        let arms = arms(rule, |revision| {
+            (live(&name, revision), plane.ledger.arm(&name, &version.uid, run, step, revision))
+        });
+        let unit = rule.unit.as_ref().and_then(Source::new);
+        rules.push(Rule { headers, unit, salt: rule.salt.clone(), arms });
+    }
+    for arm in &mut rules.last_mut()?.arms {
+        let mirrors: Arc<[Arc<Mirror>]> = spec
+            .mirrors
+            .iter()
+            .filter(|mirror| mirror.of == arm.revision.name)
+            .map(|mirror| {
+                let count = plane.shadows.arm(&name, &version.uid, run, step, &mirror.revision);
+                let (revision, ppm) = (live(&name, &mirror.revision), mirror.ppm);
+                Arc::new(Mirror { route: name.clone(), revision, ppm, count })
+            })
+            .collect();
+        arm.mirrors = (!mirrors.is_empty()).then_some(mirrors);
+    }
+    let retries = plane.tables().route(&name).map(|route| Arc::clone(&route.retries)).unwrap_or_default();
+    Some(Route { name, version, run, step, hosts: spec.hosts.clone(), rules, retries })
+}
+
+fn arms(rule: &RouteRule, mut of: impl FnMut(&str) -> (Arc<Revision>, Arc<ArmCount>)) -> Vec<Arm> {
+    let position = |wanted: &String| rule.arms.iter().position(|arm| arm.revision == *wanted);
+    let arms = rule.arms.iter().map(|arm| {
+        let (revision, count) = of(&arm.revision);
+        let fallback = arm.fallback.as_ref().and_then(position);
+        Arm { revision, ppm: arm.ppm, fallback, count, mirrors: None }
+    });
+    arms.collect()
+}
+
+fn header(wanted: &HeaderMatch) -> Option<(HeaderName, Vec<u8>)> {
+    Some((HeaderName::from_bytes(wanted.name.as_bytes()).ok()?, wanted.value.clone().into_bytes()))
+}
