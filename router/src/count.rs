@@ -3,7 +3,7 @@
 //! Each arm of each table has its own count, so a request is counted under the table that it was assigned by, however
 //! long it takes. Counts of the run that is served and of the one before are kept; older ones are folded into a total
 //! of their revision, so that what Prometheus reads never shrinks. Attempts that are no evidence (chosen by a header
-//! rule, or further ones of a unit within a second) are in that total and nowhere else.
+//! rule, at a pod in its slow start, or further ones of a unit within a second) are in that total and nowhere else.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
@@ -24,7 +24,7 @@ pub struct Tally {
     pub attempts: u64,
     /// Of these, failed.
     pub errors: u64,
-    /// Latencies of those that succeeded, without those at pods in slow start.
+    /// Latencies of those that succeeded.
     pub latency: Histogram,
 }
 
@@ -70,11 +70,6 @@ impl ArmCount {
         let tally = tallies.of(evidence);
         tally.attempts += 1;
         tally.latency.record(latency);
-    }
-
-    /// An attempt at a pod in slow start succeeded: how long it took says nothing about the revision.
-    pub fn succeeded_warming(&self, evidence: bool) {
-        lock(&self.0).of(evidence).attempts += 1;
     }
 
     /// An attempt failed.

@@ -295,7 +295,7 @@ impl Routes {
         }
         let mut family = encoder.encode_descriptor(
             "stoker_router_latency_seconds",
-            "Latency of attempts that succeeded, first byte sent to last byte received; without pods in slow start",
+            "Latency of attempts that succeeded, first byte sent to last byte received",
             None,
             MetricType::Histogram,
         )?;

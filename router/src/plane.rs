@@ -92,13 +92,13 @@ impl Flight {
         self.evidence = false;
     }
 
-    /// The attempt ended after `took`: counts it in its arm, and tells its pod. Ejection and slow start steer requests; what
-    /// failed is counted whatever they say.
+    /// The attempt ended after `took`: counts it in its arm, and tells its pod. Ejection steers requests; what failed is counted
+    /// whatever it says. What a pod does in its slow start is no evidence about the revision.
     pub fn ended(&self, busy: &mut Busy, outcome: Outcome, took: Duration) {
+        let evidence = self.evidence && !busy.is_warming();
         match outcome {
-            Outcome::Succeeded if busy.is_warming() => self.count.succeeded_warming(self.evidence),
-            Outcome::Succeeded => self.count.succeeded(took, self.evidence),
-            Outcome::Refused | Outcome::Failed => self.count.failed(self.evidence),
+            Outcome::Succeeded => self.count.succeeded(took, evidence),
+            Outcome::Refused | Outcome::Failed => self.count.failed(evidence),
         }
         self.revision.ended(busy, outcome, took);
     }

@@ -75,8 +75,10 @@ impl Rule {
 
 fn cuts_hold(world: &World) -> Option<String> {
     world.served().into_iter().enumerate().find_map(|(index, served)| {
-        let sent = served.cuts.iter().find(|name| served.weights.get(*name).is_some_and(|ppm| *ppm > 0))?;
-        // Where everybody is cut there is nobody left to send to.
+        // Where everybody is cut there is nobody else to send to.
+        let another = served.weights.keys().any(|name| !served.cuts.contains(name));
+        let mut sent = served.cuts.iter().filter(|_| another);
+        let sent = sent.find(|name| served.weights.get(*name).is_some_and(|ppm| *ppm > 0))?;
         Some(format!("router {index} sends {:?} and knows that {sent} is cut", served.weights))
     })
 }

@@ -299,7 +299,7 @@ impl World {
                 "model": {"uri": "configmap://m/m.onnx"},
                 "rollout": {
                     "steps": [{"weight": 10, "duration": "1s"}, {"weight": 50, "duration": "1s"}],
-                    "guard": {"for": "2s", "holdback": 1},
+                    "guard": {"duration": "2s", "holdback": 1},
                 },
                 "rollback": {"keepWarm": "3s"},
             },

@@ -71,7 +71,7 @@ fn steps(steps: &Value) -> Value {
 }
 
 fn guard(lasts: &str, keep_warm: &str) -> Value {
-    json!({"rollout": {"guard": {"for": lasts, "holdback": 1}}, "rollback": {"keepWarm": keep_warm}})
+    json!({"rollout": {"guard": {"duration": lasts, "holdback": 1}}, "rollback": {"keepWarm": keep_warm}})
 }
 
 fn budget(per_rollout: &str) -> Value {
@@ -180,7 +180,7 @@ fn wrong_fields_are_refused_by_name() {
         (steps(&json!([{"weight": 10}, {"pause": {}, "minRequests": 9}])), "minRequests"),
         (steps(&json!([{"weight": 50}, {"pause": {}}, {"weight": 10}])), "rollout.steps"),
         (guard("601s", "10m"), "rollback.keepWarm"),
-        (guard("721h", "720h"), "rollout.guard.for"),
+        (guard("721h", "720h"), "rollout.guard.duration"),
         (budget("0%"), "rollback.budget.perRollout"),
         (budget("100%"), "rollback.budget.perRollout"),
         (budget("1"), "rollback.budget.perRollout"),

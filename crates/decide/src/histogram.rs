@@ -69,7 +69,7 @@ impl Histogram {
             let slot = self.slot(index);
             *slot = slot.saturating_add(count);
         }
-        self.sum = (self.sum + other.sum).min(f64::MAX);
+        self.sum = (self.sum + other.sum).clamp(f64::MIN, f64::MAX);
     }
 
     /// What was recorded since `earlier`, an older reading of the same histogram. A bucket that shrank (the process

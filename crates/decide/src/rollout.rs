@@ -322,14 +322,16 @@ impl Next<'_> {
         }
         // In a run the previous revision may still be wanted, should stable itself be undone; in the guard it is the control.
         let over = |(_, kept): &mut (String, Duration)| *kept >= self.wish.keep_warm;
-        if self.state.run.is_none()
+        // A table that was changed by this very decision is not served yet, so nothing leaves in the same look: a cut may be on
+        // its way that needs the previous revision.
+        let settled = self.seen.unverified.is_none() && self.transitions.is_empty();
+        if settled
+            && self.state.run.is_none()
             && self.state.guard.is_none()
             && let Some((revision, _)) = self.state.previous.take_if(over)
         {
             self.leave(&revision);
         }
-        // A table that was changed by this very decision is not served yet, so nothing leaves in the same look.
-        let settled = self.seen.unverified.is_none() && self.transitions.is_empty();
         let in_flight = self.seen.in_flight;
         if settled {
             self.state.leaving.retain(|revision| in_flight.get(revision).is_some_and(|count| *count > 0));

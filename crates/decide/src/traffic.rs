@@ -58,10 +58,14 @@ pub struct Share {
 }
 
 /// The same rule when its cut arms get nothing. The share of a cut arm goes to its control; where that is cut too or there
-/// is none, to the next arm in the chain of fallbacks that is not; else to the heaviest that is not. When all arms are cut
-/// nobody has a share. No chain of fallbacks leads to a cut arm.
+/// is none, to the next arm in the chain of fallbacks that is not; else to the heaviest that is not. No chain of
+/// fallbacks leads to a cut arm. Where all arms are cut nobody could take over, and nothing but errors would be worse than
+/// what was cut: then nothing changes.
 #[must_use]
 pub fn without_cut(arms: &[Share]) -> Vec<Share> {
+    if arms.iter().all(|arm| arm.cut) {
+        return arms.to_vec();
+    }
     let is_open = |index: &usize| arms.get(*index).is_some_and(|arm| !arm.cut);
     // A circle of fallbacks ends after each arm had its turn.
     let chain = |from: usize| {
@@ -179,7 +183,7 @@ mod tests {
             // Nothing is named: the heaviest.
             (vec![stable, other, arm(100_000, None, None, true)], vec![800_000, 200_000, 0]),
             // Nobody is left.
-            (vec![arm(WHOLE, None, None, true)], vec![0]),
+            (vec![arm(WHOLE, None, None, true)], vec![WHOLE]),
         ];
         for (arms, wanted) in cases {
             assert_eq!(weights(&arms), wanted, "{arms:?}");
@@ -209,8 +213,11 @@ mod tests {
             let rest = without_cut(&arms);
             prop_assert_eq!(rest.len(), arms.len());
             let sum = |arms: &[Share]| arms.iter().map(|arm| arm.ppm).sum::<u32>();
-            let open = arms.iter().any(|arm| !arm.cut);
-            prop_assert_eq!(sum(&rest), if open { sum(&arms) } else { 0 });
+            prop_assert_eq!(sum(&rest), sum(&arms));
+            if arms.iter().all(|arm| arm.cut) {
+                prop_assert_eq!(&rest, &arms);
+                return Ok(());
+            }
             for (before, after) in arms.iter().zip(&rest) {
                 if before.cut {
                     prop_assert_eq!(after.ppm, 0);

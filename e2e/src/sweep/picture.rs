@@ -274,8 +274,8 @@ mod tests {
 
     #[test]
     fn a_weight_a_missing_object_and_one_too_many_are_differences() {
-        let one = picture("ModelRoute", &[route("a", "u1", 1)], "a");
-        let other = picture("ModelRoute", &[route("a", "u1", 2)], "a");
+        let one = picture("ModelRoute", &[route("team-1", "u1", 1)], "team-1");
+        let other = picture("ModelRoute", &[route("team-1", "u1", 2)], "team-1");
         let lines = one.differences(&other, 10);
         assert!(lines.len() == 1 && lines[0].contains("ModelRoute/digits/rest/spec/rules"), "{lines:?}");
         let none = Picture::default();
@@ -286,9 +286,9 @@ mod tests {
     #[test]
     fn pods_are_counted_though_their_names_are_random() {
         let pod = |suffix: &str| json!({"apiVersion": "v1", "metadata": {"name": format!("d-{suffix}"), "generateName": "d-"}, "status": {"phase": "Running"}});
-        let two = picture("Pod", &[pod("x"), pod("y")], "a");
-        assert_eq!(two, picture("Pod", &[pod("z"), pod("q")], "a"));
-        assert_eq!(two.differences(&picture("Pod", &[pod("x")], "a"), 10).len(), 1);
+        let two = picture("Pod", &[pod("x"), pod("y")], "team-1");
+        assert_eq!(two, picture("Pod", &[pod("z"), pod("q")], "team-1"));
+        assert_eq!(two.differences(&picture("Pod", &[pod("x")], "team-1"), 10).len(), 1);
     }
 
     #[test]

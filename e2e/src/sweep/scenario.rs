@@ -128,7 +128,7 @@ impl Scenario {
     /// Whether a status looks like the end of the story; the golden run waits for that. None when nothing is to be left.
     pub fn is_over(self, status: Option<&ModelDeploymentStatus>) -> bool {
         let Some(status) = status else { return self == Self::Delete };
-        let settled = status.run.is_none() && status.leaving.is_empty();
+        let settled = status.run.is_none() && status.guard.is_none() && status.leaving.is_empty();
         let cooled = status.previous.is_none();
         match self {
             Self::Create => settled && status.phase == Phase::Healthy,

@@ -151,9 +151,9 @@ pub enum OnInconclusive {
 #[serde(rename_all = "camelCase")]
 pub struct Guard {
     /// How long it lasts. Default: as long as `rollback.keepWarm`; `0s` switches it off.
-    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = ("duration(self) >= duration('0s') && duration(self) <= duration('720h')", "rollout.guard.for must be between 0s and 720h"))]
-    pub lasts: Option<Duration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = ("duration(self) >= duration('0s') && duration(self) <= duration('720h')", "rollout.guard.duration must be between 0s and 720h"))]
+    pub duration: Option<Duration>,
     /// Percent of the traffic that the previous revision keeps meanwhile, to compare with. With 0 the verdict has no concurrent
     /// control.
     #[serde(default = "default_holdback")]
@@ -163,7 +163,7 @@ pub struct Guard {
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { lasts: None, holdback: default_holdback() }
+        Self { duration: None, holdback: default_holdback() }
     }
 }
 
@@ -268,7 +268,8 @@ impl Rollout {
     /// With the length of a guard that has none of its own: as it is pinned.
     #[must_use]
     pub fn resolved(&self, rollback: &Rollback) -> Self {
-        let guard = Guard { lasts: self.guard.lasts.or(Some(rollback.keep_warm)), ..self.guard.clone() };
+        let guard =
+            Guard { duration: self.guard.duration.or(Some(rollback.keep_warm)), ..self.guard.clone() };
         Self { guard, ..self.clone() }
     }
 
@@ -284,7 +285,7 @@ impl Rollout {
             steps: self.steps.iter().map(rollout::Step::from).collect(),
             progress_deadline: self.progress_deadline.into(),
             inconclusive_deadline: rollback.then(|| self.analysis.inconclusive_deadline.into()),
-            guard: self.guard.lasts.map(StdDuration::from).unwrap_or_default(),
+            guard: self.guard.duration.map(StdDuration::from).unwrap_or_default(),
             holdback: self.guard.holdback,
         }
     }

@@ -44,8 +44,8 @@ use crate::route::{HeaderMatch, Unit};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = (
-    "!has(self.rollout.guard) || !has(self.rollout.guard.lasts) || duration(self.rollout.guard.lasts) <= duration(self.rollback.keepWarm)",
-    "rollback.keepWarm must be at least as long as rollout.guard.for: the guard needs the previous revision"
+    "!has(self.rollout.guard) || !has(self.rollout.guard.duration) || duration(self.rollout.guard.duration) <= duration(self.rollback.keepWarm)",
+    "rollback.keepWarm must be at least as long as rollout.guard.duration: the guard needs the previous revision"
 ))]
 pub struct ModelDeploymentSpec {
     /// Pods of each revision that has traffic. 0 stops serving.

@@ -45,7 +45,7 @@ fn spec() -> Value {
             ],
             "minRequests": 50,
             "progressDeadline": "60s",
-            "guard": {"for": "8s", "holdback": 5},
+            "guard": {"duration": "8s", "holdback": 5},
         },
         "rollback": {"keepWarm": "20s"},
     })

@@ -90,7 +90,7 @@ fn spec(version: &str, number: usize, shadow: bool) -> Value {
         "replicas": 2,
         "model": {"uri": format!("configmap://digits/{version}.onnx")},
         "runtime": {"resources": {"requests": {"cpu": "10m", "memory": format!("{}Mi", 32 + number)}}},
-        "rollout": {"steps": steps, "minRequests": 40, "progressDeadline": "60s", "guard": {"for": "3s", "holdback": 10}},
+        "rollout": {"steps": steps, "minRequests": 40, "progressDeadline": "60s", "guard": {"duration": "3s", "holdback": 10}},
         "rollback": {"keepWarm": "4s", "revisions": 3},
     })
 }
