@@ -36,7 +36,7 @@ use hyper::body::{Body, Incoming};
 use stoker_api::names::headers::MODEL;
 use tokio::time::{Instant, Sleep};
 
-use crate::forward::body::{BodyError, Budget, Passing, Prepared, Share, ToPod, Verdict, Whole};
+use crate::forward::body::{BodyError, Budget, Kind, Passing, Prepared, Share, ToPod, Verdict, Whole};
 use crate::forward::grpc::Call;
 use crate::forward::pool::Link;
 use crate::forward::refuse::Refused;
@@ -268,11 +268,12 @@ impl Forward {
             Content::Long(Some(passing), verdict)
         } else {
             let (keep, limit) = (self.settings.buffer_limit, self.settings.max_body);
-            let prepared = body::prepare(body, keep, limit, &self.budget, call.is_some());
+            let kind = Kind { http2: parts.version == Version::HTTP_2, trailers: call.is_some() };
+            let prepared = body::prepare(body, keep, limit, &self.budget, kind);
             match tokio::time::timeout_at(deadline, prepared).await {
                 Err(_) => return Err(Refused::TooSlow),
                 Ok(Err(BodyError::TooLong(limit))) => return Err(Refused::TooLong(limit)),
-                Ok(Err(BodyError::Broken(_))) => {
+                Ok(Err(BodyError::Broken(_) | BodyError::Cancelled)) => {
                     return Err(Refused::BadRequest(
                         "the body of the request is malformed or broke off".into(),
                     ));

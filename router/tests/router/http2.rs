@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http_body_util::BodyExt;
+use hyper::body::Frame;
 use stoker_edge::listen::Finished;
 use tokio::sync::Semaphore;
 
-use crate::calls::{Called, GrpcPod, Http2, message, whole};
+use crate::calls::{Called, GrpcPod, Http2, message, piecewise, whole};
 use crate::traffic::gated;
 use crate::world::{Pod, World, echo_headers, eventually, http, settings};
 
@@ -99,6 +100,22 @@ async fn a_client_that_resets_its_request_is_no_error() {
     assert_eq!(world.counted(1, 0, "digits-a"), (1, 0));
 }
 
+#[tokio::test]
+async fn a_request_that_is_cancelled_half_way_does_not_reach_the_pod() {
+    let pod = Pod::good().await;
+    let world = World::with_pods(settings(), &[pod.address]).await;
+    let client = Http2::connect(world.address).await;
+    for _ in 0..20 {
+        let (sender, body) = piecewise();
+        sender.unbounded_send(Ok(Frame::data(vec![b'x'; 1000].into()))).unwrap();
+        let asked = client.sender.clone().send_request(client.request("/v2/models/digits/infer", &[], body));
+        assert_eq!(client.infer("{}").await.unwrap(), (200, "2".into()));
+        drop(asked);
+        assert_eq!(client.infer("{}").await.unwrap(), (200, "2".into()));
+    }
+    assert_eq!((pod.hits(), world.counted(1, 0, "digits-a")), (40, (40, 0)));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_router_that_drains_finishes_open_streams() {
     let gate = Arc::new(Semaphore::new(0));
@@ -113,7 +130,11 @@ async fn a_router_that_drains_finishes_open_streams() {
     eventually("all are at the pod", || pod.hits() == 50).await;
     world.drain.leave();
     // No new requests on this connection; another one is still served.
-    eventually("the client was told", || client.sender.is_closed()).await;
+    let mut tries = 0;
+    while client.send(client.request("/unknown", &[], whole(""))).await.is_ok() {
+        tries += 1;
+        assert!(tries < 10_000, "the client was never told");
+    }
     let late = Http2::connect(world.address).await;
     let later = tokio::spawn(async move { late.infer("{}").await.unwrap().0 });
     eventually("it is at the pod", || pod.hits() == 51).await;
