@@ -91,7 +91,7 @@ pub struct Whole {
 /// What a body comes over, and what becomes of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
-    /// Over HTTP/2. There hyper ends a body that the client cancelled as if it were whole.
+    /// Over HTTP/2. There hyper ends a body whose stream was reset with NO_ERROR as if it were whole.
     pub http2: bool,
     /// What comes after the body is passed on. No part of the protocol over HTTP uses it.
     pub trailers: bool,

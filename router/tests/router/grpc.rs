@@ -6,16 +6,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::channel::mpsc::UnboundedSender;
 use http_body_util::BodyExt;
 use hyper::body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::calls::{Called, GrpcPod, Http2, answer, message, piecewise, reply, trailers, whole};
+use crate::calls::{Called, GrpcPod, Http2, answer, message, piecewise, post, reply, trailers, whole};
 use crate::world::{Pod, World, closed_port, eventually, settings, table};
 
-/// What a pod does with a call that it answers with these frames.
-async fn pod_with(frames: fn() -> Vec<Frame<Bytes>>) -> GrpcPod {
+type Frames = fn() -> Vec<Frame<Bytes>>;
+
+/// A pod that answers each call with these frames.
+async fn pod_with(frames: Frames) -> GrpcPod {
     GrpcPod::with(move |request| async move {
         drop(request.into_body().collect().await);
         reply(frames())
@@ -34,13 +37,11 @@ async fn stream_pod() -> (GrpcPod, Arc<AtomicU64>) {
             let mut messages = request.into_body().into_data_stream();
             tokio::spawn(async move {
                 while let Some(message) = messages.next().await {
-                    match message {
-                        Ok(message) => drop(sender.unbounded_send(Ok(Frame::data(message)))),
-                        Err(_) => {
-                            broken.fetch_add(1, Ordering::Relaxed);
-                            return;
-                        }
-                    }
+                    let Ok(message) = message else {
+                        broken.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    };
+                    let _ = sender.unbounded_send(Ok(Frame::data(message)));
                 }
                 let _ = sender.unbounded_send(Ok(Frame::trailers(trailers(&[("grpc-status", "0")]))));
             });
@@ -73,7 +74,7 @@ async fn a_call_passes_with_its_trailers() {
     assert_eq!(world.counted(1, 0, "digits-a"), (1, 0));
 
     // Another host, and a header that names the model.
-    let mut request = client.request(
+    let mut request = post(
         "/inference.GRPCInferenceService/ServerReady",
         &[("content-type", "application/grpc+proto"), ("stoker-model", "digits")],
         whole(message("")),
@@ -85,7 +86,7 @@ async fn a_call_passes_with_its_trailers() {
 
 #[tokio::test]
 async fn the_status_in_the_trailers_decides() {
-    let failing: [(fn() -> Vec<Frame<Bytes>>, i32); 4] = [
+    let failing: [(Frames, i32); 4] = [
         (|| vec![Frame::data(message("x")), Frame::trailers(trailers(&[("grpc-status", "5")]))], 5),
         (|| vec![Frame::trailers(trailers(&[("grpc-status", "14"), ("grpc-message", "busy")]))], 14),
         (|| vec![Frame::data(message("x")), Frame::trailers(trailers(&[("x-cost", "1")]))], 2),
@@ -205,7 +206,9 @@ async fn a_stream_that_waits_for_its_first_answer_can_be_ended() {
     let waiting = tokio::spawn(async move { client.call("ModelStreamInfer", &[], message("x")).await });
     eventually("the pod has it", || pod.hits() == 1).await;
     let revisions = world.router.plane.revisions().clone();
-    revisions.values().for_each(|revision| revision.end_streams());
+    for revision in revisions.values() {
+        revision.end_streams();
+    }
     let got = waiting.await.unwrap();
     assert_eq!((got.status(), &got.headers["grpc-retry-pushback-ms"]), (14, &"1000".parse().unwrap()));
     assert_eq!(world.counted(1, 0, "digits-a"), (0, 0));
@@ -308,7 +311,7 @@ async fn a_client_that_goes_away_is_no_error_and_the_pod_is_told() {
         drop(answers);
         eventually("nothing is in flight", || world.in_flight("digits-a") == Some(0)).await;
     }
-    eventually("the pod is told", || open.lock().unwrap().iter().all(|sender| sender.is_closed())).await;
+    eventually("the pod is told", || open.lock().unwrap().iter().all(UnboundedSender::is_closed)).await;
     assert_eq!(
         (pod.hits(), world.counted(1, 0, "digits-a"), world.router.counts.aborted.get()),
         (2, (0, 0), 2)

@@ -203,8 +203,7 @@ async fn an_answer_that_is_not_accepted_ends_in_time() {
         assert!(tries < 1000, "the stream never ended");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let rest = unread.into_body().collect().await;
-    assert!(rest.is_err() || rest.is_ok_and(|rest| rest.to_bytes().len() < 64 << 20), "it was never cut");
+    assert!(unread.into_body().collect().await.is_err(), "a broken answer must not look whole");
 }
 
 #[tokio::test]
