@@ -40,7 +40,7 @@ use stoker_api::names::headers::MODEL;
 use stoker_edge::drain::Drain;
 use tokio::time::{Instant, Sleep};
 
-use crate::forward::body::{BodyError, Budget, Passing, Prepared, Whole};
+use crate::forward::body::{BodyError, Budget, Kind, Passing, Prepared, Whole};
 use crate::forward::grpc::Call;
 use crate::forward::message::{Content, Message};
 use crate::forward::pool::Link;
@@ -313,11 +313,12 @@ impl Forward {
             Content::Long(Some(passing), verdict)
         } else {
             let (keep, limit) = (self.settings.buffer_limit, self.settings.max_body);
-            let prepared = body::prepare(body, keep, limit, &self.budget, call.is_some());
+            let kind = Kind { http2: parts.version == Version::HTTP_2, trailers: call.is_some() };
+            let prepared = body::prepare(body, keep, limit, &self.budget, kind);
             match tokio::time::timeout_at(deadline, prepared).await {
                 Err(_) => return Err(Refused::TooSlow),
                 Ok(Err(BodyError::TooLong(limit))) => return Err(Refused::TooLong(limit)),
-                Ok(Err(BodyError::Broken(_))) => {
+                Ok(Err(BodyError::Broken(_) | BodyError::Cancelled)) => {
                     return Err(Refused::BadRequest(
                         "the body of the request is malformed or broke off".into(),
                     ));

@@ -67,7 +67,7 @@ impl Ending {
     pub async fn ended(&mut self) {
         if self.0.changed().await.is_err() {
             // The revision is gone, and with it whoever could ask.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

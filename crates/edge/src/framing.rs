@@ -97,8 +97,16 @@ struct Head {
     length: Option<u64>,
     chunked: bool,
     host: bool,
-    upgrade: bool,
-    upgrade_asked: bool,
+    upgrade: Upgrade,
+}
+
+/// Half of what an upgrade takes is no upgrade (RFC 9110, 7.8).
+#[derive(Clone, Copy, Debug, Default)]
+struct Upgrade {
+    /// The field is there.
+    named: bool,
+    /// `Connection` names it.
+    asked: bool,
 }
 
 /// Follows the requests of one connection.
@@ -184,7 +192,7 @@ impl Framing {
                 self.at = At::Fields;
             }
             At::Fields if text.is_empty() => {
-                if self.head.upgrade && !self.head.upgrade_asked {
+                if self.head.upgrade.named && !self.head.upgrade.asked {
                     return Err(Fault::Upgrade);
                 }
                 self.heads += 1;
@@ -233,10 +241,10 @@ impl Head {
                 return Err(Fault::Host);
             }
         } else if value(text, b"upgrade").is_some() {
-            self.upgrade = true;
+            self.upgrade.named = true;
         } else if let Some(value) = value(text, b"connection") {
             let mut options = value.split(|b| *b == b',');
-            self.upgrade_asked |= options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+            self.upgrade.asked |= options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
         }
         Ok(())
     }

@@ -15,7 +15,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
+use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use prometheus_client::metrics::counter::Counter;
@@ -27,10 +28,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use crate::BoxError;
 use crate::connection::{Activity, Patience, Watched};
 use crate::drain::{Drain, Phase};
 use crate::tls::{Peer, Tls};
+use crate::{BoxError, reply};
 
 /// Connections above the limit that are told so at a time; further ones are just closed.
 const REFUSALS: usize = 64;
@@ -322,6 +323,18 @@ impl Gate {
             }
         }
     }
+}
+
+/// The answer of a service, or what is said in its place when it panicked.
+fn panicked<B>(
+    answer: std::thread::Result<Result<Response<B>, Infallible>>,
+    panics: &Counter,
+) -> Response<Either<B, Full<Bytes>>> {
+    if let Ok(Ok(answer)) = answer {
+        return answer.map(Either::Left);
+    }
+    panics.inc();
+    reply::error(StatusCode::INTERNAL_SERVER_ERROR, "internal error").map(Either::Right)
 }
 
 /// Counts a connection for as long as it is open, however it ends.

@@ -66,6 +66,9 @@ pub enum BodyError {
     /// The client went away or sent garbage.
     #[error("the body could not be read: {0}")]
     Broken(#[from] hyper::Error),
+    /// The client cancelled its request.
+    #[error("the body broke off")]
+    Cancelled,
 }
 
 /// A body that was looked at.
@@ -85,6 +88,22 @@ pub struct Whole {
     pub trailers: Option<Box<HeaderMap>>,
 }
 
+/// What a body comes over, and what becomes of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// Over HTTP/2. There hyper ends a body whose stream was reset with NO_ERROR as if it were whole.
+    pub http2: bool,
+    /// What comes after the body is passed on. No part of the protocol over HTTP uses it.
+    pub trailers: bool,
+}
+
+impl Kind {
+    /// Whether a body that gives nothing more is whole.
+    fn is_whole(self, body: &Incoming) -> bool {
+        !self.http2 || body.is_end_stream()
+    }
+}
+
 /// A body that is not kept: what was read already, and the rest as it comes.
 pub struct Passing {
     read: Bytes,
@@ -93,8 +112,7 @@ pub struct Passing {
     left: u64,
     limit: u64,
     verdict: Verdict,
-    /// Whether what comes after the body is passed on.
-    trailers: bool,
+    kind: Kind,
 }
 
 /// Says afterwards whether it was the client that broke a long body off, and ends it when nobody wants the rest.
@@ -132,7 +150,8 @@ impl Passing {
     pub fn stream(body: Incoming) -> Self {
         let (left, limit) = (u64::MAX, u64::MAX);
         let (read, verdict) = (Bytes::new(), Verdict::default());
-        Self { read, rest: Some(body), left, limit, verdict, trailers: true }
+        let kind = Kind { http2: true, trailers: true };
+        Self { read, rest: Some(body), left, limit, verdict, kind }
     }
 
     /// How the body ended, to be asked later.
@@ -142,13 +161,13 @@ impl Passing {
 }
 
 /// Reads a body up to `keep` bytes. When there is more, or the budget is spent, the rest is passed on. `limit` bounds
-/// the whole body. Trailers are kept only `with_trailers`: no part of the protocol over HTTP uses them.
+/// the whole body.
 pub async fn prepare(
     mut body: Incoming,
     keep: usize,
     limit: u64,
     budget: &Budget,
-    with_trailers: bool,
+    kind: Kind,
 ) -> Result<Prepared, BodyError> {
     if body.is_end_stream() {
         return Ok(Prepared::Whole(Whole::default(), None));
@@ -162,7 +181,7 @@ pub async fn prepare(
     let pass = |read: Bytes, rest: Incoming| {
         let left = limit.saturating_sub(read.len() as u64);
         let verdict = Verdict::default();
-        Ok(Prepared::Long(Passing { read, rest: Some(rest), left, limit, verdict, trailers: with_trailers }))
+        Ok(Prepared::Long(Passing { read, rest: Some(rest), left, limit, verdict, kind }))
     };
     let share = likely.is_none_or(|likely| likely <= keep).then(|| budget.take(likely.unwrap_or(0)));
     let Some(mut share) = share.flatten() else { return pass(Bytes::new(), body) };
@@ -170,11 +189,16 @@ pub async fn prepare(
     let mut more = BytesMut::new();
     let mut trailers = None;
     loop {
-        let Some(frame) = body.frame().await else { break };
+        let Some(frame) = body.frame().await else {
+            if kind.is_whole(&body) {
+                break;
+            }
+            return Err(BodyError::Cancelled);
+        };
         let data = match frame?.into_data() {
             Ok(data) => data,
             Err(frame) => {
-                trailers = frame.into_trailers().ok().filter(|_| with_trailers).map(Box::new);
+                trailers = frame.into_trailers().ok().filter(|_| kind.trailers).map(Box::new);
                 continue;
             }
         };
@@ -269,7 +293,13 @@ impl Passing {
             }
             let Some(rest) = self.rest.as_mut() else { return Poll::Ready(None) };
             let frame = match ready!(Pin::new(rest).poll_frame(cx)) {
-                None => return Poll::Ready(None),
+                None if self.rest.as_ref().is_none_or(|rest| self.kind.is_whole(rest)) => {
+                    return Poll::Ready(None);
+                }
+                None => {
+                    self.verdict.0.broken.store(true, Ordering::Relaxed);
+                    return Poll::Ready(Some(Err(BodyError::Cancelled.into())));
+                }
                 Some(Err(error)) => {
                     self.verdict.0.broken.store(true, Ordering::Relaxed);
                     return Poll::Ready(Some(Err(error.into())));
@@ -278,7 +308,7 @@ impl Passing {
             };
             let data = match frame.into_data() {
                 Ok(data) => data,
-                Err(mut frame) if self.trailers => {
+                Err(mut frame) if self.kind.trailers => {
                     frame.trailers_mut().into_iter().for_each(headers::strip);
                     return Poll::Ready(Some(Ok(frame)));
                 }

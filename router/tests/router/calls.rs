@@ -11,7 +11,7 @@ use futures::channel::mpsc::{self, UnboundedSender};
 use futures::future::BoxFuture;
 use http::{HeaderMap, Request, Response};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Collected, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper::server::conn::http2;
@@ -87,7 +87,7 @@ impl GrpcPod {
     /// Answers every call with its own message, `x-cost` and the status 0.
     pub async fn echo() -> Self {
         Self::with(|request| async move {
-            let sent = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let sent = request.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
             reply(vec![
                 Frame::data(sent),
                 Frame::trailers(trailers(&[("grpc-status", "0"), ("x-cost", "3"), ("stoker-x", "1")])),
@@ -152,6 +152,15 @@ pub fn whole(bytes: impl Into<Bytes>) -> Content {
     Full::new(bytes.into()).boxed()
 }
 
+/// A request to `digits`.
+pub fn post(path: &str, fields: &[(&str, &str)], body: Content) -> Request<Content> {
+    let mut request = Request::builder().method("POST").uri(format!("http://digits{path}"));
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(body).unwrap()
+}
+
 /// One connection of a client.
 #[derive(Clone)]
 pub struct Http2 {
@@ -164,14 +173,6 @@ impl Http2 {
         let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         Self { sender }
-    }
-
-    pub fn request(&self, path: &str, fields: &[(&str, &str)], body: Content) -> Request<Content> {
-        let mut request = Request::builder().method("POST").uri(format!("http://digits{path}"));
-        for (name, value) in fields {
-            request = request.header(*name, *value);
-        }
-        request.body(body).unwrap()
     }
 
     pub async fn send(&self, request: Request<Content>) -> hyper::Result<Response<Incoming>> {
@@ -188,12 +189,12 @@ impl Http2 {
     pub async fn open(&self, method: &str, fields: &[(&str, &str)], body: Content) -> Response<Incoming> {
         let path = format!("/inference.GRPCInferenceService/{method}");
         let fields = [&[("content-type", "application/grpc"), ("te", "trailers")], fields].concat();
-        self.send(self.request(&path, &fields, body)).await.expect("an answer")
+        self.send(post(&path, &fields, body)).await.expect("an answer")
     }
 
     /// An inference over HTTP.
     pub async fn infer(&self, body: impl Into<Bytes>) -> hyper::Result<(u16, Bytes)> {
-        let answer = self.send(self.request("/v2/models/digits/infer", &[], whole(body))).await?;
+        let answer = self.send(post("/v2/models/digits/infer", &[], whole(body))).await?;
         let status = answer.status().as_u16();
         Ok((status, answer.into_body().collect().await?.to_bytes()))
     }

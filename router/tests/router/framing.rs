@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::Response;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Collected, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -19,7 +19,7 @@ async fn recorder() -> (Pod, Arc<Mutex<Vec<Bytes>>>) {
     let behaviour: Behaviour = Arc::new(move |request| {
         let kept = Arc::clone(&kept);
         Box::pin(async move {
-            let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+            let body = request.into_body().collect().await.map(Collected::to_bytes).unwrap_or_default();
             kept.lock().unwrap().push(body);
             Response::new(Full::new(Bytes::from("{}")))
         })

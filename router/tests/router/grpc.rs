@@ -1,21 +1,24 @@
 //! gRPC through the router: what passes, what is counted, and what the router says by itself.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
+use futures::channel::mpsc::UnboundedSender;
 use http_body_util::BodyExt;
 use hyper::body::Frame;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use crate::calls::{Called, GrpcPod, Http2, answer, message, piecewise, reply, trailers};
+use crate::calls::{Called, GrpcPod, Http2, answer, message, piecewise, post, reply, trailers, whole};
 use crate::world::{Pod, World, closed_port, eventually, settings, table};
 
-/// What a pod does with a call that it answers with these frames.
-async fn pod_with(frames: fn() -> Vec<Frame<Bytes>>) -> GrpcPod {
+type Frames = fn() -> Vec<Frame<Bytes>>;
+
+/// A pod that answers each call with these frames.
+async fn pod_with(frames: Frames) -> GrpcPod {
     GrpcPod::with(move |request| async move {
         drop(request.into_body().collect().await);
         reply(frames())
@@ -34,13 +37,11 @@ async fn stream_pod() -> (GrpcPod, Arc<AtomicU64>) {
             let mut messages = request.into_body().into_data_stream();
             tokio::spawn(async move {
                 while let Some(message) = messages.next().await {
-                    match message {
-                        Ok(message) => drop(sender.unbounded_send(Ok(Frame::data(message)))),
-                        Err(_) => {
-                            broken.fetch_add(1, Ordering::Relaxed);
-                            return;
-                        }
-                    }
+                    let Ok(message) = message else {
+                        broken.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    };
+                    let _ = sender.unbounded_send(Ok(Frame::data(message)));
                 }
                 let _ = sender.unbounded_send(Ok(Frame::trailers(trailers(&[("grpc-status", "0")]))));
             });
@@ -73,10 +74,10 @@ async fn a_call_passes_with_its_trailers() {
     assert_eq!(world.counted(1, 0, "digits-a"), (1, 0));
 
     // Another host, and a header that names the model.
-    let mut request = client.request(
+    let mut request = post(
         "/inference.GRPCInferenceService/ServerReady",
         &[("content-type", "application/grpc+proto"), ("stoker-model", "digits")],
-        crate::calls::whole(message("")),
+        whole(message("")),
     );
     *request.uri_mut() = "http://127.0.0.1:8080/inference.GRPCInferenceService/ServerReady".parse().unwrap();
     let got = Called::read(client.send(request).await.unwrap()).await;
@@ -85,7 +86,7 @@ async fn a_call_passes_with_its_trailers() {
 
 #[tokio::test]
 async fn the_status_in_the_trailers_decides() {
-    let failing: [(fn() -> Vec<Frame<Bytes>>, i32); 4] = [
+    let failing: [(Frames, i32); 4] = [
         (|| vec![Frame::data(message("x")), Frame::trailers(trailers(&[("grpc-status", "5")]))], 5),
         (|| vec![Frame::trailers(trailers(&[("grpc-status", "14"), ("grpc-message", "busy")]))], 14),
         (|| vec![Frame::data(message("x")), Frame::trailers(trailers(&[("x-cost", "1")]))], 2),
@@ -105,7 +106,7 @@ async fn the_status_in_the_trailers_decides() {
 async fn the_status_in_the_headers_of_an_answer_without_body_counts_too() {
     for (status, errors) in [("0", 0), ("3", 1)] {
         let pod = GrpcPod::with(move |_| async move {
-            let mut answer = answer(crate::calls::whole(""));
+            let mut answer = answer(whole(""));
             answer.headers_mut().insert("grpc-status", status.parse().unwrap());
             answer
         })
@@ -132,7 +133,7 @@ async fn an_answer_that_breaks_off_ends_with_a_status_and_is_an_error() {
     .await;
     let world = World::with_pods(settings(), &[pod.address]).await;
     let client = Http2::connect(world.address).await;
-    let answer = client.open("ModelInfer", &[], crate::calls::whole(message("x"))).await;
+    let answer = client.open("ModelInfer", &[], whole(message("x"))).await;
     pod.kill().await;
     let got = Called::read(answer).await;
     assert_eq!((got.status(), &got.body), (14, &message("half")), "{got:?}");
@@ -205,7 +206,9 @@ async fn a_stream_that_waits_for_its_first_answer_can_be_ended() {
     let waiting = tokio::spawn(async move { client.call("ModelStreamInfer", &[], message("x")).await });
     eventually("the pod has it", || pod.hits() == 1).await;
     let revisions = world.router.plane.revisions().clone();
-    revisions.values().for_each(|revision| revision.end_streams());
+    for revision in revisions.values() {
+        revision.end_streams();
+    }
     let got = waiting.await.unwrap();
     assert_eq!((got.status(), &got.headers["grpc-retry-pushback-ms"]), (14, &"1000".parse().unwrap()));
     assert_eq!(world.counted(1, 0, "digits-a"), (0, 0));
@@ -290,16 +293,29 @@ async fn the_clients_deadline_is_kept() {
 
 #[tokio::test]
 async fn a_client_that_goes_away_is_no_error_and_the_pod_is_told() {
-    let (pod, broken) = stream_pod().await;
+    let open = Arc::new(Mutex::new(Vec::new()));
+    let answering = Arc::clone(&open);
+    let pod = GrpcPod::with(move |_| {
+        let (sender, body) = piecewise();
+        sender.unbounded_send(Ok(Frame::data(message("first")))).unwrap();
+        answering.lock().unwrap().push(sender);
+        async move { answer(body) }
+    })
+    .await;
     let world = World::with_pods(settings(), &[pod.address]).await;
     let client = Http2::connect(world.address).await;
-    let (sender, body) = piecewise();
-    let answers = client.open("ModelStreamInfer", &[], body).await;
-    assert_eq!(world.in_flight("digits-a"), Some(1));
-    drop((answers, sender));
-    eventually("nothing is in flight", || world.in_flight("digits-a") == Some(0)).await;
-    eventually("the pod is told", || broken.load(Ordering::Relaxed) == 1).await;
-    assert_eq!(world.counted(1, 0, "digits-a"), (0, 0));
+    for method in ["ModelStreamInfer", "ModelInfer"] {
+        let mut answers = client.open(method, &[], whole(message("x"))).await.into_body();
+        assert_eq!(answers.frame().await.unwrap().unwrap().into_data().unwrap(), message("first"));
+        assert_eq!(world.in_flight("digits-a"), Some(1));
+        drop(answers);
+        eventually("nothing is in flight", || world.in_flight("digits-a") == Some(0)).await;
+    }
+    eventually("the pod is told", || open.lock().unwrap().iter().all(UnboundedSender::is_closed)).await;
+    assert_eq!(
+        (pod.hits(), world.counted(1, 0, "digits-a"), world.router.counts.aborted.get()),
+        (2, (0, 0), 2)
+    );
 }
 
 #[tokio::test]

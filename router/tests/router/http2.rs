@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http_body_util::BodyExt;
+use hyper::body::Frame;
 use stoker_edge::listen::Finished;
 use tokio::sync::Semaphore;
 
-use crate::calls::{Called, GrpcPod, Http2, message, whole};
+use crate::calls::{Called, GrpcPod, Http2, message, piecewise, post, whole};
 use crate::traffic::gated;
 use crate::world::{Pod, World, echo_headers, eventually, http, settings};
 
@@ -23,7 +24,7 @@ async fn many_streams_share_one_connection_and_one_port() {
         let client = client.clone();
         async move {
             if size % 3 == 0 {
-                let mut request = client.request(
+                let mut request = post(
                     "/inference.GRPCInferenceService/ModelInfer",
                     &[("content-type", "application/grpc")],
                     whole(message("x")),
@@ -56,7 +57,7 @@ async fn a_request_over_http2_reaches_the_pod_as_http1() {
         ("stoker-model", "other"),
         ("host", "elsewhere"),
     ];
-    let mut request = client.request("/v2", &fields, whole(""));
+    let mut request = post("/v2", &fields, whole(""));
     *request.method_mut() = http::Method::GET;
     let answer = client.send(request).await.unwrap();
     assert_eq!(
@@ -76,7 +77,7 @@ async fn refusals_over_http2_are_read_and_the_connection_stays() {
     let client = Http2::connect(world.address).await;
     let (status, body) = client.infer(vec![0; 40 << 20]).await.unwrap();
     assert_eq!(status, 413, "{body:?}");
-    let answer = client.send(client.request("/v1/predict", &[], whole(vec![0; 1 << 20]))).await.unwrap();
+    let answer = client.send(post("/v1/predict", &[], whole(vec![0; 1 << 20]))).await.unwrap();
     assert_eq!(answer.status(), 404);
     drop(answer);
     assert_eq!(client.infer("{}").await.unwrap().0, 200);
@@ -90,13 +91,29 @@ async fn a_client_that_resets_its_request_is_no_error() {
     let world = World::with_pods(settings(), &[pod.address]).await;
     let client = Http2::connect(world.address).await;
     let mut sender = client.sender.clone();
-    let asked = sender.send_request(client.request("/v2/models/digits/infer", &[], whole("{}")));
+    let asked = sender.send_request(post("/v2/models/digits/infer", &[], whole("{}")));
     eventually("the pod has it", || pod.hits() == 1).await;
     drop(asked);
     eventually("nothing is in flight", || world.in_flight("digits-a") == Some(0)).await;
     gate.add_permits(1);
     assert_eq!(client.infer("{}").await.unwrap().0, 200);
     assert_eq!(world.counted(1, 0, "digits-a"), (1, 0));
+}
+
+#[tokio::test]
+async fn a_request_that_is_cancelled_half_way_does_not_reach_the_pod() {
+    let pod = Pod::good().await;
+    let world = World::with_pods(settings(), &[pod.address]).await;
+    let client = Http2::connect(world.address).await;
+    for _ in 0..20 {
+        let (sender, body) = piecewise();
+        sender.unbounded_send(Ok(Frame::data(vec![b'x'; 1000].into()))).unwrap();
+        let asked = client.sender.clone().send_request(post("/v2/models/digits/infer", &[], body));
+        assert_eq!(client.infer("{}").await.unwrap(), (200, "2".into()));
+        drop(asked);
+        assert_eq!(client.infer("{}").await.unwrap(), (200, "2".into()));
+    }
+    assert_eq!((pod.hits(), world.counted(1, 0, "digits-a")), (40, (40, 0)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -113,7 +130,11 @@ async fn a_router_that_drains_finishes_open_streams() {
     eventually("all are at the pod", || pod.hits() == 50).await;
     world.drain.leave();
     // No new requests on this connection; another one is still served.
-    eventually("the client was told", || client.sender.is_closed()).await;
+    let mut tries = 0;
+    while client.send(post("/unknown", &[], whole(""))).await.is_ok() {
+        tries += 1;
+        assert!(tries < 10_000, "the client was never told");
+    }
     let late = Http2::connect(world.address).await;
     let later = tokio::spawn(async move { late.infer("{}").await.unwrap().0 });
     eventually("it is at the pod", || pod.hits() == 51).await;
@@ -142,7 +163,7 @@ async fn leaving_under_load_fails_no_request_over_http2() {
                 if client.sender.is_closed() {
                     client = Http2::connect(world.address).await;
                 }
-                let request = client.request("/v2/models/digits/infer", &[], whole("{}"));
+                let request = post("/v2/models/digits/infer", &[], whole("{}"));
                 let answer = match client.sender.clone().try_send_request(request).await {
                     Ok(answer) => answer,
                     // Told while it was about to send: nothing was sent.

@@ -8,14 +8,14 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response, StatusCode};
-use http_body_util::{Either, Full};
+use http_body_util::Either;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Gate, LAST_CALL, Limits};
+use super::{Gate, LAST_CALL, Limits, panicked};
 use crate::connection::{Activity, Tracked, Watched};
 use crate::drain::Phase;
 use crate::{BoxError, reply};
@@ -51,23 +51,16 @@ impl Gate {
                 Some(fault) => Err(fault),
             };
             async move {
-                let (answer, close) = match answer {
-                    Ok(answer) => match answer.await {
-                        Ok(Ok(answer)) => (answer.map(Either::Left), false),
-                        _ => {
-                            panics.inc();
-                            let text = "internal error";
-                            (reply::error(StatusCode::INTERNAL_SERVER_ERROR, text).map(Either::Right), false)
-                        }
-                    },
-                    // Nothing that follows can be told from the body of this request.
+                let answer = match answer {
+                    Ok(answer) => panicked(answer.await, &panics),
                     Err(fault) => {
                         malformed.inc();
-                        (reply::error(StatusCode::BAD_REQUEST, fault.message()).map(Either::Right), true)
+                        reply::error(StatusCode::BAD_REQUEST, fault.message()).map(Either::Right)
                     }
                 };
-                let mut answer = answer.map(|body: Either<B, Full<Bytes>>| Tracked::new(body, asked));
-                if close || drain.phase() > Phase::Serving {
+                let mut answer = answer.map(|body| Tracked::new(body, asked));
+                // Nothing that follows a wrong head can be told from its body.
+                if fault.is_some() || drain.phase() > Phase::Serving {
                     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, Infallible>(answer)

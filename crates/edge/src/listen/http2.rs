@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use http::header::{CONTENT_LENGTH, HeaderValue, RETRY_AFTER};
 use http::{Request, Response, StatusCode};
-use http_body_util::{Either, Full};
+use http_body_util::Either;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
@@ -28,7 +28,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::{Gate, Http2, LAST_CALL, Limits};
+use super::{Gate, Http2, LAST_CALL, Limits, panicked};
 use crate::connection::Watched;
 use crate::drain::Phase;
 use crate::reply::{self, Reply};
@@ -40,6 +40,8 @@ const FIELDS: usize = 100;
 const PENDING_RESETS: usize = 20;
 /// Streams that may be reset because the peer broke the protocol.
 const LOCAL_RESETS: usize = 100;
+/// Bytes that hyper is given at a time: what it has taken is out of reach of the stream's time.
+const PIECE: usize = 16 << 10;
 /// So many streams may be given up by the client, and beyond that half of all.
 const ABANDONED: u64 = 200;
 
@@ -107,17 +109,10 @@ impl Gate {
             };
             async move {
                 let answer = match answer {
-                    Ok(answer) => match answer.await {
-                        Ok(Ok(answer)) => answer.map(Either::Left),
-                        _ => {
-                            panics.inc();
-                            let text = "internal error";
-                            reply::error(StatusCode::INTERNAL_SERVER_ERROR, text).map(Either::Right)
-                        }
-                    },
+                    Ok(answer) => panicked(answer.await, &panics),
                     Err(refusal) => refusal.map(Either::Right),
                 };
-                Ok::<_, Infallible>(answer.map(|body: Either<B, Full<Bytes>>| Placed::new(body, place)))
+                Ok::<_, Infallible>(answer.map(|body| Placed::new(body, place)))
             }
         });
         let mut connection = pin!(builder.http.serve_connection(TokioIo::new(stream), service));
@@ -257,13 +252,15 @@ impl Drop for Place {
 /// The body of an answer, with the place of its stream.
 struct Placed<B> {
     body: B,
+    /// Of the piece that was read last.
+    rest: Bytes,
     place: Place,
 }
 
 impl<B: Body> Placed<B> {
     fn new(body: B, mut place: Place) -> Self {
         place.whole = body.is_end_stream();
-        Self { body, place }
+        Self { body, rest: Bytes::new(), place }
     }
 }
 
@@ -276,21 +273,32 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Placed<B> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
-        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        let mut polled = if this.rest.is_empty() {
+            Pin::new(&mut this.body).poll_frame(cx)
+        } else {
+            Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut this.rest)))))
+        };
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled
+            && let Some(data) = frame.data_mut()
+            && data.len() > PIECE
+        {
+            this.rest = data.split_off(PIECE);
+        }
         this.place.whole |= match &polled {
             Poll::Ready(None) => true,
             // hyper does not ask again after the last one.
-            Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || this.body.is_end_stream(),
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || this.is_end_stream(),
             _ => false,
         };
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
+        // Asked before the first piece.
         self.body.size_hint()
     }
 }
