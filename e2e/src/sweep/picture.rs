@@ -47,7 +47,7 @@ impl Picture {
         let mut picture = Self::default();
         for (kind, items) in kinds {
             for item in items {
-                picture.add(kind, &item, namespace, &uids)?;
+                picture.add(kind, &item, namespace, &uids);
             }
         }
         Ok(picture)
@@ -63,16 +63,15 @@ impl Picture {
         self.0.insert(what.to_owned(), value);
     }
 
-    fn add(&mut self, kind: &str, object: &DynamicObject, namespace: &str, uids: &[String]) -> Result<()> {
+    fn add(&mut self, kind: &str, object: &DynamicObject, namespace: &str, uids: &[String]) {
         let given = object.metadata.generate_name.clone();
         // A pod's random suffix. That of a ReplicaSet is a hash of its template, and must be the same.
         let name =
             given.filter(|_| kind != "ReplicaSet").map_or(object.name_any(), |stem| format!("{stem}*"));
-        let mut text = serde_json::to_string(&normal(kind, object))?.replace(namespace, "NAMESPACE");
-        for uid in uids {
-            text = text.replace(uid.as_str(), "UID");
-        }
-        let value = serde_json::from_str(&text)?;
+        let uids = uids.iter().map(|uid| (uid.as_str(), "UID"));
+        let names: Vec<(&str, &str)> = std::iter::once((namespace, "NAMESPACE")).chain(uids).collect();
+        let mut value = normal(kind, object);
+        rename(&mut value, &names);
         // Equal pods of one ReplicaSet: each counts.
         let key = format!("{kind}/{}", name.replace(namespace, "NAMESPACE"));
         let mut number = 1;
@@ -82,7 +81,6 @@ impl Picture {
             place = format!("{key}#{number}");
         }
         self.0.insert(place, value);
-        Ok(())
     }
 
     /// What differs, a line for each place, at most `most` lines. Empty when nothing does.
@@ -92,6 +90,22 @@ impl Picture {
         compare("", &own, &others, &mut lines);
         lines.truncate(most);
         lines
+    }
+}
+
+/// Puts other names in the place of those that the cluster handed out, in every text.
+fn rename(value: &mut Value, names: &[(&str, &str)]) {
+    match value {
+        Value::String(text) => {
+            for (name, other) in names.iter().filter(|(name, _)| !name.is_empty()) {
+                if text.contains(name) {
+                    *text = text.replace(name, other);
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| rename(item, names)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| rename(field, names)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -249,7 +263,7 @@ mod tests {
         for value in objects {
             let object = object(kind, value.clone());
             let uids: Vec<String> = object.uid().into_iter().collect();
-            picture.add(kind, &object, namespace, &uids).unwrap();
+            picture.add(kind, &object, namespace, &uids);
         }
         picture
     }

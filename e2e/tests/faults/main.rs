@@ -1,5 +1,6 @@
 //! Faults of the operator, with operators as processes: a short form of the crash sweep, two operators at once, a clock that
 //! jumps. `e2e/run` starts this last, since the installed operator goes away meanwhile.
+#![expect(clippy::print_stdout, reason = "shown when the test fails")]
 
 mod clock;
 mod leaders;

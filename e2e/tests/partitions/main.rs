@@ -34,6 +34,7 @@ fn lasts() -> Result<Duration> {
 }
 
 /// One test, with time for its partition and as much as others have besides.
+#[expect(clippy::panic, reason = "this is how a test fails")]
 fn partitioned(prefix: &str, body: impl AsyncFnOnce(&TestNamespace, Duration) -> Result<()>) {
     static CLEAN: Once = Once::new();
     // What a killed run left would spoil all of them.
