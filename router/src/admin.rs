@@ -181,7 +181,6 @@ impl Admin {
                 .map(|(_, known)| known)
                 .collect(),
             shadows: self.plane.shadows.read(&asked.route),
-            ..ScrapeReply::default()
         }
     }
 

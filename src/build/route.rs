@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use stoker_api::ModelDeployment;
-use stoker_api::deployment::RollbackMode;
 use stoker_api::deployment::status::to_millis;
+use stoker_api::deployment::{ModelDeploymentStatus, RollbackMode};
 use stoker_api::route::{Arm, Detector, Mirror, ModelRoute, ModelRouteSpec, RouteRule, SCHEMA, abilities};
 use stoker_decide::rollout::{Share, State, Traffic, Watched};
 use stoker_decide::traffic::WHOLE;
@@ -81,7 +81,7 @@ fn mirrors(traffic: &Traffic) -> Vec<Mirror> {
 
 fn detector(md: &ModelDeployment, watched: &Watched, alarm_log10: f64) -> Detector {
     let target = md.spec.slo.latency.as_ref().map(|latency| latency.target.into());
-    let learned = || md.status.as_ref().and_then(|status| status.slow_above());
+    let learned = || md.status.as_ref().and_then(ModelDeploymentStatus::slow_above);
     Detector {
         revision: watched.revision.clone(),
         control: watched.control.clone(),

@@ -293,6 +293,7 @@ impl Lead {
 }
 
 /// Whose a Lease is that was ours.
+#[expect(clippy::large_enum_variant, reason = "one of them exists at a time, for a moment")]
 enum Ours {
     /// Ours still; renewed by a call that was begun then.
     Renewed(Lease, Instant),

@@ -107,8 +107,8 @@ async fn operate(args: &args::Run) -> ExitCode {
     };
 
     let mut registry = Registry::default();
-    let leading = Gauge::<i64>::default();
-    registry.register("stoker_operator_leading", "Whether this operator leads", leading.clone());
+    let is_leader = Gauge::<i64>::default();
+    registry.register("stoker_operator_leading", "Whether this operator leads", is_leader.clone());
     let routers = Routers::new(client.clone(), args.watch_namespace.clone());
     routers.register(&mut registry);
     let ctx = Context::new(client, args.settings(), routers, &mut registry);
@@ -131,24 +131,23 @@ async fn operate(args: &args::Run) -> ExitCode {
         () = drain.reached(Phase::Leaving) => return ExitCode::SUCCESS,
     };
     // They only read, so they go on while the lead is in doubt.
-    let leaving = drain.clone();
+    let leaving = || {
+        let drain = drain.clone();
+        async move { drain.reached(Phase::Leaving).await }
+    };
     let (fleet, client) = (Arc::clone(&ctx.fleet), ctx.client.clone());
-    tokio::spawn(fleet.follow(client, ctx.settings.namespace.clone(), async move {
-        leaving.reached(Phase::Leaving).await;
-    }));
-    let leaving = drain.clone();
-    let mut slices =
-        tokio::spawn(ctx.routers.clone().follow(async move { leaving.reached(Phase::Leaving).await }));
+    tokio::spawn(fleet.follow(client, ctx.settings.namespace.clone(), leaving()));
+    let mut slices = tokio::spawn(ctx.routers.clone().follow(leaving()));
     loop {
         tracing::info!(name = args.pod_name, "this operator leads");
-        leading.set(1);
+        is_leader.set(1);
         let mut parts = JoinSet::new();
         let work = work(Arc::clone(&ctx), &waiting, &drain, &mut parts, &mut slices);
         let why = match Box::pin(end(&drain, lead, work)).await {
             Over::Exit(code) => return code,
             Over::Doubt(why) => why,
         };
-        leading.set(0);
+        is_leader.set(0);
         // Nothing of the work may be under way when it is known who leads.
         parts.shutdown().await;
         waiting.set(Some(format!(

@@ -9,7 +9,13 @@
 //! after the commit is the same), a router reads an old table, the API server is restored from a backup, a second operator acts
 //! beside the first, the spec changes.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says where")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on says where"
+)]
+#![expect(clippy::print_stderr, reason = "how many worlds there were is worth a line")]
 
 mod rules;
 mod world;

@@ -186,11 +186,13 @@ impl World {
                 false
             }
             Action::Save(router) => {
-                next.routers[router].disk = next.routers[router].memory.clone();
+                let Router { memory, disk } = &mut next.routers[router];
+                disk.clone_from(memory);
                 false
             }
             Action::RouterDies(router) => {
-                next.routers[router].memory = next.routers[router].disk.clone();
+                let Router { memory, disk } = &mut next.routers[router];
+                memory.clone_from(disk);
                 true
             }
             Action::Restore => {

@@ -209,27 +209,27 @@ pub fn figures(
     slow_above: Option<Duration>,
     uncontrolled: Option<f64>,
 ) -> String {
-    let mut text = format!(
+    let errors = format!(
         "candidate failed {} of {} requests, stable {} of {}",
         candidate.errors, candidate.attempts, stable.errors, stable.attempts
     );
-    if let Some(limit) = slow_above {
-        text += &format!(
+    let late = slow_above.map(|limit| {
+        format!(
             "; slower than {} ms: {} and {}; p99 {} and {}",
             limit.as_millis(),
             candidate.slow(slow_above),
             stable.slow(slow_above),
             Millis(candidate.latency.quantile(0.99)),
             Millis(stable.latency.quantile(0.99)),
-        );
-    }
-    if let Some(baseline) = uncontrolled {
-        text += &format!(
+        )
+    });
+    let alone = uncontrolled.map(|baseline| {
+        format!(
             "; uncontrolled: stable has no traffic now, and its rate from before, at most {:.1} %, stands in for it",
             baseline * 100.0
-        );
-    }
-    text
+        )
+    });
+    [Some(errors), late, alone].into_iter().flatten().collect()
 }
 
 /// A latency for people; `-` where nothing was measured.

@@ -1,6 +1,8 @@
 //! Evidence that is missing, stale, one-armed, absurd or a lie, against analysis, verdict and the machine of rollouts: none of it
 //! promotes. The first rows are honest, so that the table can fail.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -148,8 +150,11 @@ enum Then {
     Holds(&'static str),
 }
 
-/// The rows: what the evidence is like, what is seen at each look, what becomes of it.
-const TABLE: &[(&str, fn(u64) -> Sight, Then)] = &[
+/// What the evidence is like, what is seen at each look, what becomes of it.
+type Row = (&'static str, fn(u64) -> Sight, Then);
+
+/// The rows.
+const TABLE: &[Row] = &[
     ("honest", honest, Then::Promoted),
     (
         "honest, and harmful",
@@ -212,7 +217,7 @@ const TABLE: &[(&str, fn(u64) -> Sight, Then)] = &[
         |look| {
             with(look, |report| {
                 if report.key.revision == "a" {
-                    report.counts = self::report("", "", look / 60, 0).counts
+                    report.counts = self::report("", "", look / 60, 0).counts;
                 }
             })
         },
@@ -230,7 +235,7 @@ const TABLE: &[(&str, fn(u64) -> Sight, Then)] = &[
         |look| {
             with(look, |report| {
                 if report.key.revision == "a" {
-                    report.counts = self::report("", "", 20 * look.min(10), 0).counts
+                    report.counts = self::report("", "", 20 * look.min(10), 0).counts;
                 }
             })
         },
@@ -259,7 +264,7 @@ const TABLE: &[(&str, fn(u64) -> Sight, Then)] = &[
         |look| {
             with(look, |report| {
                 if report.key.revision == "a" {
-                    report.counts.attempts = u64::MAX
+                    report.counts.attempts = u64::MAX;
                 }
             })
         },
@@ -285,7 +290,7 @@ const TABLE: &[(&str, fn(u64) -> Sight, Then)] = &[
         |look| {
             candidate(look, |counts| {
                 counts.latency =
-                    wire("{\"buckets\":[[0,18446744073709551615],[1,18446744073709551615]],\"sum\":1}")
+                    wire("{\"buckets\":[[0,18446744073709551615],[1,18446744073709551615]],\"sum\":1}");
             })
         },
         Then::Holds("Error"),
@@ -294,7 +299,7 @@ const TABLE: &[(&str, fn(u64) -> Sight, Then)] = &[
         "buckets out of range",
         |look| {
             candidate(look, |counts| {
-                counts.latency = wire("{\"buckets\":[[-32768,9],[32767,99999]],\"sum\":1}")
+                counts.latency = wire("{\"buckets\":[[-32768,9],[32767,99999]],\"sum\":1}");
             })
         },
         Then::Holds("Error"),

@@ -1,5 +1,7 @@
 //! The proxy between a real client and a small server that plays the API server.
 
+#![expect(clippy::similar_names, reason = "writes and watches are what is told apart here")]
+
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

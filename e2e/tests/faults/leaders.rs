@@ -56,8 +56,8 @@ pub async fn an_operator_that_was_stopped_past_its_lease_writes_nothing_more(gro
     })
     .await?;
     ensure!(first.ends() == ["exit status: 70"], "{:?}", first.ends());
-    let stale: Vec<Write> = first_proxy.writes().into_iter().filter(Write::was_accepted).collect();
-    ensure!(stale.is_empty(), "the first operator still wrote: {stale:?}");
+    let late: Vec<Write> = first_proxy.writes().into_iter().filter(Write::was_accepted).collect();
+    ensure!(late.is_empty(), "the first operator still wrote: {late:?}");
 
     let after = stage.subject.healthy().await?.status.unwrap_or_default();
     ensure!(after.runs == 2 && after.rejected.is_empty(), "{} runs, {:?}", after.runs, after.rejected);

@@ -135,9 +135,8 @@ fn routers_and_pods_find_each_other_again() {
         // Stable alone is cut off: what fails then is not the candidate's doing, and what does not is no reason to promote.
         let partition = Partition::of_pods(&routers, &servers)?;
         tokio::time::sleep(lasts).await;
-        let meanwhile = load.ledger();
-        ensure!(meanwhile.failed_but_for(None) > 0 || lasts < Duration::from_secs(11), "nothing was cut off");
-        drop(meanwhile);
+        let failed = load.ledger().failed_but_for(None);
+        ensure!(failed > 0 || lasts < Duration::from_secs(11), "nothing was cut off");
         partition.heal()?;
 
         // Requests from before the healing may still run out of time; new ones do not.

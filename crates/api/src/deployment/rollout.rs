@@ -338,6 +338,8 @@ fn default_budget() -> String {
 
 #[cfg(test)]
 mod tests {
+    use stoker_decide::rollout::Kind;
+
     use super::*;
 
     #[test]
@@ -365,7 +367,6 @@ mod tests {
         let plan = rollout.resolved(&rollback).plan();
         let steps: Vec<_> =
             plan.steps.iter().map(|step| (step.kind, step.lasts.map(|lasts| lasts.as_secs()))).collect();
-        use rollout::Kind;
         let wanted = [
             (Kind::Shadow { percent: 100, agreement: Some(98) }, Some(30)),
             (Kind::Weight(10), Some(60)),

@@ -87,7 +87,7 @@ impl Outcome {
         due.sort_unstable();
         let runs = due.chunk_by(|one, next| next.saturating_sub(*one) < GAP);
         let length = |run: &[Duration]| {
-            run.last().zip(run.first()).map_or(0.0, |(last, first)| (*last - *first).as_secs_f64())
+            run.last().zip(run.first()).map_or(0.0, |(last, first)| last.saturating_sub(*first).as_secs_f64())
         };
         runs.map(|run| (length(run) * 10.0).round() / 10.0).collect()
     }

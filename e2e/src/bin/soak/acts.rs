@@ -135,7 +135,7 @@ impl<'a> Soak<'a> {
             let started = soak.load.elapsed();
             soak.act(*act).await.with_context(|| format!("rollout {}, {act:?}", rollout + 1))?;
             let failed = soak.failed();
-            let took = (soak.load.elapsed() - started).as_secs_f64();
+            let took = soak.load.elapsed().saturating_sub(started).as_secs_f64();
             let requests = soak.load.ledger().answers().len();
             println!(
                 "rollout {:>2}: {act:?} took {took:.0} s; {requests} requests so far, {failed} failed",
@@ -181,7 +181,7 @@ impl<'a> Soak<'a> {
                 self.roll("v2", false).await?;
                 self.subject.at_step(1).await?;
                 self.subject.request("abort", &self.nonce()).await?;
-                self.returned_to(&before).await
+                self.returned_to(before.as_ref()).await
             }
             Act::Supersede => {
                 self.roll("v2", false).await?;
@@ -195,13 +195,13 @@ impl<'a> Soak<'a> {
                 let target = self.target().await?;
                 self.until("is promoted", |status| status.stable == target).await?;
                 self.subject.request("undo", &self.nonce()).await?;
-                self.returned_to(&before).await
+                self.returned_to(before.as_ref()).await
             }
             Act::Cut => {
                 let before = self.stable().await?;
                 self.roll("v3", false).await?;
                 self.harmful.extend(self.target().await?);
-                self.returned_to(&before).await
+                self.returned_to(before.as_ref()).await
             }
             Act::GuardReturn => {
                 let before = self.stable().await?;
@@ -211,7 +211,7 @@ impl<'a> Soak<'a> {
                 self.harmful.extend(target.clone());
                 self.until("is promoted", |status| status.stable == target).await?;
                 self.load.only_bright(false);
-                self.returned_to(&before).await
+                self.returned_to(before.as_ref()).await
             }
             Act::KillOperator => {
                 self.roll("v2", false).await?;
@@ -274,9 +274,9 @@ impl<'a> Soak<'a> {
     }
 
     /// Stable is what it was, though the spec asks for something else.
-    async fn returned_to(&self, before: &Option<String>) -> Result<()> {
+    async fn returned_to(&self, before: Option<&String>) -> Result<()> {
         self.until("has returned", |status| {
-            status.stable == *before
+            status.stable.as_ref() == before
                 && status.run.is_none()
                 && status.guard.is_none()
                 && status.stable != status.target

@@ -123,7 +123,7 @@ fn without_control_a_baseline_of_few_answers_condemns_nobody() {
         .filter(|seed| {
             let mut random = Random(seed * 31 + 7);
             let (mut detector, mut evidence) = (Detector::default(), Evidence::default());
-            let base = [0.0, 0.001, 0.05, 0.5, 0.99][*seed as usize % 5];
+            let base = [0.0, 0.001, 0.05, 0.5, 0.99][usize::try_from(*seed % 5).unwrap()];
             let learned = 20 + seed % 480;
             let bad = random.bad_of(learned, base);
             detector.learn(learned, bad);

@@ -14,8 +14,8 @@ fn guarded() -> World {
     world
 }
 
-fn harm() -> Option<Verdict> {
-    Some(Verdict::Fail("stable failed 30 of 900 requests".into()))
+fn harm() -> Verdict {
+    Verdict::Fail("stable failed 30 of 900 requests".into())
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn harm_in_the_guard_goes_back_by_one_change_of_weights() {
     for kind in ["verdict", "cut", "crash"] {
         let mut world = guarded();
         match kind {
-            "verdict" => world.verdict = harm(),
+            "verdict" => world.verdict = Some(harm()),
             "cut" => world.cut = Some("stable failed 30 of 900 requests"),
             _ => world.break_pods("b", "pod p was killed for memory", false, true),
         }
@@ -62,7 +62,7 @@ fn harm_in_the_guard_goes_back_by_one_change_of_weights() {
 fn observe_only_tells() {
     let mut world = guarded();
     world.wish.enforce = false;
-    world.verdict = harm();
+    world.verdict = Some(harm());
     world.looks(5);
     assert_eq!((world.state.stable.as_deref(), world.standing), (Some("b"), Standing::Holding));
     assert!(world.sentence.contains("30 of 900"), "{}", world.sentence);
@@ -72,7 +72,7 @@ fn observe_only_tells() {
 fn without_a_ready_pod_of_the_previous_one_nobody_is_sent_there() {
     let mut world = guarded();
     world.break_pods("a", "node n1 is gone", false, false);
-    world.verdict = harm();
+    world.verdict = Some(harm());
     world.looks(5);
     assert_eq!(world.state.stable.as_deref(), Some("b"));
     assert!(world.sentence.contains("node n1 is gone"), "{}", world.sentence);
@@ -87,7 +87,7 @@ fn a_lost_previous_revision_is_replaced_by_the_known_good_one() {
     world.wish.known_good = Some("c".into());
     world.revisions.remove("a");
     world.pods.remove("a");
-    world.verdict = harm();
+    world.verdict = Some(harm());
     world.look();
     assert_eq!(world.reasons(), [Reason::RolledBack, Reason::RunStarted]);
     assert_eq!(world.weights(), all("b"), "the known good one has no ready pod yet");
