@@ -330,8 +330,9 @@ async fn a_pod_that_leaves_politely_is_no_harm() {
         assert_eq!(client.call("ModelInfer", &[], message("x")).await.status(), 0, "call {call}");
     }
     assert_eq!(world.counted(1, 0, "digits-a"), (200, 0));
-    // It was connected to anew each time.
-    assert_eq!(leaving.opened.load(Ordering::Relaxed), 5);
+    // It was connected to anew, as often as a call went there after it had left.
+    let opened = leaving.opened.load(Ordering::Relaxed);
+    assert!((2..=5).contains(&opened), "{opened} connections");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
