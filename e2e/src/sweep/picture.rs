@@ -243,9 +243,15 @@ fn shape_in(fields: &mut Map<String, Value>, name: &str) {
     }
 }
 
-/// A sentence without its figures. How strong the evidence was differs from run to run, and with it how it is told.
+/// A sentence without its figures and without the evidence: how strong that was, and which router or whether the operator saw it
+/// first, differs from run to run.
 fn shape(sentence: &str) -> String {
-    sentence.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect()
+    let evidence = sentence.find("candidate failed").zip(sentence.rfind(')')).filter(|(from, to)| from < to);
+    let told = match evidence {
+        Some((from, to)) => format!("{}EVIDENCE{}", &sentence[..from], &sentence[to + 1..]),
+        None => sentence.to_owned(),
+    };
+    told.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect()
 }
 
 #[cfg(test)]

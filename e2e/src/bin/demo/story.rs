@@ -45,7 +45,7 @@ fn spec() -> Value {
             ],
             "minRequests": 50,
             "progressDeadline": "60s",
-            "guard": {"duration": "8s", "holdback": 5},
+            "guard": {"duration": "15s", "holdback": 10},
         },
         "rollback": {"keepWarm": "20s"},
     })
@@ -118,7 +118,7 @@ impl Play<'_> {
         .await?;
         self.moment("v2-guarded").await?;
         self.screen
-            .say("v2 has nearly all the traffic; v1 keeps 5 % of it for some seconds, to compare with");
+            .say("v2 has nearly all the traffic; v1 keeps 10 % of it for some seconds, to compare with");
         let over = |status: &ModelDeploymentStatus| status.guard.is_none();
         self.watch(LONGEST_ACT, over).await?.context("the guard of v2 did not end")?;
         self.moment("v2-promoted").await?;

@@ -90,8 +90,8 @@ fn spec(version: &str, number: usize, shadow: bool) -> Value {
         "replicas": 2,
         "model": {"uri": format!("configmap://digits/{version}.onnx")},
         "runtime": {"resources": {"requests": {"cpu": "10m", "memory": format!("{}Mi", 32 + number)}}},
-        "rollout": {"steps": steps, "minRequests": 40, "progressDeadline": "60s", "guard": {"duration": "3s", "holdback": 10}},
-        "rollback": {"keepWarm": "4s", "revisions": 3},
+        "rollout": {"steps": steps, "minRequests": 40, "progressDeadline": "60s", "guard": {"duration": "5s", "holdback": 30}},
+        "rollback": {"keepWarm": "6s", "revisions": 3},
     })
 }
 
