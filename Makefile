@@ -1,6 +1,6 @@
 # The two commands: `make demo` and `make test`. Each target is a line or two; what it does is in the script that it calls.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint deny unit e2e soak faults partitions verdicts cluster cluster-down images install generate fixtures bench bench-router bench-rollout clean
+.PHONY: help demo demo-down test lint deny unit e2e soak faults partitions interleavings verdicts cluster cluster-down images install generate fixtures bench bench-router bench-rollout clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ faults: ## The crash sweep: the operator killed and disturbed at each of its wri
 
 partitions: ## Networks cut for ten minutes each, which must heal without a restart.
 	STOKER_E2E_PARTITION=600 e2e/run --only partitions partitions
+
+interleavings: ## Operators, routers and API server in every order, eight actions deep: the rules hold in each.
+	STOKER_INTERLEAVINGS_DEPTH=8 cargo test --locked --release --workspace --test interleavings -- --nocapture
 
 cluster: ## A local Kubernetes cluster named dev (CLUSTER=existing: the current context).
 	e2e/cluster/up dev

@@ -7,7 +7,9 @@
 //!
 //! Faults, of which a trace has a bounded number: an operator or a router dies at any point between two writes (a reply that is lost
 //! after the commit is the same), a router reads an old table, the API server is restored from a backup, a second operator acts
-//! beside the first, the spec changes.
+//! beside the first, the spec changes, a person asks for something.
+//!
+//! `make interleavings` goes deeper than a test run does.
 
 #![expect(
     clippy::unwrap_used,
@@ -17,6 +19,7 @@
 )]
 #![expect(clippy::print_stderr, reason = "how many worlds there were is worth a line")]
 
+mod router;
 mod rules;
 mod world;
 
@@ -27,8 +30,11 @@ use stateright::{Checker, Model, Property};
 use rules::Rule;
 use world::{Action, World};
 
-/// Actions that follow each other in a trace.
+/// Actions that follow each other in a trace, where [`DEPTH_VARIABLE`] does not say how many.
 const DEPTH: usize = 6;
+const DEPTH_VARIABLE: &str = "STOKER_INTERLEAVINGS_DEPTH";
+/// A check that takes longer fails: it has not seen everything.
+const LONGEST: Duration = Duration::from_hours(2);
 
 /// The worlds that can come out of some beginnings.
 struct Interleavings {
@@ -65,6 +71,9 @@ impl Model for Interleavings {
         properties.push(Property::sometimes("two operators have decided", |_, world: &World| {
             world.deciding() == 2
         }));
+        properties.push(Property::sometimes("someone went back", |_, world: &World| {
+            world.status().pin.is_some()
+        }));
         properties
     }
 }
@@ -73,11 +82,12 @@ fn check(faults: u8, beginnings: impl Fn(&World) -> bool) {
     let all = world::beginnings(faults);
     let beginnings: Vec<World> = all.into_iter().filter(beginnings).collect();
     assert!(!beginnings.is_empty());
+    let depth = std::env::var(DEPTH_VARIABLE).map_or(DEPTH, |text| text.parse().expect(DEPTH_VARIABLE));
     let checker = Interleavings { beginnings }
         .checker()
         .threads(2)
-        .target_max_depth(DEPTH)
-        .timeout(Duration::from_mins(10))
+        .target_max_depth(depth)
+        .timeout(LONGEST)
         .spawn_bfs()
         .join();
     eprintln!(
@@ -97,6 +107,7 @@ fn check(faults: u8, beginnings: impl Fn(&World) -> bool) {
         }
     }
     checker.assert_properties();
+    assert_eq!(checker.max_depth(), depth, "it ended too early");
 }
 
 #[test]

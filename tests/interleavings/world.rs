@@ -1,7 +1,6 @@
 //! Operators, routers and an API server, and what each of them may do next.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -10,20 +9,21 @@ use stoker_api::deployment::ModelDeploymentStatus;
 use stoker_api::exchange::KnownCut;
 use stoker_api::route::{Cut, ModelRoute, ModelRouteSpec};
 use stoker_api::scrape::{ScrapeReply, TableVersion};
-use stoker_decide::rollout::{self, Pods, Seen, State, Wish};
+use stoker_decide::rollout::{self, Pods, Request, Seen, State, Wish};
 use stoker_decide::verdict::Verdict;
 use stoker_operator::build::route::{self, Given};
 use stoker_operator::observe::routers::RouterView;
 use stoker_router::cut::Origin as CutOrigin;
-use stoker_router::metrics::Counts;
-use stoker_router::plane::Plane;
-use stoker_router::table::disk::Saved;
-use stoker_router::table::keeper::{Keeper, Offer, Origin};
+use stoker_router::table::keeper::{Offer, Origin};
+
+use super::router::{Router, Served};
 
 /// The revisions that the spec may ask for.
 const REVISIONS: [&str; 3] = ["m-a", "m-b", "m-c"];
 /// Rounds after which a world without faults must have come to rest.
 const ROUNDS: usize = 60;
+/// What a person may ask for.
+const REQUESTS: [&str; 4] = ["promote", "abort", "undo", "retry"];
 const TICK: Duration = Duration::from_secs(1);
 
 /// Everything.
@@ -42,6 +42,8 @@ struct Api {
     version: u64,
     /// Which of [`REVISIONS`] the spec asks for.
     target: usize,
+    /// The annotation with a request.
+    asked: Option<String>,
     /// The status of the ModelDeployment, as JSON, and its version.
     status: (u64, String),
     route: Option<Table>,
@@ -87,13 +89,6 @@ enum Stage {
     Removal,
 }
 
-/// A router: what it serves and what is on its disk, both as it would save them.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Router {
-    memory: String,
-    disk: String,
-}
-
 /// What may happen next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
@@ -105,6 +100,8 @@ pub enum Action {
     OperatorDies(usize),
     /// The spec asks for another revision.
     Spec(usize),
+    /// A person asks for one of [`REQUESTS`].
+    Ask(usize),
     /// A router reads the table, or an older one.
     Read(usize, bool),
     /// It sees harm.
@@ -140,6 +137,7 @@ impl World {
             actions.extend([0, 1].map(Action::RouterDies));
             actions.extend([0, 1].map(|router| Action::Read(router, true)));
             actions.extend((0..REVISIONS.len()).map(Action::Spec));
+            actions.extend((0..REQUESTS.len()).map(Action::Ask));
         }
         actions
     }
@@ -165,6 +163,12 @@ impl World {
                 next.api.version += 1;
                 next.api.status.0 = next.api.version;
                 target != self.api.target
+            }
+            Action::Ask(request) => {
+                next.api.version += 1;
+                next.api.asked = Some(format!("{} {}", REQUESTS[request], next.api.version));
+                next.api.status.0 = next.api.version;
+                true
             }
             Action::Read(router, stale) => {
                 next.read(router, stale);
@@ -310,20 +314,20 @@ impl World {
         .unwrap()
     }
 
-    /// The state that status tells; with an empty one what the table serves.
-    fn state(&self) -> State {
+    /// The state that status tells; with an empty one what the table serves, and then the flag is set.
+    fn state(&self) -> (State, bool) {
         let state = self.status().state();
         let lost = state.stable.is_none() && state.runs == 0;
         let recovered =
             self.api.route.as_ref().filter(|_| lost).and_then(|table| route::recover(&table.object()));
         match recovered {
-            Some((stable, runs)) => State { stable: Some(stable), runs, ..State::default() },
-            None => state,
+            Some((stable, runs)) => (State { stable: Some(stable), runs, ..State::default() }, true),
+            None => (state, false),
         }
     }
 
     fn look(&mut self, operator: usize, good: bool) {
-        let (md, state) = (self.deployment(), self.state());
+        let (md, (state, recovered)) = (self.deployment(), self.state());
         let rollout = md.spec.rollout.resolved(&md.spec.rollback);
         let pods: BTreeMap<String, Pods> = self.api.pods.keys().map(|name| (name.clone(), ready())).collect();
         let revisions: BTreeSet<String> = REVISIONS.map(str::to_owned).into();
@@ -331,6 +335,9 @@ impl World {
         let verdict =
             if good { Verdict::Pass("it is good".into()) } else { Verdict::Fail("it is bad".into()) };
         let cut = state.revocable().and_then(|revocable| self.cut(state.runs, &revocable.revision));
+        let mut status = self.status();
+        let asked = self.api.asked.as_ref().filter(|asked| status.handled_request.as_ref() != Some(asked));
+        let request = asked.filter(|_| !recovered).map(|text| Request::parse(text, "someone").unwrap());
         let decision = rollout::decide(
             &Wish::from(&md.spec),
             &state,
@@ -346,11 +353,11 @@ impl World {
                 cut: cut.as_deref(),
                 queued: None,
                 frozen: None,
-                request: None,
+                request: request.as_ref(),
                 elapsed: TICK,
             },
         );
-        let mut status = self.status();
+        status.handled_request = asked.cloned().or(status.handled_request.take());
         status.store(&decision.state, &rollout);
         let given = Given { taken: &BTreeMap::new(), alarm_log10: 6.0 };
         let table = route::route(&md, &decision.state, &given);
@@ -491,57 +498,6 @@ impl World {
     }
 }
 
-/// What a router serves.
-#[derive(Clone, Debug, Default)]
-pub struct Served {
-    /// The generation of its table.
-    pub generation: Option<i64>,
-    /// Parts per million by revision, cuts obeyed.
-    pub weights: BTreeMap<String, u32>,
-    /// The cuts of this run that it knows.
-    pub cuts: BTreeSet<String>,
-}
-
-impl Router {
-    fn new() -> Self {
-        let empty = Saved { namespace: "team".into(), ..Saved::default() };
-        let memory = serde_json::to_string(&empty).unwrap();
-        Self { disk: memory.clone(), memory }
-    }
-
-    /// The real thing, as it would be after a start from this memory.
-    fn keeper(&self) -> (Keeper, Arc<Plane>) {
-        let plane = Arc::new(Plane::default());
-        let keeper = Keeper::new(Arc::clone(&plane), "team", Counts::default());
-        keeper.restore(serde_json::from_str(&self.memory).unwrap());
-        (keeper, plane)
-    }
-
-    fn remember(&mut self, keeper: &Keeper) {
-        self.memory = serde_json::to_string(&keeper.to_save()).unwrap();
-    }
-
-    fn served(&self) -> Served {
-        let (keeper, plane) = self.keeper();
-        let tables = plane.tables();
-        let Some(route) = tables.route("m") else { return Served::default() };
-        let spec = keeper.to_save().routes.into_iter().next().unwrap().spec;
-        let revisions: BTreeSet<&String> =
-            spec.main_rule().unwrap().arms.iter().map(|arm| &arm.revision).collect();
-        Served {
-            generation: Some(route.version.generation),
-            weights: revisions.into_iter().map(|name| (name.clone(), weight(route, name))).collect(),
-            cuts: keeper.cuts("m").into_iter().map(|cut| cut.revision).collect(),
-        }
-    }
-}
-
-/// What a revision gets by the rule for everybody.
-fn weight(route: &stoker_router::table::snapshot::Route, revision: &str) -> u32 {
-    let arms = route.rules.last().into_iter().flat_map(|rule| &rule.arms);
-    arms.filter(|arm| arm.revision.name == revision).map(|arm| arm.ppm).sum()
-}
-
 impl Table {
     fn spec(&self) -> ModelRouteSpec {
         serde_json::from_str(&self.spec).unwrap()
@@ -576,6 +532,7 @@ pub fn beginnings(faults: u8) -> Vec<World> {
     let api = Api {
         version: 1,
         target: 0,
+        asked: None,
         status: (1, serde_json::to_string(&status).unwrap()),
         route: None,
         old: None,

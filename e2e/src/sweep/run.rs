@@ -164,12 +164,12 @@ impl<'a> Sweep<'a> {
             match goldens.iter_mut().find(|golden| golden.scenario == scenario) {
                 None => goldens.push(Golden { scenario, picture: end.picture, writes: lines }),
                 Some(golden) => {
-                    let lines = golden.picture.differences(&end.picture, LINES);
+                    let differences = golden.picture.differences(&end.picture, LINES);
                     ensure!(
-                        lines.is_empty(),
+                        differences.is_empty(),
                         "{}: two undisturbed runs end differently:\n    {}",
                         scenario.name(),
-                        lines.join("\n    ")
+                        differences.join("\n    ")
                     );
                     if lines.len() > golden.writes.len() {
                         golden.writes = lines;

@@ -14,8 +14,10 @@ pub enum Scenario {
     Create,
     /// A good candidate goes through two steps and is promoted; the previous revision goes.
     Promote,
-    /// A harmful candidate is rolled back.
+    /// A harmful candidate is cut by the routers and rolled back.
     Cut,
+    /// A candidate does harm only after its promotion, and its guard returns to the previous revision.
+    Guard,
     /// Someone aborts a rollout at its first step.
     Abort,
     /// Someone goes back to the previous revision, whose pods are warm.
@@ -38,8 +40,16 @@ fn endless_step() -> Value {
 
 impl Scenario {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Create, Self::Promote, Self::Cut, Self::Abort, Self::Undo, Self::Supersede, Self::Delete];
+    pub const ALL: [Self; 8] = [
+        Self::Create,
+        Self::Promote,
+        Self::Cut,
+        Self::Guard,
+        Self::Abort,
+        Self::Undo,
+        Self::Supersede,
+        Self::Delete,
+    ];
 
     /// Its name, in reports and for namespaces.
     pub fn name(self) -> &'static str {
@@ -47,6 +57,7 @@ impl Scenario {
             Self::Create => "create",
             Self::Promote => "promote",
             Self::Cut => "cut",
+            Self::Guard => "guard",
             Self::Abort => "abort",
             Self::Undo => "undo",
             Self::Supersede => "supersede",
@@ -56,8 +67,10 @@ impl Scenario {
 
     /// The spec that the story begins with. A target for latency keeps a busy machine from being a reason to hold.
     pub fn spec(self, stage: &Stage<'_>) -> Value {
+        // The guard is as long as pods are kept warm: it outlasts the story, or is over at once.
         let (steps, warm) = match self {
             Self::Create | Self::Promote | Self::Cut => (quick_steps(), "1s"),
+            Self::Guard => (quick_steps(), "1h"),
             Self::Abort | Self::Supersede | Self::Delete => (endless_step(), "1s"),
             // On its way to the beginning nobody sends requests, so no step would pass.
             Self::Undo => (json!([]), "1h"),
@@ -66,7 +79,7 @@ impl Scenario {
             "replicas": 1,
             "model": {"uri": stage.uri("v1.onnx")},
             "slo": {"latency": {"target": "10s"}},
-            "rollout": {"steps": steps, "minRequests": 20, "progressDeadline": "120s"},
+            "rollout": {"steps": steps, "minRequests": 20, "progressDeadline": "120s", "guard": {"holdback": 30}},
             "rollback": {"keepWarm": warm},
         })
     }
@@ -97,6 +110,16 @@ impl Scenario {
             }
             Self::Cut => {
                 subject.set_uri(&stage.uri("v3.onnx")).await?;
+            }
+            Self::Guard => {
+                // It fails on dark images.
+                stage.only_bright(true);
+                subject.set_uri(&stage.uri("v3.onnx")).await?;
+                let promoted = |status: &ModelDeploymentStatus| {
+                    status.stable.is_some() && status.stable == status.target && status.runs == 2
+                };
+                subject.until("is promoted", STORY, promoted).await?;
+                stage.only_bright(false);
             }
             Self::Abort => {
                 subject.set_uri(&stage.uri("v2.onnx")).await?;
@@ -134,7 +157,7 @@ impl Scenario {
             Self::Create => settled && status.phase == Phase::Healthy,
             Self::Promote => settled && cooled && status.phase == Phase::Healthy && status.runs == 2,
             Self::Supersede => settled && cooled && status.phase == Phase::Healthy && status.runs == 3,
-            Self::Cut | Self::Abort => {
+            Self::Cut | Self::Guard | Self::Abort => {
                 settled && status.phase == Phase::RolledBack && status.rejected.len() == 1
             }
             Self::Undo => settled && status.phase == Phase::RolledBack && status.pin.is_some(),
@@ -144,7 +167,7 @@ impl Scenario {
 
     /// The revision whose own errors are no failures of Stoker: the harmful one, once it is known.
     pub fn harmful(self, status: Option<&ModelDeploymentStatus>) -> Option<String> {
-        let status = status.filter(|_| self == Self::Cut)?;
+        let status = status.filter(|_| matches!(self, Self::Cut | Self::Guard))?;
         revision("target", status.target.as_ref()).ok()
     }
 }

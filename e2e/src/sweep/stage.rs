@@ -72,6 +72,13 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
+    /// Whether only bright images are sent from now on; at first all are.
+    pub fn only_bright(&self, yes: bool) {
+        if let Some(load) = &self.load {
+            load.only_bright(yes);
+        }
+    }
+
     /// Sends nothing more, and waits for what is under way.
     pub async fn end_load(&mut self) -> Result<()> {
         if let Some(load) = self.load.take() {

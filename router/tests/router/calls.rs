@@ -53,6 +53,7 @@ impl GrpcPod {
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).unwrap();
                 let (hits, opened, open, seen) = counted.clone();
                 let (handler, mut leaving) = (Arc::clone(&handler), leaving.clone());
                 leaving.mark_unchanged();
@@ -170,6 +171,7 @@ pub struct Http2 {
 impl Http2 {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
         let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
         tokio::spawn(connection);
         Self { sender }

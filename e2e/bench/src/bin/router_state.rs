@@ -12,6 +12,7 @@ use serde_json::json;
 use stoker_api::ModelRoute;
 use stoker_api::names::{objects, router_identity};
 use stoker_decide::harm;
+use stoker_decide::traffic::WHOLE;
 use stoker_router::live::{Address, Addresses};
 use stoker_router::table::disk::{self, Saved};
 
@@ -37,6 +38,9 @@ struct Settings {
     /// With --detect: milliseconds above which an answer is bad.
     #[arg(long)]
     slow_above_ms: Option<f64>,
+    /// Pods of a shadow that gets a copy of every request.
+    #[arg(long = "shadow", value_delimiter = ',')]
+    shadow: Vec<SocketAddr>,
     /// Admin port of a router of the namespace. May be repeated.
     #[arg(long = "peer")]
     peers: Vec<SocketAddr>,
@@ -61,6 +65,16 @@ fn main() -> anyhow::Result<()> {
             Addresses { ready: ready.collect::<anyhow::Result<_>>()?, leaving: Vec::new() },
         );
     }
+    let mut mirrors = Vec::new();
+    if !settings.shadow.is_empty() {
+        let revision = format!("{}-shadow", settings.model);
+        for number in 0..settings.revisions.len() {
+            let of = format!("{}-{number}", settings.model);
+            mirrors.push(json!({"revision": revision, "of": of, "ppm": WHOLE}));
+        }
+        let ready = settings.shadow.iter().map(|pod| Address { socket: *pod, pod: String::new() }).collect();
+        pods.insert(revision, Addresses { ready, leaving: Vec::new() });
+    }
     let peers = settings.peers.iter().map(|peer| Address { socket: *peer, pod: peer.to_string() });
     pods.insert(objects::ROUTER.to_owned(), Addresses { ready: peers.collect(), leaving: Vec::new() });
     let detector = json!({"revision": format!("{}-1", settings.model), "control": format!("{}-0", settings.model),
@@ -71,7 +85,7 @@ fn main() -> anyhow::Result<()> {
         "kind": "ModelRoute",
         "metadata": {"name": settings.model, "namespace": settings.namespace, "uid": "bench", "generation": 1},
         "spec": {"schema": 1, "run": 1, "step": 1, "rules": [{"salt": "bench/1", "arms": arms}],
-            "detectors": detectors},
+            "detectors": detectors, "mirrors": mirrors},
     }))?;
     ensure!(route.spec.check().is_ok(), "the shares must sum to 100");
 

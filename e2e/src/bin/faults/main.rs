@@ -20,7 +20,7 @@ struct Args {
     /// Runs side by side.
     #[arg(long, default_value_t = 24)]
     parallel: usize,
-    /// Only these stories: create, promote, cut, abort, undo, supersede, delete.
+    /// Only these stories: create, promote, cut, guard, abort, undo, supersede, delete.
     #[arg(long)]
     scenario: Vec<String>,
     /// Only these faults: killed-before, killed-after, reply-lost, 409, 429, 500, watches-dropped, 410-in-stream,
