@@ -32,8 +32,9 @@ soak: ## Fifty rollouts under load: no request may fail.
 faults: ## The crash sweep: the operator killed and disturbed at each of its writes.
 	e2e/faults
 
-partitions: ## Networks cut for ten minutes each, which must heal without a restart.
-	STOKER_E2E_PARTITION=600 e2e/run --only partitions partitions
+partitions: ## Networks cut for ten minutes each, which must heal without a restart; that of the operator by itself.
+	STOKER_E2E_PARTITION=600 e2e/run --only partitions partitions -- routers_
+	STOKER_E2E_PARTITION=600 e2e/run --only partitions partitions -- the_operator_
 
 interleavings: ## Operators, routers and API server in every order, eight actions deep: the rules hold in each.
 	STOKER_INTERLEAVINGS_DEPTH=8 cargo test --locked --release --workspace --test interleavings -- --nocapture

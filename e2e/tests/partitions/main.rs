@@ -1,7 +1,8 @@
 //! Partitions of the network: routers and pods, routers and API server, operator and API server. Each lasts for as many
 //! seconds as `STOKER_E2E_PARTITION` says (default 20), heals by itself, and leaves every process as it was.
 //!
-//! `e2e/run` starts these beside each other; `make partitions` lets each last for ten minutes.
+//! `e2e/run` starts these beside each other. `make partitions` lets each last for ten minutes: that of the operator by itself, for the
+//! others wait for what it does.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
