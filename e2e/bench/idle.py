@@ -30,7 +30,7 @@ METRICS, HEALTH = 18481, 18482
 # Settled: so many seconds with less than this share of a core.
 QUIET, BUSY = 10, 0.05
 # In seconds, without objects; with them it is up to the side.
-WATCH_EMPTY = 60
+WATCH_EMPTY = 40
 # In seconds: the longest that anything may take before a run is given up.
 PATIENCE = 900
 # Objects in one call of kubectl, and calls at a time.
@@ -101,7 +101,7 @@ class Argo:
     """Rollouts and Argo Rollouts' controller."""
 
     name, kind = "peer", "rollouts.argoproj.io"
-    watch = 120
+    watch = 60
     environment = {}
     module, folder = "github.com/argoproj/argo-rollouts", HERE / "argo-rollouts"
     # Its own, for its Lease.
@@ -252,7 +252,7 @@ def make(side, objects):
         for path in files:
             while sum(call.poll() is None for call in calls) >= PARALLEL:
                 time.sleep(0.05)
-            create = [*side.within, "kubectl", "--namespace", NAMESPACE, "create", "--filename", path]
+            create = [*side.within, "kubectl", "--namespace", NAMESPACE, "create", "--validate=false", "--filename", path]
             calls.append(subprocess.Popen(list(map(str, create)), stdout=subprocess.DEVNULL))
         if any([call.wait() for call in calls]):
             sys.exit(f"not all {side.kind} could be made; see above")
