@@ -65,9 +65,9 @@ bench-router: ## Our router against Envoy: target/bench/router.json.
 	e2e/bench/router
 
 verdicts: ## 10,000 simulated rollouts: false rollbacks against the budget, and how soon harm is found.
-	cargo run --locked --release --package stoker-verdicts
+	cargo build --locked --release --workspace --bins && "$${CARGO_TARGET_DIR:-target}/release/stoker-verdicts"
 
-bench-rollout: ## For how long a harmful candidate goes on serving: target/bench/rollout.json.
+bench-rollout: ## For how long a harmful candidate goes on serving, and what idle objects cost: target/bench/rollout.json.
 	e2e/bench/rollout --cluster bench
 
 clean: ## Remove this checkout's clusters and all build output.

@@ -137,6 +137,21 @@ def running(name, command, core, is_ready, environment=None):
         log.close()
 
 
+@contextlib.contextmanager
+def cluster(name):
+    """The command that enters a local cluster with an operator. One that was not up before is removed afterwards."""
+    tools = ROOT / "e2e" / "cluster"
+    within = [tools / "exec", name]
+    was_up = subprocess.run([*within, "true"], stderr=subprocess.DEVNULL).returncode == 0
+    try:
+        subprocess.run([tools / "up", name], check=True)
+        subprocess.run([ROOT / "e2e" / "install", name], check=True)
+        yield within
+    finally:
+        if not was_up:
+            subprocess.run([tools / "down", name], check=True)
+
+
 def stolen_time():
     """Ticks that the host of a virtual machine gave to others while we had work, and all ticks."""
     with contextlib.suppress(OSError, IndexError):
@@ -175,10 +190,10 @@ def medians(seen, figure):
 
 
 def row(what, unit, ours, peer=None, digits=1):
-    """`peer` is None where there is none, and then there is no ratio."""
+    """`peer` is None where there is none, and then there is no ratio; nor is there one to nothing."""
     if peer is None:
         return {"what": what, "unit": unit, "ours": round(ours, digits), "peer": None, "ratio": None}
-    ratio = round(ours / peer, 3)
+    ratio = round(ours / peer, 3) if peer else None
     return {"what": what, "unit": unit, "ours": round(ours, digits), "peer": round(peer, digits), "ratio": ratio}
 
 
