@@ -3,7 +3,7 @@
 //! ```text
 //! forward ──► tee: the request, and the answer as it passes ──► end of the answer ──► lane of the shadow (bounded)
 //!                                                                                        │
-//!  the rest runs on two threads of its own, of low priority:                             ▼
+//!  the rest runs on two threads of its own, on time that nobody else wants:                             ▼
 //!             count ◄── compare: both answers ◄── (bounded) ◄── send: to a pod, within a deadline
 //! ```
 //! A copy is made when the client's answer has ended; until then it costs a count of references for each piece of the
@@ -141,14 +141,15 @@ pub fn drop_all(targets: &[Arc<Mirror>], reason: Dropped) {
     }
 }
 
-/// Puts the calling thread behind the others of the machine: it runs on what they leave. `nice` from 0 to 19.
-fn step_back(nice: i32) {
-    // On Linux a thread has a niceness of its own, and no process id means the caller; elsewhere it would be that of
-    // the whole process.
+/// Puts the calling thread behind all others of the process: it runs on what they leave, and makes room at once when one of
+/// them has something to do. A niceness would not do that: a nice thread keeps the core for the rest of its slice.
+fn step_back() {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, nice) {
-        tracing::warn!(%error, nice, "copies run at the priority of requests");
+    if let Err(error) = thread_priority::set_thread_priority_and_policy(
+        thread_priority::thread_native_id(),
+        thread_priority::ThreadPriority::Min,
+        thread_priority::ThreadSchedulePolicy::Normal(thread_priority::NormalThreadSchedulePolicy::Idle),
+    ) {
+        tracing::warn!(%error, "copies run at the priority of requests");
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = nice;
 }

@@ -15,7 +15,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use stoker_api::ModelDeployment;
@@ -101,11 +101,16 @@ pub async fn run(ctx: Arc<Context>, shutdown: impl Future<Output = ()> + Send + 
         .with_config(Config::default().concurrency(CONCURRENCY))
         .trigger_backoff(Pause::default())
         .graceful_shutdown_on(shutdown)
-        .run(reconcile, on_error, ctx)
-        .for_each(|result| async move {
+        .run(reconcile, on_error, Arc::clone(&ctx))
+        .for_each(|result| {
             if let Err(error) = result {
                 tracing::debug!(%error, "reconcile");
+                // All that is heard of one that was deleted: nobody looks at it any more.
+                if matches!(error, controller::Error::ObjectNotFound(_)) {
+                    ctx.memory.keep(&ctx.fleet.forget_gone());
+                }
             }
+            std::future::ready(())
         })
         .await;
 }

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use stoker_api::ModelDeployment;
 use stoker_api::names::objects;
 use stoker_api::pause::Pause;
@@ -146,6 +146,16 @@ impl Fleet {
         let mut known = self.known();
         known.under_way.remove(uid);
         known.looked_at.remove(uid);
+    }
+
+    /// Forgets the ModelDeployments that are gone, and says which are there, by uid.
+    pub fn forget_gone(&self) -> BTreeSet<String> {
+        let there = self.store().map(|store| store.state()).unwrap_or_default();
+        let there: BTreeSet<String> = there.iter().filter_map(|md| md.meta().uid.clone()).collect();
+        let mut known = self.known();
+        known.under_way.retain(|uid, _| there.contains(uid));
+        known.looked_at.retain(|uid| there.contains(uid));
+        there
     }
 
     /// Hosts of `md` that another ModelDeployment of the namespace has: a host of its name, or one that it asked for earlier.

@@ -1,6 +1,6 @@
 //! What the operator remembers between looks. All of it may be lost: it comes back from status and from the routers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -56,8 +56,29 @@ impl Memory {
         Arc::clone(all.entry(uid.to_owned()).or_default())
     }
 
+    /// Forgets all ModelDeployments but these.
+    pub fn keep(&self, uids: &BTreeSet<String>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|uid, _| uids.contains(uid));
+    }
+
     /// Forgets a ModelDeployment that is gone.
     pub fn forget(&self, uid: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_who_is_there_is_remembered() {
+        let memory = Memory::default();
+        for uid in ["a", "b"] {
+            memory.of(uid).lock().await.told = Some(uid.to_owned());
+        }
+        memory.keep(&BTreeSet::from(["b".to_owned()]));
+        assert_eq!(memory.of("a").lock().await.told, None);
+        assert_eq!(memory.of("b").lock().await.told.as_deref(), Some("b"));
     }
 }

@@ -10,8 +10,6 @@ use crate::shadow::lane::Place;
 use crate::shadow::tee::{Copied, Kept};
 use crate::shadow::{answer, step_back};
 
-/// As far back as a thread can step.
-const NICE: i32 = 19;
 /// How many pairs may wait. Any more are skipped, and the next ones tell as much.
 const WAITING: usize = 256;
 
@@ -34,7 +32,7 @@ pub fn start() -> std::io::Result<SyncSender<Pair>> {
 }
 
 fn run(queue: &Receiver<Pair>) {
-    step_back(NICE);
+    step_back();
     while let Ok(Pair { place, copied, answer }) = queue.recv() {
         let (shadow, _shares) = answer.into_parts();
         let primary = copied.answer.as_deref().unwrap_or_default();

@@ -24,8 +24,6 @@ use crate::shadow::tee::{Copied, Kept};
 use crate::shadow::{Job, Shared, answer, step_back};
 use crate::table::snapshot::Mirror;
 
-/// Requests go first, yet copies get a tenth of a full machine: a shadow that is never served tells nothing.
-const NICE: i32 = 10;
 /// How often the queue is looked at while copies come. Waking a thread for each would cost the request that made it
 /// more than all the rest of the copy does.
 const LOOK: Duration = Duration::from_millis(1);
@@ -56,7 +54,7 @@ pub fn start(shared: Arc<Shared>) -> std::io::Result<UnboundedSender<Job>> {
 }
 
 fn run(runtime: &Runtime, shared: Arc<Shared>, queue: UnboundedReceiver<Job>, pairs: SyncSender<Pair>) {
-    step_back(NICE);
+    step_back();
     runtime.block_on(async {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIME));

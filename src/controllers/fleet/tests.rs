@@ -54,6 +54,18 @@ fn after_a_start_what_status_says_counts_until_it_was_looked_at() {
 }
 
 #[test]
+fn a_deleted_one_gives_its_place_back() {
+    let there = md("m", "2026-01-01T00:00:00Z", &[], &json!({}));
+    let fleet = fleet(CAPS, vec![there]);
+    fleet.told("uid-m", "team", true);
+    fleet.told("uid-gone", "team", true);
+    assert!(fleet.place("uid-z", "team").is_err());
+    assert_eq!(fleet.forget_gone(), BTreeSet::from(["uid-m".to_owned()]));
+    assert!(fleet.place("uid-z", "team").is_ok());
+    assert!(fleet.place("uid-y", "team").is_err(), "who is there keeps its place");
+}
+
+#[test]
 fn the_older_one_has_a_host_and_a_name_goes_before_a_wish() {
     let none = json!({});
     let (old, new) = ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z");
