@@ -1,4 +1,4 @@
-//! Remote calls: each has a deadline and ends in one of three counters: ok, failed, timed out.
+//! Remote calls: each has a deadline and ends in one of four counters: ok, failed, timed out, or not sent at all.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,6 +8,8 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+
+use crate::fence::Closed;
 
 /// Longest time that a call to the API server may take. The client retries 429 and 503 by itself within it.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -30,6 +32,14 @@ pub enum CallError {
         /// Verb, kind and name.
         what: String,
     },
+    /// It would change something, and this operator may not lead any more.
+    #[error("{what}: not sent: {why}")]
+    NotSent {
+        /// Verb, kind and name.
+        what: String,
+        /// What the fence says.
+        why: Closed,
+    },
 }
 
 impl CallError {
@@ -40,13 +50,18 @@ impl CallError {
                 kube::Error::Api(status) => Some(status),
                 _ => None,
             },
-            Self::TimedOut { .. } => None,
+            Self::TimedOut { .. } | Self::NotSent { .. } => None,
         }
     }
 
     /// The object was changed since it was read: read again and decide anew.
     pub fn is_conflict(&self) -> bool {
         self.answer().is_some_and(Status::is_conflict)
+    }
+
+    /// This operator may not lead any more: that is nothing to tell users.
+    pub fn is_not_sent(&self) -> bool {
+        matches!(self, Self::NotSent { .. })
     }
 
     /// An object of that name is there already.
@@ -63,6 +78,14 @@ impl CallError {
     pub fn is_refusal(&self) -> bool {
         // 400: a value that cannot even be read, such as a quantity.
         self.answer().is_some_and(|status| status.is_forbidden() || status.is_invalid() || status.code == 400)
+    }
+}
+
+/// What the fence says, when it let a request not pass.
+fn closed(error: &kube::Error) -> Option<Closed> {
+    match error {
+        kube::Error::Service(cause) => cause.downcast_ref().copied(),
+        _ => None,
     }
 }
 
@@ -103,12 +126,14 @@ impl Calls {
         name: &str,
         future: impl Future<Output = Result<T, kube::Error>> + Send,
     ) -> Result<T, CallError> {
+        let what = || format!("{call} {name}");
         let (outcome, result) = match tokio::time::timeout(DEADLINE, future).await {
             Ok(Ok(value)) => ("ok", Ok(value)),
-            Ok(Err(cause)) => {
-                ("failed", Err(CallError::Failed { what: format!("{call} {name}"), cause: Box::new(cause) }))
-            }
-            Err(_) => ("timed_out", Err(CallError::TimedOut { what: format!("{call} {name}") })),
+            Ok(Err(cause)) => match closed(&cause) {
+                Some(why) => ("not_sent", Err(CallError::NotSent { what: what(), why })),
+                None => ("failed", Err(CallError::Failed { what: what(), cause: Box::new(cause) })),
+            },
+            Err(_) => ("timed_out", Err(CallError::TimedOut { what: what() })),
         };
         self.0.get_or_create(&Labels { call, outcome }).inc();
         result

@@ -21,6 +21,8 @@ struct State {
     late: BTreeSet<String>,
     /// Writes of these paths are refused with this message.
     refused: BTreeMap<String, String>,
+    /// What happens right after a request was answered, once: while the client has the answer and has done nothing with it.
+    after: BTreeMap<String, Box<dyn FnOnce() + Send>>,
     writes: u64,
 }
 
@@ -31,20 +33,38 @@ pub(crate) struct Server(Arc<Mutex<State>>);
 impl Server {
     /// A client of it.
     pub(crate) fn client(&self) -> Client {
+        Client::new(self.service(), "default")
+    }
+
+    /// What a client sends its requests to.
+    pub(crate) fn service(
+        &self,
+    ) -> impl tower::Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send>
+    + Send
+    + 'static {
         let server = self.clone();
-        let service = tower::service_fn(move |request: Request<Body>| {
+        tower::service_fn(move |request: Request<Body>| {
             let server = server.clone();
             async move {
                 let (head, body) = request.into_parts();
                 let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
                 let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
                 let (status, answer) = server.answer(&head.method, head.uri.path(), &body);
+                let after =
+                    server.0.lock().unwrap().after.remove(&format!("{} {}", head.method, head.uri.path()));
+                if let Some(after) = after {
+                    after();
+                }
                 let mut response = Response::new(Body::from(answer.to_string().into_bytes()));
                 *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
                 Ok::<_, Infallible>(response)
             }
-        });
-        Client::new(service, "default")
+        })
+    }
+
+    /// Does something right after the next request `METHOD path` was answered.
+    pub(crate) fn after(&self, asked: &str, then: impl FnOnce() + Send + 'static) {
+        self.0.lock().unwrap().after.insert(asked.to_owned(), Box::new(then));
     }
 
     /// Puts an object there.

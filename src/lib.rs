@@ -11,6 +11,7 @@ pub mod context;
 pub mod controllers;
 #[cfg(test)]
 pub(crate) mod fake_api;
+pub mod fence;
 pub mod observe;
 pub mod report;
 pub mod run;

@@ -87,6 +87,18 @@ impl Error {
     fn is_conflict(&self) -> bool {
         matches!(self, Self::Call(error) | Self::Apply(apply::Error::Call(error)) if error.is_conflict())
     }
+
+    /// The lead is old: it may be another operator that acts now.
+    fn is_not_sent(&self) -> bool {
+        use super::router::Error as Router;
+        matches!(
+            self,
+            Self::Call(error)
+                | Self::Apply(apply::Error::Call(error))
+                | Self::Router(Router::Call(error) | Router::Apply(apply::Error::Call(error)))
+            if error.is_not_sent()
+        )
+    }
 }
 
 /// Works until `shutdown`.
@@ -397,7 +409,7 @@ async fn tell(
 
 /// A failed look is told too. What cannot even be told is logged by the controller.
 async fn tell_failure(ctx: &Context, md: &mut ModelDeployment, memory: &mut Remembered, error: &Error) {
-    if error.is_conflict() {
+    if error.is_conflict() || error.is_not_sent() {
         return;
     }
     let message = error.to_string();

@@ -20,6 +20,9 @@ const STUCK: [&str; 8] = [
     "RunContainerError",
 ];
 
+/// How a runtime names the end of a container that it knows nothing of: its node went down, or was started anew.
+const LOST: [&str; 2] = ["Unknown", "ContainerStatusUnknown"];
+
 /// The pods of a revision: how many are ready, and what is wrong with the worst of them. `wanted` is what the spec asks for.
 pub fn summarise(deployment: &Deployment, wanted: u32, pods: &[&Pod], events: &[Event]) -> Pods {
     let current = deployment
@@ -39,17 +42,15 @@ pub fn summarise(deployment: &Deployment, wanted: u32, pods: &[&Pod], events: &[
     Pods { wanted, ready, trouble, restarts, last_end }
 }
 
-/// How often containers were started again after an end with an error, and how the last of them ended.
+/// How often containers were started again after an end with an error of their own, and how the last of them ended.
 fn restarts(pods: &[&Pod]) -> (u32, Option<String>) {
     let mut total = 0_u32;
     let mut last = None;
     for pod in pods {
         let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
         for container in statuses.into_iter().flatten() {
-            let Some(ended) = last_end(container.last_state.as_ref()).filter(|ended| ended.exit_code != 0)
-            else {
-                continue;
-            };
+            let by_itself = |ended: &&ContainerStateTerminated| ended.exit_code != 0 && !is_lost(ended);
+            let Some(ended) = last_end(container.last_state.as_ref()).filter(by_itself) else { continue };
             total = total.saturating_add(u32::try_from(container.restart_count).unwrap_or(0));
             last = Some(how_it_ended(&pod.name_any(), ended));
         }
@@ -106,6 +107,10 @@ fn container_trouble(pod: &str, container: &ContainerStatus) -> Option<Trouble> 
     if ended.exit_code == 0 {
         return None;
     }
+    if is_lost(ended) {
+        let what = format!("pod {pod} was lost when its node went down, and is started again");
+        return Some(Trouble { what, permanent: false, crashed: false });
+    }
     let what = how_it_ended(pod, ended);
     let restarts = container.restart_count;
     let what = if restarts > 1 { format!("{what} ({restarts} restarts)") } else { what };
@@ -127,6 +132,11 @@ fn how_it_ended(pod: &str, ended: &ContainerStateTerminated) -> String {
             ended.exit_code
         )
     }
+}
+
+/// Whether a container ended with its node: nothing that it did.
+fn is_lost(ended: &ContainerStateTerminated) -> bool {
+    ended.reason.as_deref().is_some_and(|reason| LOST.contains(&reason))
 }
 
 fn last_end(state: Option<&ContainerState>) -> Option<&ContainerStateTerminated> {
@@ -265,6 +275,36 @@ mod tests {
         let owner = json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "u2"}]);
         evicted.metadata.owner_references = Some(serde_json::from_value(owner).unwrap());
         assert_eq!(pod_trouble(&evicted, &[]), None);
+    }
+
+    /// Argo Rollouts 4692: what the cluster did was counted against the version. Ours: containers that went down with their node
+    /// are started again, and that is no harm of theirs; an end of their own is.
+    #[test]
+    fn containers_that_went_down_with_their_node_did_no_harm() {
+        let deployment: Deployment = serde_json::from_value(json!({
+            "metadata": {"name": "d"},
+            "spec": {"replicas": 1, "selector": {}, "template": {}},
+            "status": {"readyReplicas": 1},
+        }))
+        .unwrap();
+        let ended = |code: i32, reason: &str| json!({"terminated": {"exitCode": code, "reason": reason}});
+        let running = json!({"running": {}});
+        for (code, reason, harm) in [
+            (255, "Unknown", false),
+            (137, "ContainerStatusUnknown", false),
+            (255, "Error", true),
+            (137, "OOMKilled", true),
+        ] {
+            // Ready again, still starting, and not started yet.
+            let again = pod(&container(true, &running, &ended(code, reason)), &json!([]));
+            let pods = summarise(&deployment, 1, &[&again], &[]);
+            assert_eq!(pods.restarts > 0, harm, "{reason}");
+            for state in [(&running, &ended(code, reason)), (&ended(code, reason), &json!({}))] {
+                let trouble =
+                    pod_trouble(&pod(&container(false, state.0, state.1), &json!([])), &[]).unwrap();
+                assert_eq!(trouble.crashed, harm, "{reason}: {}", trouble.what);
+            }
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{Args as Flags, Parser, Subcommand};
 
+use super::lease::{self, Seat};
 use crate::context::Settings;
 use crate::controllers::fleet::Caps;
 
@@ -38,7 +39,7 @@ pub struct Run {
     /// Namespace of the operator itself: holds its Lease and its CA.
     #[arg(long, env = "POD_NAMESPACE", value_parser = NonEmptyStringValueParser::new())]
     pub namespace: String,
-    /// Name of this operator among those that may lead. No two processes may have the same at a time.
+    /// Name of this operator among those that may lead the same objects. No two processes may have the same at a time.
     #[arg(long, env = "POD_NAME", value_parser = NonEmptyStringValueParser::new())]
     pub pod_name: String,
     /// Watch this namespace only. Default: all.
@@ -76,6 +77,16 @@ pub struct Run {
 }
 
 impl Run {
+    /// The lead that this operator asks for.
+    pub fn seat(&self) -> Seat {
+        Seat {
+            namespace: self.namespace.clone(),
+            name: lease::name(&self.namespace, self.watch_namespace.as_deref()),
+            me: self.pod_name.clone(),
+            duration: Duration::from_secs(self.lease_seconds.into()),
+        }
+    }
+
     /// What reconciles need of it.
     pub fn settings(&self) -> Settings {
         Settings {

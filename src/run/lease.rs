@@ -1,9 +1,10 @@
-//! Who leads: one operator at a time, by a Lease. The rule is pure; the loop around it writes (client required).
+//! Who leads: one operator at a time for the same objects, by a Lease. The rule is pure; the loop around it writes (client
+//! required).
 //!
 //! Time is measured on the local monotonic clock alone: a Lease is given up for dead when it was *seen unchanged* for its
 //! duration, whatever its timestamps say. A leader that cannot renew for two thirds of that time stops its work, so that it is
-//! silent before another one starts. When the API server is back it leads again, if nobody else has led meanwhile; else its
-//! process ends.
+//! silent before another one starts; from then on the [`Fence`] lets nothing pass either, for whoever has not heard of it. When the
+//! API server is back it leads again, if nobody else has led meanwhile; else its process ends.
 
 use std::future::Future;
 use std::time::Duration;
@@ -16,13 +17,31 @@ use kube::{Api, Client};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::call::{CallError, Calls};
+use crate::fence::Fence;
 
-/// Name of the Lease.
+/// Name of the Lease, or what it begins with.
 const NAME: &str = "stoker";
 /// Time between two looks of one who waits, and between two tries to renew after a failure.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long the release may take when the process ends.
 const RELEASE: Duration = Duration::from_secs(3);
+
+/// The Lease of an operator in `namespace` that watches one other namespace, or all.
+///
+/// Operators that have nothing to do with each other must not wait for each other: beside one for all namespaces there may be
+/// others in this one, each for a namespace of its own.
+pub fn name(namespace: &str, watch: Option<&str>) -> String {
+    match watch {
+        Some(watch) if watch != namespace => format!("{NAME}-{watch}"),
+        _ => NAME.to_owned(),
+    }
+}
+
+/// After this time without a renewal a leader is silent, of the time after which another may lead. What is left is for what is
+/// on its way to the API server.
+fn silent_after(duration: Duration) -> Duration {
+    duration * 2 / 3
+}
 
 /// What to do about a Lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,21 +97,34 @@ fn released(before: &LeaseSpec, now: Timestamp) -> LeaseSpec {
     }
 }
 
+/// What a candidate wants to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Who wants it; must differ between processes that live at the same time.
+    pub me: String,
+    /// Another one waits for this long.
+    pub duration: Duration,
+}
+
 /// A candidate for the lead.
 #[derive(Clone)]
 pub struct Election {
     api: Api<Lease>,
     calls: Calls,
-    me: String,
-    duration: Duration,
+    fence: Fence,
+    seat: Seat,
 }
 
 /// The lead, as long as it is kept.
 pub struct Lead {
     election: Election,
     lease: Lease,
-    /// When the last renewal that succeeded was begun.
-    renewed: Instant,
+    /// When the last renewal that succeeded was begun, on the fence's clock.
+    renewed: Duration,
 }
 
 /// How the lead ended.
@@ -107,9 +139,14 @@ pub enum Ended {
 }
 
 impl Election {
-    /// `me` must differ between processes that live at the same time. Another one waits for `duration`.
-    pub fn new(client: Client, calls: Calls, namespace: &str, me: String, duration: Duration) -> Self {
-        Self { api: Api::namespaced(client, namespace), calls, me, duration }
+    /// `client` is one that the fence does not hold back; `fence` is open while this process leads.
+    pub fn new(client: Client, calls: Calls, fence: Fence, seat: Seat) -> Self {
+        Self { api: Api::namespaced(client, &seat.namespace), calls, fence, seat }
+    }
+
+    fn leads(self, lease: Lease, renewed: Duration) -> Lead {
+        self.fence.open(renewed, silent_after(self.seat.duration));
+        Lead { election: self, lease, renewed }
     }
 
     /// Waits until this process leads.
@@ -118,7 +155,7 @@ impl Election {
         let mut told = String::new();
         loop {
             match self.try_once(&mut seen, &mut told).await {
-                Ok(Some((lease, renewed))) => return Lead { election: self, lease, renewed },
+                Ok(Some((lease, renewed))) => return self.leads(lease, renewed),
                 Ok(None) => sleep(LOOK).await,
                 Err(error) => {
                     tracing::warn!(%error, "the Lease cannot be read or written; tried again");
@@ -132,7 +169,7 @@ impl Election {
     pub async fn regain(self) -> Result<Lead, String> {
         loop {
             match self.try_ours().await {
-                Ok(Ours::Renewed(lease, renewed)) => return Ok(Lead { election: self, lease, renewed }),
+                Ok(Ours::Renewed(lease, renewed)) => return Ok(self.leads(lease, renewed)),
                 Ok(Ours::Touched) => {}
                 Ok(Ours::No(holder)) => return Err(holder),
                 Err(error) => {
@@ -144,14 +181,11 @@ impl Election {
     }
 
     async fn try_ours(&self) -> Result<Ours, CallError> {
-        let live = self.calls.make("get Lease", NAME, self.api.get_opt(NAME)).await?;
-        let now = Instant::now();
+        let Seat { name, me, duration, .. } = &self.seat;
+        let live = self.calls.make("get Lease", name, self.api.get_opt(name)).await?;
+        let begun = self.fence.now();
         let ours = |lease: &Lease| {
-            lease
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.holder_identity.as_ref())
-                .is_some_and(|it| *it == self.me)
+            lease.spec.as_ref().and_then(|spec| spec.holder_identity.as_ref()).is_some_and(|it| it == me)
         };
         let mut lease = match live {
             Some(lease) if ours(&lease) => lease,
@@ -163,9 +197,9 @@ impl Election {
                 ));
             }
         };
-        lease.spec = Some(held(lease.spec.as_ref(), &self.me, self.duration, Timestamp::now()));
+        lease.spec = Some(held(lease.spec.as_ref(), me, *duration, Timestamp::now()));
         match self.write(&lease).await {
-            Ok(lease) => Ok(Ours::Renewed(lease, now)),
+            Ok(lease) => Ok(Ours::Renewed(lease, begun)),
             Err(error) if error.is_conflict() => Ok(Ours::Touched),
             Err(error) if error.is_not_found() => Ok(Ours::No("nobody".to_owned())),
             Err(error) => Err(error),
@@ -176,9 +210,10 @@ impl Election {
         &self,
         seen: &mut Option<(LeaseSpec, Instant)>,
         told: &mut String,
-    ) -> Result<Option<(Lease, Instant)>, CallError> {
-        let live = self.calls.make("get Lease", NAME, self.api.get_opt(NAME)).await?;
-        let now = Instant::now();
+    ) -> Result<Option<(Lease, Duration)>, CallError> {
+        let Seat { name, me, duration, .. } = &self.seat;
+        let live = self.calls.make("get Lease", name, self.api.get_opt(name)).await?;
+        let (now, begun) = (Instant::now(), self.fence.now());
         let spec = live.as_ref().map(|lease| lease.spec.clone().unwrap_or_default());
         let unchanged = match (&spec, &*seen) {
             (Some(spec), Some((before, since))) if spec == before => now.duration_since(*since),
@@ -187,7 +222,7 @@ impl Election {
                 Duration::ZERO
             }
         };
-        let action = evaluate(spec.as_ref(), &self.me, unchanged, self.duration);
+        let action = evaluate(spec.as_ref(), me, unchanged, *duration);
         if let Action::Wait(left) = action {
             let holder = spec.and_then(|spec| spec.holder_identity).unwrap_or_default();
             if *told != holder {
@@ -198,18 +233,18 @@ impl Election {
         }
         let lease = Lease {
             metadata: live.map_or_else(
-                || ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() },
+                || ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() },
                 |live| live.metadata,
             ),
-            spec: Some(held(spec.as_ref(), &self.me, self.duration, Timestamp::now())),
+            spec: Some(held(spec.as_ref(), me, *duration, Timestamp::now())),
         };
         let written = if action == Action::Create {
-            self.calls.make("create Lease", NAME, self.api.create(&PostParams::default(), &lease)).await
+            self.calls.make("create Lease", name, self.api.create(&PostParams::default(), &lease)).await
         } else {
             self.write(&lease).await
         };
         match written {
-            Ok(lease) => Ok(Some((lease, now))),
+            Ok(lease) => Ok(Some((lease, begun))),
             // Somebody else was faster.
             Err(error) if error.is_conflict() || error.is_already_exists() => Ok(None),
             Err(error) => Err(error),
@@ -218,25 +253,34 @@ impl Election {
 
     /// Writes the Lease; refused when it has changed since it was read.
     async fn write(&self, lease: &Lease) -> Result<Lease, CallError> {
-        self.calls.make("update Lease", NAME, self.api.replace(NAME, &PostParams::default(), lease)).await
+        let name = &self.seat.name;
+        self.calls.make("update Lease", name, self.api.replace(name, &PostParams::default(), lease)).await
     }
 }
 
 impl Lead {
     /// Renews until `stop`, and gives the Lease back then.
-    pub async fn keep(mut self, stop: impl Future<Output = ()>) -> Ended {
+    pub async fn keep(self, stop: impl Future<Output = ()>) -> Ended {
+        let fence = self.election.fence.clone();
+        let ended = self.renewing(stop).await;
+        fence.close();
+        ended
+    }
+
+    async fn renewing(mut self, stop: impl Future<Output = ()>) -> Ended {
         let mut stop = std::pin::pin!(stop);
-        let limit = self.election.duration * 2 / 3;
-        let mut pause = self.election.duration / 3;
+        let duration = self.election.seat.duration;
+        let limit = silent_after(duration);
+        let mut pause = duration / 3;
         loop {
             tokio::select! {
                 () = &mut stop => return self.release().await,
                 () = sleep(pause) => {}
             }
-            let tried = timeout(limit.saturating_sub(self.renewed.elapsed()), self.renew()).await;
-            let left = limit.saturating_sub(self.renewed.elapsed());
+            let tried = timeout(limit.saturating_sub(self.age()), self.renew()).await;
+            let left = limit.saturating_sub(self.age());
             match tried {
-                Ok(Ok(())) => pause = self.election.duration / 3,
+                Ok(Ok(())) => pause = duration / 3,
                 Ok(Err(Refusal::Deposed(holder))) => return Ended::Lost(format!("{holder} leads now")),
                 Ok(Err(Refusal::Call(error))) if !left.is_zero() => {
                     let left_s = left.as_secs_f64();
@@ -244,24 +288,29 @@ impl Lead {
                     pause = LOOK.min(left);
                 }
                 Ok(Err(Refusal::Call(_))) | Err(_) => {
-                    let silent = self.renewed.elapsed().as_secs_f64();
+                    let silent = self.age().as_secs_f64();
                     return Ended::Unrenewed(format!("the Lease could not be renewed for {silent:.0} s"));
                 }
             }
         }
     }
 
+    /// Time since the last renewal that succeeded was begun.
+    fn age(&self) -> Duration {
+        self.election.fence.now().saturating_sub(self.renewed)
+    }
+
     async fn renew(&mut self) -> Result<(), Refusal> {
-        let begun = Instant::now();
         let election = self.election.clone();
-        self.lease.spec =
-            Some(held(self.lease.spec.as_ref(), &election.me, election.duration, Timestamp::now()));
+        let begun = election.fence.now();
+        let Seat { name, me, duration, .. } = &election.seat;
+        self.lease.spec = Some(held(self.lease.spec.as_ref(), me, *duration, Timestamp::now()));
         let written = match election.write(&self.lease).await {
             Err(error) if error.is_conflict() => {
-                let live = election.calls.make("get Lease", NAME, election.api.get(NAME)).await?;
+                let live = election.calls.make("get Lease", name, election.api.get(name)).await?;
                 let holder =
                     live.spec.as_ref().and_then(|spec| spec.holder_identity.clone()).unwrap_or_default();
-                if holder != election.me {
+                if holder != *me {
                     return Err(Refusal::Deposed(holder));
                 }
                 // Somebody touched our Lease without taking it.
@@ -273,11 +322,14 @@ impl Lead {
             other => other?,
         };
         (self.lease, self.renewed) = (written, begun);
+        election.fence.open(begun, silent_after(*duration));
         Ok(())
     }
 
     async fn release(self) -> Ended {
         let Self { election, mut lease, .. } = self;
+        // Whoever has the Lease next may begin at once.
+        election.fence.close();
         lease.spec = Some(released(&lease.spec.unwrap_or_default(), Timestamp::now()));
         match timeout(RELEASE, election.write(&lease)).await {
             Ok(Ok(_)) => tracing::info!("the Lease is given back"),
@@ -295,8 +347,8 @@ impl Lead {
 /// Whose a Lease is that was ours.
 #[expect(clippy::large_enum_variant, reason = "one of them exists at a time, for a moment")]
 enum Ours {
-    /// Ours still; renewed by a call that was begun then.
-    Renewed(Lease, Instant),
+    /// Ours still; renewed by a call that was begun then, on the fence's clock.
+    Renewed(Lease, Duration),
     /// Ours when it was read, and changed since: read again.
     Touched,
     /// Somebody else's.

@@ -27,6 +27,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::context::Context;
 use crate::controllers;
+use crate::fence::{self, Fence};
 use crate::observe::routers::Routers;
 use crate::trust::{self, Authority};
 use args::{Args, Command};
@@ -89,8 +90,11 @@ async fn operate(args: &args::Run) -> ExitCode {
         Ok(config) => config,
         Err(error) => return exit::fail(exit::BAD_CONFIGURATION, &format!("no cluster to talk to: {error}")),
     };
-    let client = match Client::try_from(config) {
-        Ok(client) => client,
+    let fence = Fence::default();
+    let clients =
+        Client::try_from(config.clone()).and_then(|of_lease| Ok((of_lease, fence::client(config, &fence)?)));
+    let (of_lease, client) = match clients {
+        Ok(clients) => clients,
         Err(error) => {
             return exit::fail(exit::BAD_CONFIGURATION, &format!("the cluster cannot be talked to: {error}"));
         }
@@ -118,14 +122,7 @@ async fn operate(args: &args::Run) -> ExitCode {
     tokio::spawn(admin.serve(listener));
     tracing::info!(version = env!("CARGO_PKG_VERSION"), metrics = %args.metrics_listen, "started");
 
-    let duration = Duration::from_secs(args.lease_seconds.into());
-    let election = Election::new(
-        ctx.client.clone(),
-        ctx.calls.clone(),
-        &args.namespace,
-        args.pod_name.clone(),
-        duration,
-    );
+    let election = Election::new(of_lease, ctx.calls.clone(), fence, args.seat());
     let mut lead = tokio::select! {
         lead = election.clone().win() => lead,
         () = drain.reached(Phase::Leaving) => return ExitCode::SUCCESS,

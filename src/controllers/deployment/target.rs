@@ -25,8 +25,9 @@ pub(super) async fn resolve(
 ) -> Result<Option<Wait>, Error> {
     match snapshot(ctx, applier, world).await {
         Ok(waits) => Ok(waits),
-        // A conflict passes with the next look.
-        Err(error) if !error.is_conflict() && (in_run || error.is_about_the_spec()) => {
+        // A conflict passes with the next look, and so does the doubt who leads.
+        Err(error) if error.is_conflict() || error.is_not_sent() => Err(error),
+        Err(error) if in_run || error.is_about_the_spec() => {
             Ok(Some(Wait { why: format!("it cannot be started: {error}"), trouble: true }))
         }
         Err(error) => Err(error),

@@ -33,6 +33,10 @@ impl Looking {
     fn new() -> Self {
         let server = Server::default();
         let client = server.client();
+        Self::with(server, client)
+    }
+
+    fn with(server: Server, client: kube::Client) -> Self {
         let routers = Routers::new(client.clone(), None);
         let ctx = Context::new(client, Settings::sample(), routers, &mut Registry::default());
         let looking = Self { server, ctx, memory: Remembered::default() };
@@ -104,18 +108,24 @@ impl Looking {
         );
     }
 
-    /// `a` is stable, `b` is tried and has the first weight. The names of both.
-    async fn trying(&mut self) -> (String, String) {
+    /// `a` is stable, and the pods of `b` have just become ready. The names of both.
+    async fn ready(&mut self) -> (String, String) {
         self.look().await;
         let a = self.status()["target"].as_str().unwrap().to_owned();
         self.start_pods(&a);
         self.change(|object| {
             object["status"] = json!({"stable": a, "runs": 1, "phase": "Healthy", "message": ""});
-            object["spec"] = spec('b');
+            object["spec"]["model"] = spec('b')["model"].clone();
         });
         self.look().await;
         let b = self.status()["target"].as_str().unwrap().to_owned();
         self.start_pods(&b);
+        (a, b)
+    }
+
+    /// `a` is stable, `b` is tried and has the first weight. The names of both.
+    async fn trying(&mut self) -> (String, String) {
+        let (a, b) = self.ready().await;
         self.look().await;
         assert_eq!(self.status()["run"]["step"], 1, "{}", self.status());
         assert_eq!(arms(&self.server).len(), 2);
@@ -293,3 +303,6 @@ async fn an_object_that_cannot_be_read_gets_an_event() {
     assert_eq!(events(&asked), 1, "{asked:?}");
     assert!(asked[0].1["note"].as_str().unwrap().contains("two"), "{asked:?}");
 }
+
+mod fenced;
+mod known_faults;

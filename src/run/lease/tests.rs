@@ -1,9 +1,13 @@
 //! The rule as a table, and the loop around it.
 
+use std::sync::{Arc, Mutex};
+
 use serde_json::{Value, json};
 
 use super::*;
 use crate::fake_api::Server;
+use crate::fence::Closed;
+use crate::fence::tests::Hand;
 
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/stoker-system/leases/stoker";
 
@@ -57,8 +61,13 @@ fn times_and_transitions_tell_renewing_from_taking_over() {
     assert_eq!(evaluate(Some(&free), "b", Duration::ZERO, duration), Action::Take);
 }
 
+fn seat(me: &str, watch: Option<&str>, duration: Duration) -> Seat {
+    let namespace = "stoker-system".to_owned();
+    Seat { name: name(&namespace, watch), namespace, me: me.to_owned(), duration }
+}
+
 fn election(server: &Server, duration: Duration) -> Election {
-    Election::new(server.client(), Calls::default(), "stoker-system", "me".to_owned(), duration)
+    Election::new(server.client(), Calls::default(), Fence::default(), seat("me", None, duration))
 }
 
 fn holder(server: &Server) -> Value {
@@ -110,10 +119,12 @@ fn away(silent: bool) -> Client {
 #[tokio::test]
 async fn a_lead_that_cannot_be_renewed_in_time_is_given_up_for_now() {
     for silent in [true, false] {
-        let (calls, me) = (Calls::default(), "me".to_owned());
-        let election = Election::new(away(silent), calls, "stoker-system", me, Duration::from_millis(30));
-        let lead = Lead { election, lease: Lease::default(), renewed: Instant::now() };
+        let (calls, fence) = (Calls::default(), Fence::default());
+        let seat = seat("me", None, Duration::from_millis(30));
+        let lead = Election::new(away(silent), calls, fence.clone(), seat);
+        let lead = lead.leads(Lease::default(), fence.now());
         let ended = lead.keep(std::future::pending()).await;
+        assert!(fence.check().is_err());
         assert!(matches!(&ended, Ended::Unrenewed(why) if why.contains("could not be renewed")), "{ended:?}");
     }
 }
@@ -148,4 +159,72 @@ async fn another_leader_is_waited_for_however_old_its_timestamps_are() {
         election(&server, Duration::from_secs(15)).try_once(&mut None, &mut String::new()).await.unwrap();
     assert!(won.is_none());
     assert_eq!(holder(&server), "you");
+}
+
+#[tokio::test]
+async fn writes_pass_while_the_lead_is_young_and_never_after_it() {
+    let (server, hand) = (Server::default(), Hand::default());
+    let fence = hand.fence();
+    let election = |duration| {
+        Election::new(server.client(), Calls::default(), fence.clone(), seat("me", None, duration))
+    };
+    assert_eq!(fence.check(), Err(Closed::NoLead));
+    let mut lead = election(Duration::from_secs(15)).win().await;
+    // A third of the time is left for what is on its way.
+    hand.pass(9);
+    assert_eq!(fence.check(), Ok(()));
+    hand.pass(1);
+    let lasts = Duration::from_secs(10);
+    assert_eq!(fence.check(), Err(Closed::Old { age: lasts, lasts }));
+    // Nobody took it, so it goes on.
+    assert!(lead.renew().await.is_ok());
+    assert_eq!(fence.check(), Ok(()));
+    // It counts from the beginning of the renewal, however long the answer takes.
+    let slow = hand.clone();
+    server.after(&format!("PUT {LEASE}"), move || slow.pass(10));
+    assert!(lead.renew().await.is_ok());
+    assert!(matches!(fence.check(), Err(Closed::Old { .. })));
+    assert!(lead.renew().await.is_ok());
+    // When the Lease is given back, nothing may follow.
+    let open_at_release = Arc::new(Mutex::new(None));
+    let (found, watched) = (Arc::clone(&open_at_release), fence.clone());
+    server.after(&format!("PUT {LEASE}"), move || *found.lock().unwrap() = Some(watched.check()));
+    assert_eq!(lead.keep(std::future::ready(())).await, Ended::Released);
+    assert_eq!(*open_at_release.lock().unwrap(), Some(Err(Closed::NoLead)));
+    // A lead that another took while this process slept, and one that is regained.
+    let lead = election(Duration::from_millis(30)).win().await;
+    let holds = |holder: &str| {
+        let mut lease = server.get(LEASE).unwrap();
+        lease["spec"]["holderIdentity"] = json!(holder);
+        server.put(LEASE, lease);
+    };
+    holds("you");
+    hand.pass(1);
+    assert!(matches!(fence.check(), Err(Closed::Old { .. })), "it does not know yet");
+    assert!(matches!(lead.keep(std::future::pending()).await, Ended::Unrenewed(_) | Ended::Lost(_)));
+    assert_eq!(fence.check(), Err(Closed::NoLead));
+    holds("me");
+    assert!(election(Duration::from_secs(15)).regain().await.is_ok());
+    assert_eq!(fence.check(), Ok(()));
+}
+
+/// Another controller had one Lease name for all its instances of a namespace, so that those for different objects waited for
+/// each other for ever (Argo Rollouts 4768). Ours: one Lease for what is watched.
+#[tokio::test]
+async fn operators_that_watch_different_namespaces_do_not_wait_for_each_other() {
+    let server = Server::default();
+    let lead = async |me: &str, watch: Option<&str>| {
+        let seat = seat(me, watch, Duration::from_secs(15));
+        let election = Election::new(server.client(), Calls::default(), Fence::default(), seat);
+        election.try_once(&mut None, &mut String::new()).await.unwrap().is_some()
+    };
+    assert!(lead("all", None).await);
+    assert!(lead("red", Some("red")).await, "it waits for an operator of other objects");
+    assert!(lead("blue", Some("blue")).await, "it waits for an operator of other objects");
+    // Those of the same objects do.
+    assert!(!lead("all-2", None).await);
+    assert!(!lead("red-2", Some("red")).await);
+    // The name is the same in a namespace of its own, so that an install of one namespace is like any other.
+    assert_eq!(name("red", Some("red")), name("stoker-system", None));
+    assert_eq!(holder(&server), "all");
 }

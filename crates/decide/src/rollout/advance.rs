@@ -18,7 +18,9 @@ impl Next<'_> {
         if run.step == 0 {
             self.prepare(&run, pods.as_ref())
         } else {
-            self.step(&run, &pods.unwrap_or_default())
+            // What was not seen does not answer: somebody deleted the Deployment, and it is made again.
+            let unseen = || Pods { wanted: self.wish.replicas, ..Pods::default() };
+            self.step(&run, &pods.unwrap_or_else(unseen))
         }
     }
 
@@ -203,7 +205,9 @@ impl Next<'_> {
     /// Why stable cannot take the candidate's traffic, if so: to send it there would turn some errors into nothing but errors.
     fn nobody_takes_over(&self) -> Option<String> {
         let stable = self.state.stable.as_deref()?;
-        let pods = self.seen.pods.get(stable)?;
+        let Some(pods) = self.seen.pods.get(stable) else {
+            return (self.wish.replicas > 0).then(|| format!("{stable} has no pods to take over"));
+        };
         let none = pods.ready == 0 && pods.wanted > 0;
         none.then(|| format!("{stable} has no ready pod to take over{}", why(pods)))
     }

@@ -453,4 +453,5 @@ fn reasons_that_are_remembered_are_short() {
 
 mod course;
 mod guard;
+mod known_faults;
 mod rules;
