@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt as _;
@@ -34,6 +34,13 @@ pub fn short_spec(uri: &str) -> Value {
         },
         "rollback": {"keepWarm": "5s"},
     })
+}
+
+/// As [`short_spec`], with a latency target that a busy machine keeps: where answers are to be judged by what they say alone.
+pub fn patient_spec(uri: &str) -> Value {
+    let mut spec = short_spec(uri);
+    spec["slo"] = json!({"latency": {"target": "5s"}});
+    spec
 }
 
 /// A ModelDeployment in a test's namespace.
@@ -80,12 +87,29 @@ impl<'a> Subject<'a> {
         Ok(self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(change)).await?)
     }
 
-    /// Asks for an action by annotation: `promote`, `abort`, `retry`, `undo`.
+    /// Asks for an action by annotation: `promote`, `resume`, `repin`, `abort`, `retry`, `undo`.
     pub async fn request(&self, verb: &str, nonce: &str) -> Result<()> {
         let values =
             json!({annotations::REQUEST: format!("{verb} {nonce}"), annotations::REQUESTED_BY: "e2e"});
         self.merge(&json!({"metadata": {"annotations": values}})).await?;
         Ok(())
+    }
+
+    /// Asks for an action, and waits until the status echoes it and `condition` holds.
+    pub async fn ask(
+        &self,
+        verb: &str,
+        nonce: &str,
+        condition: impl Fn(&ModelDeploymentStatus) -> bool,
+    ) -> Result<ModelDeploymentStatus> {
+        self.request(verb, nonce).await?;
+        let echo = format!("{verb} {nonce}");
+        let done = self
+            .until(&format!("handled {echo:?}"), PATIENCE, |status| {
+                status.handled_request.as_deref() == Some(echo.as_str()) && condition(status)
+            })
+            .await?;
+        Ok(done.status.unwrap_or_default())
     }
 
     /// Deletes it; its children go after it.
@@ -186,15 +210,19 @@ impl<'a> Subject<'a> {
         Ok(SocketAddr::new(ip, ports::SERVICE))
     }
 
-    /// Sends real images to it, `rate` a second, once its Service's address can be reached: that a node's kube-proxy knows
-    /// a new Service is told nowhere.
-    pub async fn load(&self, rate: u32) -> Result<Load> {
+    /// The address of its Service, once it can be reached: that a node's kube-proxy knows a new Service is told nowhere.
+    pub async fn reached(&self) -> Result<SocketAddr> {
         let address = self.address().await?;
         until(&format!("{address} can be reached"), PATIENCE, async || {
             Ok(Some(TcpStream::connect(address).await?))
         })
         .await?;
-        Load::start(Plan::of(address, &self.namespace.name, &self.name, rate))
+        Ok(address)
+    }
+
+    /// Sends real images to it, `rate` a second, once its Service can be reached.
+    pub async fn load(&self, rate: u32) -> Result<Load> {
+        Load::start(Plan::of(self.reached().await?, &self.namespace.name, &self.name, rate))
     }
 }
 
@@ -217,6 +245,15 @@ pub fn condition<'s>(status: &'s ModelDeploymentStatus, kind: &str) -> &'s str {
         .iter()
         .find(|condition| condition.type_ == kind)
         .map_or("", |condition| condition.status.as_str())
+}
+
+/// Fails unless a condition has this status and its message holds all of `words`.
+pub fn says(status: &ModelDeploymentStatus, kind: &str, wanted: &str, words: &[&str]) -> Result<()> {
+    let found = status.conditions.iter().find(|condition| condition.type_ == kind);
+    let Some(found) = found else { bail!("there is no condition {kind}: {:?}", status.conditions) };
+    let said = found.status == wanted && words.iter().all(|word| found.message.contains(word));
+    ensure!(said, "condition {kind} is not {wanted} with {words:?} but {}: {}", found.status, found.message);
+    Ok(())
 }
 
 /// The status holds the condition Ready with status True.

@@ -275,6 +275,7 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
         Box::pin(carry_out(ctx, &applier, world, &decision.state, table, &mut memory.refused)).await;
     // Events come after the effect: an API server that takes none must not hold up a rollback.
     tell(ctx, &world.md, memory, &decision, refused.as_deref()).await;
+    tell_conflict(ctx, &world.md, memory, &taken).await;
     carried?;
     // Last: that routers cannot be asked for must not keep a run from being looked after.
     routers?;
@@ -405,6 +406,20 @@ async fn tell(
         memory.told = Some(shape);
         events::concern(&ctx.recorder, &md.object_ref(&()), reason, &decision.sentence).await;
     }
+}
+
+/// An Event for hosts that another ModelDeployment has, when that is new.
+async fn tell_conflict(
+    ctx: &Context,
+    md: &ModelDeployment,
+    memory: &mut Remembered,
+    taken: &BTreeMap<String, String>,
+) {
+    let conflict = status::conflict(taken);
+    if let Some(message) = conflict.as_ref().filter(|_| conflict != memory.told_conflict) {
+        events::concern(&ctx.recorder, &md.object_ref(&()), reasons::CONFLICTED, message).await;
+    }
+    memory.told_conflict = conflict;
 }
 
 /// A failed look is told too. What cannot even be told is logged by the controller.

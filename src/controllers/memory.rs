@@ -29,6 +29,8 @@ pub struct Remembered {
     pub looked_at: Option<Instant>,
     /// The last trouble or hold that an Event was published for, without its figures.
     pub told: Option<String>,
+    /// Hosts of somebody else that an Event was published for.
+    pub told_conflict: Option<String>,
     /// Why the last look failed, if it did: reason and message.
     pub failure: Option<(&'static str, String)>,
     /// The last failure that an Event was published for, without its figures.

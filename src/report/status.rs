@@ -224,7 +224,7 @@ fn phase(told: &Told<'_>) -> Phase {
 }
 
 /// Hosts that somebody else has, as a sentence.
-fn conflict(taken: &BTreeMap<String, String>) -> Option<String> {
+pub fn conflict(taken: &BTreeMap<String, String>) -> Option<String> {
     let (host, owner) = taken.iter().next()?;
     let more = taken.len() - 1;
     let more = if more == 0 { String::new() } else { format!(" (and {more} more)") };

@@ -71,9 +71,8 @@ impl Model for Interleavings {
         properties.push(Property::sometimes("two operators have decided", |_, world: &World| {
             world.deciding() == 2
         }));
-        properties.push(Property::sometimes("someone went back", |_, world: &World| {
-            world.status().pin.is_some()
-        }));
+        properties
+            .push(Property::sometimes("someone went back", |_, world: &World| world.status().pin.is_some()));
         properties
     }
 }

@@ -5,9 +5,13 @@
 mod actions;
 mod admission;
 mod artifacts;
+mod assignment;
+mod client;
 mod deletion;
+mod hosts;
 mod installed;
 mod onnx;
 mod pods;
 mod requests;
 mod rollout;
+mod shadow;

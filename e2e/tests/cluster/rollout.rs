@@ -1,4 +1,5 @@
-//! Rollouts under load: a better, a harmful and a slow version; a rollout whose traffic stops; a restart of the routers.
+//! Rollouts under load: a better, a harmful and a slow version; harm that is only observed; a rollout whose traffic stops; a
+//! restart of the routers.
 
 use std::time::Duration;
 
@@ -6,14 +7,16 @@ use anyhow::{Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::Api;
 use serde_json::json;
+use stoker_api::ModelRoute;
 use stoker_api::deployment::Phase;
-use stoker_api::names::{objects, reasons};
+use stoker_api::names::{conditions, objects, reasons};
 use stoker_e2e::children::{pods_of, uids_of};
 use stoker_e2e::cluster::until;
 use stoker_e2e::digits;
+use stoker_e2e::load::Load;
 use stoker_e2e::load::ledger::Figures;
 use stoker_e2e::namespace::{TestNamespace, case};
-use stoker_e2e::subject::{PATIENCE, Subject, revision, short_spec, why_rejected};
+use stoker_e2e::subject::{PATIENCE, Subject, patient_spec, revision, says, short_spec, why_rejected};
 
 /// A ModelDeployment that serves v1, with the four models at hand.
 async fn serving<'a>(namespace: &'a TestNamespace, spec: &serde_json::Value) -> Result<Subject<'a>> {
@@ -108,6 +111,53 @@ fn a_slow_version_is_rolled_back() {
         ensure!(because.contains("slower than 40 ms"), "the reason does not name the target: {because}");
         // Slow answers are answers: no client lost a request.
         load.finish_without_failure().await?;
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs a cluster: e2e/run"]
+fn harm_is_told_and_nobody_is_taken_back_while_the_mode_is_observe() {
+    case("observe", async |namespace| {
+        let mut spec = patient_spec("configmap://digits/v2.onnx");
+        spec["rollout"]["steps"] = json!([{"weight": 30, "duration": "1s"}]);
+        spec["rollback"]["mode"] = json!("Observe");
+        let digits = serving(namespace, &spec).await?;
+        let stable = digits.status().await?.stable;
+        let load = digits.load(60).await?;
+
+        digits.set_uri("configmap://digits/v3.onnx").await?;
+        let sentence = "rollback.mode is Observe: nothing is taken back";
+        let told = digits.until(sentence, PATIENCE, |status| status.message.contains(sentence)).await?;
+        let told = told.status.unwrap_or_default();
+        let v3 = revision("candidate", told.candidate.as_ref())?;
+        ensure!(told.verdict.as_deref() == Some(reasons::FAIL), "the verdict is {:?}", told.verdict);
+        says(&told, conditions::ANALYSIS_PASSING, "False", &["candidate failed", "alarm at"])?;
+        says(&told, conditions::PROGRESSING, "True", &["candidate failed", sentence])?;
+        digits.event(reasons::HOLDING, &[&v3, "candidate failed", sentence]).await?;
+
+        // It keeps its share of the traffic: by the operator and by the routers, which could cut on their own.
+        let answered = |load: &Load| load.ledger().of(&v3).count();
+        let before = answered(&load);
+        until("the candidate answers more requests", PATIENCE, async || {
+            Ok((answered(&load) > before + 40).then_some(()))
+        })
+        .await?;
+        let still = digits.status().await?;
+        says(&still, conditions::ROLLED_BACK, "False", &[])?;
+        ensure!(still.stable == stable && still.candidate.as_ref() == Some(&v3), "{}", still.message);
+        ensure!(still.weight == Some(30) && still.rejected.is_empty(), "{:?}", still.rejected);
+        let routes = Api::<ModelRoute>::namespaced(namespace.client.clone(), &namespace.name);
+        let cuts = routes.get(&digits.name).await?.status.unwrap_or_default().cuts;
+        ensure!(cuts.is_empty(), "routers cut it: {cuts:?}");
+
+        // What was observed is acted upon as soon as that is wanted.
+        digits.merge(&json!({"spec": {"rollback": {"mode": "Enforce"}}})).await?;
+        let after = digits.rolled_back().await?.status.unwrap_or_default();
+        ensure!(after.stable == stable, "stable is {:?}", after.stable);
+        says(&after, conditions::ROLLED_BACK, "True", &["candidate failed"])?;
+        let ledger = load.finish().await?;
+        ensure!(ledger.failed_but_for(Some(&v3)) == 0, "others failed too: {}", ledger.explain());
         Ok(())
     });
 }

@@ -1,5 +1,7 @@
 //! Tests that disturb the whole cluster, one after the other: the operator is killed at each step of a rollout, the API
-//! server goes away for half a minute. `e2e/run` starts them after the others, with one thread.
+//! server goes away for half a minute, all rollouts are frozen. `e2e/run` starts them after the others, with one thread.
+
+mod freeze;
 
 use std::time::Duration;
 

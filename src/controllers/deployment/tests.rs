@@ -304,5 +304,29 @@ async fn an_object_that_cannot_be_read_gets_an_event() {
     assert!(asked[0].1["note"].as_str().unwrap().contains("two"), "{asked:?}");
 }
 
+#[tokio::test]
+async fn a_host_of_somebody_else_is_told_once() {
+    let mut looking = Looking::new();
+    let older: ModelDeployment = serde_json::from_value(
+        json!({"metadata": {"name": "older", "namespace": "team"}, "spec": spec('b')}),
+    )
+    .unwrap();
+    let (store, mut writer) = kube::runtime::reflector::store();
+    writer.apply_watcher_event(&watcher::Event::Init);
+    writer.apply_watcher_event(&watcher::Event::InitApply(DeserializeGuard(Ok(older))));
+    writer.apply_watcher_event(&watcher::Event::InitDone);
+    looking.ctx.fleet.see(store);
+    looking.change(|object| object["spec"]["traffic"] = json!({"hosts": ["older.team"]}));
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        told.extend(
+            looking.look().await.into_iter().filter(|(_, body)| body["reason"] == reasons::CONFLICTED),
+        );
+    }
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].1["note"].as_str().unwrap().contains("belongs to ModelDeployment older"), "{told:?}");
+    assert_eq!(looking.status()["phase"], "Conflicted");
+}
+
 mod fenced;
 mod known_faults;
