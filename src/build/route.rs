@@ -7,7 +7,9 @@ use kube::ResourceExt;
 use stoker_api::ModelDeployment;
 use stoker_api::deployment::status::to_millis;
 use stoker_api::deployment::{ModelDeploymentStatus, RollbackMode};
-use stoker_api::route::{Arm, Detector, Mirror, ModelRoute, ModelRouteSpec, RouteRule, SCHEMA, abilities};
+use stoker_api::route::{
+    Arm, Detector, Mirror, ModelRoute, ModelRouteSpec, Refill, RouteRule, SCHEMA, abilities,
+};
 use stoker_decide::rollout::{Share, State, Traffic, Watched};
 use stoker_decide::traffic::WHOLE;
 
@@ -44,7 +46,7 @@ pub fn route(md: &ModelDeployment, state: &State, given: &Given<'_>) -> Option<M
         step: u32::try_from(state.step()).unwrap_or(u32::MAX),
         rules: rules(md, state, &traffic),
         mirrors: mirrors(&traffic),
-        detectors: traffic.watched.iter().map(|watched| detector(md, watched, given.alarm_log10)).collect(),
+        detectors: traffic.watched.iter().map(|watched| detector(md, state, watched, given)).collect(),
     };
     spec.requires = required(&spec);
     let mut route = ModelRoute::new(&name, spec);
@@ -62,14 +64,28 @@ fn rules(md: &ModelDeployment, state: &State, traffic: &Traffic) -> Vec<RouteRul
     let salt = format!("{}/{}", md.uid().unwrap_or_default(), state.runs);
     let rule = |arms| RouteRule { salt: salt.clone(), arms, ..RouteRule::default() };
     let chosen = traffic.trial.iter().zip(&state.stable).flat_map(|(trial, stable)| {
-        let arm = |revision: &String, ppm, fallback| Arm { revision: revision.clone(), ppm, fallback };
+        let arm = |revision: &String, ppm, fallback| Arm {
+            revision: revision.clone(),
+            ppm,
+            fallback,
+            refill: None,
+        };
         let arms = vec![arm(trial, WHOLE, Some(stable.clone())), arm(stable, 0, None)];
         md.spec.traffic.testers.iter().map(move |header| (header, arms.clone()))
     });
     let mut rules: Vec<RouteRule> =
         chosen.map(|(header, arms)| RouteRule { headers: vec![header.clone()], ..rule(arms) }).collect();
-    let arms =
-        traffic.arms.iter().cloned().map(|Share { revision, ppm, fallback }| Arm { revision, ppm, fallback });
+    let arms = traffic.arms.iter().cloned().map(|Share { revision, ppm, fallback }| {
+        let is_stable = state.stable.as_ref() == Some(&revision);
+        let refill = traffic.refill.as_ref().filter(|_| is_stable && whole(md).is_some());
+        let refill = refill.map(|refill| Refill {
+            from: refill.from.clone(),
+            whole: md.spec.replicas,
+            most_ppm: refill.most.saturating_mul(WHOLE / 100).min(WHOLE),
+            bad_ppm: refill.bad_ppm.min(WHOLE),
+        });
+        Arm { revision, ppm, fallback, refill }
+    });
     rules.push(RouteRule { unit: md.spec.traffic.sticky.clone(), ..rule(arms.collect()) });
     rules
 }
@@ -79,14 +95,20 @@ fn mirrors(traffic: &Traffic) -> Vec<Mirror> {
     shadows.map(|shadow| Mirror { revision: shadow.revision, of: shadow.of, ppm: shadow.ppm }).collect()
 }
 
-fn detector(md: &ModelDeployment, watched: &Watched, alarm_log10: f64) -> Detector {
+/// Pods that the whole demand needs; none while nobody is served.
+fn whole(md: &ModelDeployment) -> Option<u32> {
+    Some(md.spec.replicas).filter(|replicas| *replicas > 0)
+}
+
+fn detector(md: &ModelDeployment, state: &State, watched: &Watched, given: &Given<'_>) -> Detector {
     let target = md.spec.slo.latency.as_ref().map(|latency| latency.target.into());
     let learned = || md.status.as_ref().and_then(ModelDeploymentStatus::slow_above);
     Detector {
         revision: watched.revision.clone(),
         control: watched.control.clone(),
-        alarm_log10,
+        alarm_log10: given.alarm_log10,
         slow_above_ms: to_millis(target.or_else(learned)),
+        whole: state.shares.as_ref().and_then(|_| whole(md)),
         observe: md.spec.rollback.mode == RollbackMode::Observe,
     }
 }
@@ -97,8 +119,15 @@ fn required(spec: &ModelRouteSpec) -> Vec<String> {
         (abilities::MATCH, spec.rules.len() > 1),
         (abilities::STICKY, spec.rules.iter().any(|rule| rule.unit.is_some())),
         (abilities::MIRROR, !spec.mirrors.is_empty()),
+        (abilities::REFILL, needs_refill(spec)),
     ];
     needs.into_iter().filter(|(_, needed)| *needed).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Whether traffic moves, or would after a cut, as pods get ready.
+fn needs_refill(spec: &ModelRouteSpec) -> bool {
+    let mut arms = spec.rules.iter().flat_map(|rule| &rule.arms);
+    arms.any(|arm| arm.refill.is_some()) || spec.detectors.iter().any(|detector| detector.whole.is_some())
 }
 
 /// What a table says about the state that made it: stable is the arm that others fall back to, or the one with most.
@@ -111,7 +140,7 @@ pub fn recover(route: &ModelRoute) -> Option<(String, u64)> {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use stoker_decide::rollout::{Guard, Kind, Plan, Run, Step};
+    use stoker_decide::rollout::{Guard, Kind, Plan, Refill as Back, Run, Shares, Step};
 
     use super::*;
 
@@ -166,6 +195,33 @@ mod tests {
 
         let serving = table(&md, &State { stable: Some("m-a".into()), ..State::default() });
         assert_eq!((serving.rules.len(), serving.detectors.len()), (1, 0), "no candidate, nothing to test");
+    }
+
+    #[test]
+    fn pods_by_share_make_a_cut_and_a_way_back_follow_them() {
+        let md = md(&json!({"model": {"uri": "configmap://m/m.onnx"}, "replicas": 5}));
+        let canary = State { shares: Some(Shares::default()), ..trying(Kind::Weight(40)) };
+        let canary = table(&md, &canary);
+        assert_eq!((canary.detectors[0].whole, canary.requires), (Some(5), vec!["refill".to_owned()]));
+        assert!(canary.rules[0].arms.iter().all(|arm| arm.refill.is_none()));
+
+        let back = Back { from: "m-b".into(), most: 40, bad_ppm: 300_000 };
+        let shares = Some(Shares { refill: Some(back), ..Shares::default() });
+        let returning = table(&md, &State { stable: Some("m-a".into()), shares, ..State::default() });
+        let refill = Refill { from: "m-b".into(), whole: 5, most_ppm: 400_000, bad_ppm: 300_000 };
+        let arm = |revision: &str, ppm, fallback: Option<&str>, refill| Arm {
+            revision: revision.into(),
+            ppm,
+            fallback: fallback.map(Into::into),
+            refill,
+        };
+        assert_eq!(
+            returning.rules[0].arms,
+            [arm("m-a", WHOLE, None, Some(refill)), arm("m-b", 0, Some("m-a"), None)]
+        );
+        assert_eq!(returning.requires, ["refill"]);
+        let full = table(&md, &trying(Kind::Weight(40)));
+        assert_eq!((full.detectors[0].whole, full.requires.len()), (None, 0));
     }
 
     #[test]

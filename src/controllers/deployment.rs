@@ -28,7 +28,7 @@ use stoker_decide::rollout::{self, Decision, Request, Seen, Standing, State, Wis
 use stoker_decide::text::cut;
 
 use carry_out::carry_out;
-use evidence::{examine, given, was_cut};
+use evidence::{Examined, examine, given, was_cut};
 
 use super::memory::Remembered;
 use crate::apply;
@@ -224,7 +224,7 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
     let frozen = ctx.fleet.frozen();
     let queued = queued(ctx, world, &state, &uid);
     let (request, refused, handled) = request(&world.md, recovered);
-    let pods = carry_out::pods(world, &memory.refused);
+    let pods = carry_out::pods(world, &state, &memory.refused);
     let unreachable = unreachable(world, &state);
     let revisions: BTreeSet<String> = world.snapshots.keys().cloned().collect();
     let in_flight = world.routers.as_ref().map(RouterView::in_flight).unwrap_or_default();
@@ -237,6 +237,7 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
         unreachable: unreachable.as_deref(),
         in_flight: &in_flight,
         verdict: examined.as_ref().map(|examined| &examined.verdict),
+        bad_ppm: examined.as_ref().map_or(0, Examined::bad_ppm),
         cut: cut.as_deref(),
         queued: queued.as_deref(),
         frozen: frozen.as_deref(),
@@ -448,6 +449,7 @@ fn next_look(ctx: &Context, wish: &Wish, decision: &Decision, waits: bool, stuck
     let state = &decision.state;
     let moves = state.run.is_some()
         || state.guard.is_some()
+        || state.refill().is_some()
         || !state.leaving.is_empty()
         || waits
         || !decision.transitions.is_empty();

@@ -23,19 +23,18 @@ const STUCK: [&str; 8] = [
 /// How a runtime names the end of a container that it knows nothing of: its node went down, or was started anew.
 const LOST: [&str; 2] = ["Unknown", "ContainerStatusUnknown"];
 
-/// The pods of a revision: how many are ready, and what is wrong with the worst of them. `wanted` is what the spec asks for.
+/// The pods of a revision: how many are ready, and what is wrong with the worst of them. `wanted` is how many there
+/// should be.
 pub fn summarise(deployment: &Deployment, wanted: u32, pods: &[&Pod], events: &[Event]) -> Pods {
-    let current = deployment
-        .status
-        .as_ref()
-        .filter(|status| status.observed_generation == deployment.metadata.generation);
+    let status = deployment.status.as_ref();
+    let count = |number: Option<i32>| number.and_then(|number| u32::try_from(number).ok()).unwrap_or(0);
+    let current = status.is_some_and(|status| status.observed_generation == deployment.metadata.generation);
+    // Those that are there are enough, also before its controller takes notice.
+    let shrinks = count(status.and_then(|status| status.replicas)) > wanted;
     let sized = deployment.spec.as_ref().and_then(|spec| spec.replicas) == i32::try_from(wanted).ok();
-    let ready = current
-        .and_then(|status| status.ready_replicas)
-        .and_then(|ready| u32::try_from(ready).ok())
-        .unwrap_or(0);
+    let ready = count(status.and_then(|status| status.ready_replicas));
     // A Deployment that still has another size is not complete, whatever it counts.
-    let ready = if sized && current.is_some() { ready } else { ready.min(wanted.saturating_sub(1)) };
+    let ready = if sized && (current || shrinks) { ready } else { ready.min(wanted.saturating_sub(1)) };
     let trouble =
         pods.iter().find_map(|pod| pod_trouble(pod, events)).or_else(|| replica_failure(deployment));
     let (restarts, last_end) = restarts(pods);
@@ -335,5 +334,9 @@ mod tests {
         assert!(summarise(&deployment(2, 2), 2, &[], &[]).complete());
         assert!(!summarise(&deployment(1, 2), 2, &[], &[]).complete());
         assert!(!summarise(&deployment(2, 1), 2, &[], &[]).complete());
+        // It gets smaller, and its controller did not look yet.
+        let mut shrinking = deployment(1, 1);
+        shrinking.status.as_mut().unwrap().replicas = Some(2);
+        assert!(summarise(&shrinking, 1, &[], &[]).complete());
     }
 }

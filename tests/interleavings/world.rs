@@ -350,6 +350,7 @@ impl World {
                 unreachable: None,
                 in_flight: &BTreeMap::new(),
                 verdict: state.compared().is_some().then_some(&verdict),
+                bad_ppm: 0,
                 cut: cut.as_deref(),
                 queued: None,
                 frozen: None,

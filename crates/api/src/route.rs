@@ -70,8 +70,10 @@ pub mod abilities {
     pub const STICKY: &str = "sticky";
     /// Copies of requests.
     pub const MIRROR: &str = "mirror";
+    /// Traffic that moves as pods get ready.
+    pub const REFILL: &str = "refill";
     /// All of them.
-    pub const ALL: [&str; 3] = [MATCH, STICKY, MIRROR];
+    pub const ALL: [&str; 4] = [MATCH, STICKY, MIRROR, REFILL];
 }
 
 /// One way to split requests.
@@ -150,6 +152,11 @@ pub struct Detector {
     /// Milliseconds above which an answer counts against its revision, once that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_above_ms: Option<f64>,
+    /// Ready pods of the control that the whole demand needs, where it may have fewer: a cut then moves traffic as they get ready,
+    /// see [`Refill`]. Without it a cut moves everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub whole: Option<u32>,
     /// Report the alarm and cut nothing.
     #[serde(default)]
     pub observe: bool,
@@ -188,6 +195,10 @@ pub struct Cut {
     /// The router that saw it first.
     #[schemars(length(max = 253))]
     pub by: String,
+    /// Its bad answers in parts per million, as that router counted them: how much harm it does while it keeps a rest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000_000))]
+    pub bad_ppm: Option<u32>,
     /// When, on that router's wall clock.
     pub at: Time,
 }
@@ -204,6 +215,28 @@ pub struct Arm {
     /// The revision that takes the share while this one has no ready pod. Without one, requests are held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
+    /// It gets its share as its pods get ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refill: Option<Refill>,
+}
+
+/// A share that goes back to an arm as its pods get ready. How much is left with the other arm meanwhile is the rule of
+/// [`stoker_decide::refill`], by the ready endpoints that a router sees.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refill {
+    /// The arm of the same rule that keeps what the ready pods cannot take.
+    pub from: String,
+    /// Ready pods that the whole demand needs.
+    #[schemars(range(min = 1))]
+    pub whole: u32,
+    /// Parts per million of the traffic that it keeps at most.
+    #[schemars(range(max = 1_000_000))]
+    pub most_ppm: u32,
+    /// Its bad answers in parts per million.
+    #[serde(default)]
+    #[schemars(range(max = 1_000_000))]
+    pub bad_ppm: u32,
 }
 
 /// Why a table cannot be served.
@@ -221,8 +254,10 @@ pub enum TableError {
     /// Weights are wrong.
     #[error("the weights of the arms sum to {0}, not to {WHOLE}")]
     Weights(u64),
-    /// An arm twice, or a fallback to nowhere.
-    #[error("arm {0:?} is there twice, or is the fallback of an arm but not an arm itself")]
+    /// An arm twice, or a fallback or refill to nowhere.
+    #[error(
+        "arm {0:?} is there twice, or an arm falls back to it or is refilled from it and it is none of the others"
+    )]
     Arms(String),
     /// A detector without its two arms, or a mirror of nothing.
     #[error("{0:?} is named by a detector or a mirror and is no arm of the last rule")]
@@ -268,8 +303,14 @@ impl RouteRule {
         if let Some(twice) = self.arms.iter().find(|arm| !names.insert(arm.revision.as_str())) {
             return Err(TableError::Arms(twice.revision.clone()));
         }
-        let mut fallbacks = self.arms.iter().filter_map(|arm| arm.fallback.as_deref());
-        let stray = fallbacks.find(|name| !names.contains(name));
+        let fallbacks = self.arms.iter().filter_map(|arm| arm.fallback.as_deref());
+        let mut fallbacks = fallbacks.filter(|name| !names.contains(name));
+        let refills = self
+            .arms
+            .iter()
+            .filter_map(|arm| Some((arm.revision.as_str(), arm.refill.as_ref()?.from.as_str())));
+        let mut refills = refills.filter(|(own, from)| own == from || !names.contains(from));
+        let stray = fallbacks.next().or_else(|| refills.next().map(|(_, from)| from));
         stray.map_or(Ok(()), |name| Err(TableError::Arms(name.to_owned())))
     }
 }
@@ -279,7 +320,11 @@ mod tests {
     use super::*;
 
     fn arm(revision: &str, ppm: u32, fallback: Option<&str>) -> Arm {
-        Arm { revision: revision.into(), ppm, fallback: fallback.map(Into::into) }
+        Arm { revision: revision.into(), ppm, fallback: fallback.map(Into::into), refill: None }
+    }
+
+    fn refilled(arm: Arm, from: &str) -> Arm {
+        Arm { refill: Some(Refill { from: from.into(), whole: 5, most_ppm: 500_000, bad_ppm: 0 }), ..arm }
     }
 
     fn table(arms: Vec<Arm>) -> ModelRouteSpec {
@@ -304,6 +349,8 @@ mod tests {
             (vec![arm("a", 1, None)], TableError::Weights(1)),
             (vec![arm("a", 500_000, None), arm("a", 500_000, None)], TableError::Arms("a".into())),
             (vec![arm("a", 1_000_000, Some("b"))], TableError::Arms("b".into())),
+            (vec![refilled(arm("a", 1_000_000, None), "b")], TableError::Arms("b".into())),
+            (vec![refilled(arm("a", 1_000_000, None), "a")], TableError::Arms("a".into())),
         ];
         for (arms, error) in cases {
             assert_eq!(table(arms).check(), Err(error));
@@ -329,6 +376,7 @@ mod tests {
             control: control.into(),
             alarm_log10: 6.0,
             slow_above_ms: None,
+            whole: None,
             observe: false,
         };
         let watched = |detector| ModelRouteSpec { detectors: vec![detector], ..table(arms.clone()) };

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::histogram::Histogram;
+use crate::traffic::WHOLE;
 
 /// Totals of one arm.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -63,6 +64,12 @@ impl Counts {
     /// Attempts that count against the arm: failed, or answered later than `slow_above`.
     pub fn bad(&self, slow_above: Option<Duration>) -> u64 {
         self.errors.saturating_add(self.slow(slow_above)).min(self.attempts)
+    }
+
+    /// [`Counts::bad`] in parts per million of the attempts; none without an attempt.
+    pub fn bad_ppm(&self, slow_above: Option<Duration>) -> Option<u32> {
+        let bad = u128::from(self.bad(slow_above)) * u128::from(WHOLE);
+        bad.checked_div(self.attempts.into()).and_then(|ppm| u32::try_from(ppm).ok())
     }
 
     /// Attempts that were answered later than `slow_above`.

@@ -12,6 +12,7 @@
 //! - [`harm`]: is the candidate worse than stable, at any sample size.
 //! - [`verdict`]: Pass, Fail, Inconclusive or Error for the step of a rollout.
 //! - [`analysis`]: one look at a run, from routers' totals to the verdict.
+//! - [`refill`]: how traffic goes back to a revision that has too few pods.
 //! - [`rollout`]: the state machine of a ModelDeployment.
 //! - [`text`]: texts of bounded length.
 
@@ -22,6 +23,7 @@ pub mod compare;
 pub mod evidence;
 pub mod harm;
 pub mod histogram;
+pub mod refill;
 pub mod rollout;
 pub mod text;
 pub mod traffic;

@@ -4,7 +4,8 @@
 //! ([`State::traffic`]) and the set of revisions that keep their pods ([`State::kept`]) are pure functions of the state, so
 //! that a state, once stored, is all that is needed to go on after a crash at any instant.
 //!
-//! Order: pods ready, then verified, then weight up; weight down, then verified and nothing in flight, then pods away.
+//! Order: pods ready, then verified, then weight up; weight down, then verified and nothing in flight, then pods away. How many pods
+//! a revision has follows from the state as well ([`State::sizes`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,11 +14,13 @@ use crate::text::cut;
 use crate::verdict::Verdict;
 
 mod advance;
+mod capacity;
 mod guard;
 mod plan;
 mod request;
 mod state;
 
+pub use capacity::{Capacity, Refill, Shares};
 pub use plan::{Kind, Plan, Step, Wish};
 pub use request::{Request, Verb};
 pub use state::{Guard, Pin, Run, Shadow, Share, State, Traffic, Watched};
@@ -79,6 +82,8 @@ pub struct Seen<'a> {
     pub in_flight: &'a BTreeMap<String, u64>,
     /// The verdict on what is compared ([`State::compared`]); none while nothing is.
     pub verdict: Option<&'a Verdict>,
+    /// Bad answers of the compared revision in this run, in parts per million; 0 where that is not known.
+    pub bad_ppm: u32,
     /// Why routers gave the compared revision no more traffic in this run, if they did.
     pub cut: Option<&'a str>,
     /// Why no run may start now, if so: too many are under way.
@@ -184,9 +189,11 @@ type Said = (Standing, String);
 
 /// One look: the next state and what happened.
 pub fn decide(wish: &Wish, state: &State, seen: &Seen<'_>) -> Decision {
-    let mut next = Next { wish, seen, state: state.clone(), transitions: Vec::new() };
+    let mut next = Next { wish, seen, before: state, state: state.clone(), transitions: Vec::new() };
+    next.note_served();
     next.obey();
     next.follow_target();
+    next.follow_refill();
     let (standing, sentence) = next.advance();
     next.keep_and_leave();
     Decision { state: next.state, transitions: next.transitions, sentence, standing }
@@ -196,6 +203,8 @@ pub fn decide(wish: &Wish, state: &State, seen: &Seen<'_>) -> Decision {
 struct Next<'a> {
     wish: &'a Wish,
     seen: &'a Seen<'a>,
+    /// The state before the look: what is under way in the cluster.
+    before: &'a State,
     state: State,
     transitions: Vec<Transition>,
 }
@@ -226,7 +235,7 @@ impl Next<'_> {
                     format!("run {} ended: {wanted} took the place of {}", run.number, run.candidate),
                 )
             };
-            self.leave(&run.candidate);
+            self.give_way(&run.candidate);
             self.note(reason, &run.candidate, message);
         }
         let idle = self.state.run.is_none() && self.state.stable.as_deref() != Some(wanted.as_str());
@@ -259,6 +268,7 @@ impl Next<'_> {
         let how = if direct { "as soon as it is ready" } else { "step by step" };
         let message = format!("run {}: {candidate} takes over {how}", self.state.runs);
         self.note(Reason::RunStarted, &candidate, message);
+        self.size_by(plan.capacity, &candidate);
         self.state.run = Some(Run { number: self.state.runs, candidate, direct, plan, ..Run::default() });
     }
 
@@ -273,10 +283,11 @@ impl Next<'_> {
     fn reject(&mut self, reason: Reason, because: &str) {
         let Some(run) = self.state.run.take() else { return };
         let because = cut(because, LONGEST_REASON);
-        self.leave(&run.candidate);
+        self.give_way(&run.candidate);
         self.remember_rejected(&run.candidate, because);
         let stable = self.state.stable.as_deref().unwrap_or("nothing");
-        let message = format!("{}: {because}; {stable} has all the traffic", run.candidate);
+        let traffic = self.gone_back(&format!("{stable} has all the traffic"));
+        let message = format!("{}: {because}; {traffic}", run.candidate);
         self.note(reason, &run.candidate, message);
     }
 
@@ -294,6 +305,7 @@ impl Next<'_> {
         let returns = self.state.pin.is_some() || self.is_warm(candidate);
         let old = self.state.stable.replace(candidate.clone());
         let compared = old.is_some() && !returns && self.wish.replicas > 0;
+        let left = old.clone();
         if let Some((before, _)) = old.and_then(|old| self.state.previous.replace((old, Duration::ZERO))) {
             // Who was the previous one may be the one that is returned to.
             if before != *candidate {
@@ -301,6 +313,13 @@ impl Next<'_> {
             }
         }
         self.state.run = None;
+        self.end_refill();
+        if run.plan.capacity == Capacity::Full {
+            self.state.shares = None;
+        } else if let Some(left) = left {
+            // Only who returns early has fewer pods than the whole demand needs.
+            self.give_way(&left);
+        }
         self.state.guard = (compared && !run.plan.guard.is_zero()).then(|| Guard {
             step: run.plan.steps.len() + 1,
             lasts: run.plan.guard,
@@ -309,7 +328,7 @@ impl Next<'_> {
             restarts: self.seen.pods.get(candidate).map_or(0, |pods| pods.restarts),
         });
         let message = match &self.state.guard {
-            None => format!("{candidate} is stable and has all the traffic"),
+            None => format!("{candidate} is stable and {}", self.gone_back("has all the traffic")),
             Some(guard) => format!("{candidate} is stable; it is guarded for {} s", guard.lasts.as_secs()),
         };
         self.note(Reason::Promoted, candidate, message);
@@ -324,7 +343,8 @@ impl Next<'_> {
         let over = |(_, kept): &mut (String, Duration)| *kept >= self.wish.keep_warm;
         // A table that was changed by this very decision is not served yet, so nothing leaves in the same look: a cut may be on
         // its way that needs the previous revision.
-        let settled = self.seen.unverified.is_none() && self.transitions.is_empty();
+        let same = self.transitions.is_empty() && self.before.refill() == self.state.refill();
+        let settled = self.seen.unverified.is_none() && same;
         if settled
             && self.state.run.is_none()
             && self.state.guard.is_none()

@@ -122,6 +122,7 @@ fn play(wanted: Wanted, see: fn(u64) -> Sight) -> (Option<Reason>, String) {
                 unreachable: None,
                 in_flight: &BTreeMap::new(),
                 verdict: Some(&finding.verdict),
+                bad_ppm: 0,
                 cut: None,
                 queued: None,
                 frozen: None,

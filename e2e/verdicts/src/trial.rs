@@ -294,6 +294,7 @@ impl Trial {
                 unreachable: None,
                 in_flight: &BTreeMap::new(),
                 verdict,
+                bad_ppm: 0,
                 cut: None,
                 queued: None,
                 frozen: None,

@@ -208,6 +208,7 @@ impl Detectors {
                 because,
                 by: text::cut(&self.name, LONGEST_NAME).to_owned(),
                 at: Time(Timestamp::now()),
+                bad_ppm: alarm.bad_ppm,
             };
             self.keeper.cut([KnownCut { uid: uid.clone(), cut }], Origin::Own);
             return;

@@ -1,6 +1,6 @@
 //! Which cuts hold, by (uid of the route, run, revision). The first one that is known stays.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use stoker_api::exchange::KnownCut;
 use stoker_api::route::Cut;
@@ -43,9 +43,9 @@ impl Latches {
         of_route.filter(move |((of, _), _)| *of == run).map(|(_, cut)| cut)
     }
 
-    /// The revisions that are cut in a run.
-    pub fn revisions(&self, uid: &str, run: u64) -> BTreeSet<&str> {
-        self.of(uid, run).map(|cut| cut.revision.as_str()).collect()
+    /// The revisions that are cut in a run, with their bad answers in parts per million; 0 where nobody counted them.
+    pub fn revisions(&self, uid: &str, run: u64) -> BTreeMap<&str, u32> {
+        self.of(uid, run).map(|cut| (cut.revision.as_str(), cut.bad_ppm.unwrap_or(0))).collect()
     }
 
     /// All cuts with their routes.
@@ -93,7 +93,7 @@ pub(crate) mod tests {
         assert!(latches.add("u", cut(5, "b", "ahead")));
         assert!(latches.add("v", cut(1, "b", "other")));
         assert_eq!(latches.of("u", 3).next().map(|cut| cut.by.as_str()), Some("first"));
-        assert_eq!(latches.revisions("u", 3).into_iter().collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(latches.revisions("u", 3).into_keys().collect::<Vec<_>>(), ["b", "c"]);
         assert!(!latches.holds("u", 4, "b") && !latches.holds("w", 3, "b"));
 
         let runs = |u: u64| move |uid: &str| (uid == "u").then_some(u);

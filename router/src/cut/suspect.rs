@@ -34,6 +34,8 @@ pub struct Suspect {
 pub struct Alarm {
     /// Why, with figures.
     pub because: String,
+    /// Its bad answers by this router's own counts, in parts per million; none where it has none of its own.
+    pub bad_ppm: Option<u32>,
     /// Why nothing is done about it, once that was said.
     pub withheld: Option<Withheld>,
 }
@@ -119,7 +121,8 @@ impl Suspect {
     /// Each addition is looked at: evidence that falls again between two looks was there.
     fn judge(&mut self, settings: &Settings) {
         if self.alarm.is_none() && self.evidence.alarm(settings.alarm_log10) {
-            self.alarm = Some(Alarm { because: self.because(settings), withheld: None });
+            let bad_ppm = self.seen.0.bad_ppm(settings.slow_above());
+            self.alarm = Some(Alarm { because: self.because(settings), bad_ppm, withheld: None });
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::header::HeaderName;
 use stoker_api::route::{HeaderMatch, ModelRouteSpec, RouteRule};
 use stoker_api::scrape::TableVersion;
+use stoker_decide::refill;
 
 use crate::count::ArmCount;
 use crate::live::Revision;
@@ -13,7 +14,8 @@ use crate::table::snapshot::{Arm, Mirror, Route, Rule};
 use crate::unit::Source;
 
 /// The table of `spec`, which was checked and is `version` of the model `name`. `live` gives a revision as it is by now.
-/// Counts begin in the ledgers of `plane`. `None` when there is no rule.
+/// Counts begin in the ledgers of `plane`. A share that waits for pods is as large as those that are ready now allow: with other pods
+/// the table must be made again. `None` when there is no rule.
 pub fn route(
     spec: &ModelRouteSpec,
     name: String,
@@ -56,9 +58,20 @@ fn arms(rule: &RouteRule, mut of: impl FnMut(&str) -> (Arc<Revision>, Arc<ArmCou
     let arms = rule.arms.iter().map(|arm| {
         let (revision, count) = of(&arm.revision);
         let fallback = arm.fallback.as_ref().and_then(position);
-        Arm { revision, ppm: arm.ppm, fallback, count, mirrors: None }
+        Arm { revision, ppm: arm.ppm, fallback, count, mirrors: None, is_rest: false }
     });
-    arms.collect()
+    let mut arms: Vec<Arm> = arms.collect();
+    for (index, refill) in
+        rule.arms.iter().enumerate().filter_map(|(index, arm)| Some((index, arm.refill.as_ref()?)))
+    {
+        let Some(from) = position(&refill.from) else { continue };
+        let ready = arms[index].revision.ready_endpoints();
+        let rest = refill::rest(ready, refill.whole, refill.most_ppm, refill.bad_ppm).min(arms[index].ppm);
+        arms[index].ppm -= rest;
+        arms[from].ppm = arms[from].ppm.saturating_add(rest);
+        arms[from].is_rest |= rest > 0;
+    }
+    arms
 }
 
 fn header(wanted: &HeaderMatch) -> Option<(HeaderName, Vec<u8>)> {

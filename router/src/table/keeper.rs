@@ -113,6 +113,8 @@ struct Inner {
     from_disk: bool,
     changes: u64,
     latches: Latches,
+    /// Some share of the served tables depends on how many pods are ready.
+    refills: bool,
     /// The cuts that the status of each route has, by uid.
     reported: BTreeMap<String, BTreeSet<(u64, String)>>,
 }
@@ -400,6 +402,7 @@ impl Keeper {
             });
             Arc::clone(known)
         };
+        let mut refills = false;
         let routes: Vec<Arc<Route>> = served
             .into_iter()
             .filter_map(|object| {
@@ -407,10 +410,12 @@ impl Keeper {
                 // It was checked when it came; without the arms that are cut its weights may not add up any more.
                 let cut = inner.latches.revisions(&version.uid, object.spec.run);
                 let spec = obey::obeyed(&object.spec, &cut);
+                refills |= spec.rules.iter().flat_map(|rule| &rule.arms).any(|arm| arm.refill.is_some());
                 build::route(&spec, name, version, &self.plane, &mut revision).map(Arc::new)
             })
             .collect();
         drop(revisions);
+        inner.refills = refills;
         let gone: Vec<String> = {
             let tables = self.plane.tables();
             let is_gone = |name: &String| !routes.iter().any(|route| route.name == *name);
@@ -446,7 +451,9 @@ impl Keeper {
             }
         }
         inner.pods = pods;
-        if ours {
+        if ours && inner.refills {
+            self.serve(inner);
+        } else if ours {
             self.plane.pods_changed();
             self.dirty.notify_one();
         }

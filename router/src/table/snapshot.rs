@@ -28,6 +28,8 @@ pub struct Arm {
     pub count: Arc<ArmCount>,
     /// Who gets copies of its requests, if anybody does.
     pub mirrors: Option<Arc<[Arc<Mirror>]>>,
+    /// Its share is a rest, left to it while the arm that it goes to has too few ready pods.
+    pub is_rest: bool,
 }
 
 /// A revision that gets copies of an arm's requests.

@@ -32,7 +32,7 @@ use crate::authority::{self, write_router_files};
 use crate::world::{Behaviour, Got, Pod, World, eventually, http, settings, slices, table};
 
 /// A behaviour: of ten answers, `failing` are 500.
-fn failing(failing: u64) -> Behaviour {
+pub fn failing(failing: u64) -> Behaviour {
     let turn = Arc::new(AtomicU64::new(0));
     Arc::new(move |_| {
         let bad = turn.fetch_add(7, Ordering::Relaxed) % 10 < failing;
@@ -45,7 +45,7 @@ fn failing(failing: u64) -> Behaviour {
 }
 
 /// A table of `digits` in a run: half of the traffic for the candidate, and a detector.
-fn watched(generation: i64, (run, step): (u64, u32), observe: bool) -> ModelRoute {
+pub fn watched(generation: i64, (run, step): (u64, u32), observe: bool) -> ModelRoute {
     let arms = [("digits-a", 500_000, None), ("digits-b", 500_000, Some("digits-a"))];
     let mut table = table("digits", generation, (run, step), &arms);
     let detector =
@@ -54,7 +54,7 @@ fn watched(generation: i64, (run, step): (u64, u32), observe: bool) -> ModelRout
     table
 }
 
-fn known_cut(run: u64, revision: &str) -> KnownCut {
+pub fn known_cut(run: u64, revision: &str) -> KnownCut {
     let cut = json!({"run": run, "revision": revision, "because": "it failed", "by": "another",
         "at": "2026-01-02T03:04:05Z"});
     KnownCut { uid: "uid-digits".into(), cut: serde_json::from_value::<Cut>(cut).unwrap() }

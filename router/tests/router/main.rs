@@ -26,6 +26,8 @@ mod limits;
 #[cfg(test)]
 mod mirror;
 #[cfg(test)]
+mod refill;
+#[cfg(test)]
 mod report;
 #[cfg(test)]
 mod start;

@@ -18,7 +18,8 @@ use crate::observe::world::World;
 /// Writes the table, then pods, then takes away what is left over.
 ///
 /// The table comes first, so that nothing stands between a rollback and its effect: a decision raises a weight only for
-/// pods that it saw ready, so the table never needs what is written after it. One object that cannot be written does not
+/// pods that it saw ready, and makes them fewer only when it saw the lower weight served, so the table never needs what is
+/// written after it. One object that cannot be written does not
 /// keep the others from being written; pods are taken away only after the table was.
 pub(super) async fn carry_out(
     ctx: &Context,
@@ -29,7 +30,8 @@ pub(super) async fn carry_out(
     refused: &mut Refused,
 ) -> Result<(), Error> {
     let name = world.md.name_any();
-    let kept = state.kept();
+    let sizes = state.sizes(world.md.spec.replicas);
+    let kept: BTreeSet<&str> = sizes.keys().copied().collect();
     let mut errors: Vec<Error> = Vec::new();
     if let Some(route) = table {
         let writer = ctx.applier(&world.md, managers::ROUTE);
@@ -41,8 +43,8 @@ pub(super) async fn carry_out(
     let front = applier.keep("apply Service", front, world.services.get(&name)).await;
     errors.extend(front.err().map(Error::from));
     refused.retain(|revision, _| kept.contains(revision.as_str()));
-    for revision in &kept {
-        match pods_of(applier, world, revision).await {
+    for (revision, size) in &sizes {
+        match pods_of(applier, world, revision, *size).await {
             Ok(()) => {
                 refused.remove(*revision);
             }
@@ -59,8 +61,8 @@ pub(super) async fn carry_out(
 }
 
 /// The Service and the Deployment of one revision.
-async fn pods_of(applier: &Applier, world: &World, revision: &str) -> Result<(), Error> {
-    let (name, replicas) = (world.md.name_any(), world.md.spec.replicas);
+async fn pods_of(applier: &Applier, world: &World, revision: &str, replicas: u32) -> Result<(), Error> {
+    let name = world.md.name_any();
     let (service, deployment) = (world.services.get(revision), world.deployments.get(revision));
     applier.keep("apply Service", workload::service(&name, revision), service).await?;
     let Some(snapshot) = world.snapshots.get(revision) else {
@@ -112,8 +114,8 @@ async fn take_away(applier: &Applier, world: &World, kept: &BTreeSet<&str>) -> R
 }
 
 /// Pods by revision, with what is wrong with them, refusals of the API server included.
-pub(super) fn pods(world: &World, refused: &Refused) -> BTreeMap<String, Pods> {
-    let mut pods = world.summaries();
+pub(super) fn pods(world: &World, state: &State, refused: &Refused) -> BTreeMap<String, Pods> {
+    let mut pods = world.summaries(state);
     for (revision, why) in refused {
         let none = || Pods { wanted: world.md.spec.replicas, ..Pods::default() };
         let trouble = || Trouble { what: why.clone(), permanent: false, crashed: false };

@@ -32,6 +32,13 @@ pub struct Examined {
     pub alarm_log10: f64,
 }
 
+impl Examined {
+    /// Bad answers of the compared revision, in parts per million; 0 while it has answered nothing.
+    pub fn bad_ppm(&self) -> u32 {
+        self.finding.candidate.bad_ppm(self.finding.slow_above).unwrap_or(0)
+    }
+}
+
 /// What a table is made from, beside spec, status and state.
 pub(super) fn given<'a>(world: &World, state: &State, taken: &'a BTreeMap<String, String>) -> Given<'a> {
     Given { taken, alarm_log10: alarm_log10(world, state) }

@@ -83,10 +83,16 @@ impl Looking {
 
     /// All pods of a revision are ready.
     fn start_pods(&self, revision: &str) {
+        self.start(revision, 1);
+    }
+
+    /// So many pods of a revision are ready.
+    fn start(&self, revision: &str, count: u32) {
         let path = deployment_of(revision);
         let mut object = self.server.get(&path).unwrap();
         let generation = object["metadata"]["generation"].clone();
-        object["status"] = json!({"observedGeneration": generation, "replicas": 1, "readyReplicas": 1});
+        object["status"] =
+            json!({"observedGeneration": generation, "replicas": count, "readyReplicas": count});
         self.server.put(&path, object);
     }
 
@@ -192,6 +198,59 @@ async fn a_rollback_takes_effect_though_other_objects_cannot_be_written() {
     let status = looking.status();
     assert_eq!((status["stable"].as_str(), status["verdict"].as_str()), (Some(a.as_str()), Some("Fail")));
     assert!(status["rejected"][0]["because"].as_str().unwrap().contains("more memory"), "{status}");
+}
+
+#[tokio::test]
+async fn pods_by_share_come_before_weight_go_after_it_and_come_back_before_all_of_it() {
+    let by_share = |digit| {
+        let mut spec = spec(digit);
+        spec["replicas"] = json!(4);
+        spec["rollout"] = json!({"steps": [{"weight": 50}], "capacity": "Proportional"});
+        spec
+    };
+    let mut looking = Looking::new();
+    let pods = |looking: &Looking, revision: &str| {
+        looking.server.get(&deployment_of(revision)).unwrap()["spec"]["replicas"].clone()
+    };
+    looking.change(|object| object["spec"] = by_share('a'));
+    looking.look().await;
+    let a = looking.status()["target"].as_str().unwrap().to_owned();
+    looking.start(&a, 4);
+    looking.change(|object| {
+        object["status"] = json!({"stable": a, "runs": 1, "phase": "Healthy", "message": ""});
+        object["spec"] = by_share('b');
+    });
+    looking.look().await;
+    let b = looking.status()["target"].as_str().unwrap().to_owned();
+    assert_eq!((pods(&looking, &a), pods(&looking, &b)), (json!(4), json!(2)), "for half of the traffic");
+    looking.start(&b, 2);
+    looking.look().await;
+    assert_eq!((arms(&looking.server).len(), pods(&looking, &a)), (2, json!(4)), "no router says it yet");
+    let served = json!([{"revision": a, "percent": 50}, {"revision": b, "percent": 50}]);
+    looking.change(|object| object["status"]["capacity"]["served"] = served);
+    looking.look().await;
+    assert_eq!((pods(&looking, &a), pods(&looking, &b)), (json!(2), json!(2)));
+    looking.start(&a, 2);
+
+    looking.kill_pod(&b);
+    let asked = looking.look().await;
+    let (table, size) = (
+        position(&asked, &format!("PUT {ROUTE}")),
+        position(&asked, &format!("PATCH {}", deployment_of(&a))),
+    );
+    assert!(table < size, "{asked:?}");
+    assert_eq!((pods(&looking, &a), pods(&looking, &b)), (json!(4), json!(2)));
+    let refill = json!({"from": b, "whole": 4, "mostPpm": 500_000, "badPpm": 0});
+    let route = looking.server.get(ROUTE).unwrap();
+    assert_eq!(route["spec"]["rules"][0]["arms"][0]["refill"], refill, "{route}");
+    let message = looking.status()["message"].as_str().unwrap().to_owned();
+    assert!(message.contains(&format!("50 % still goes to {b} until {a} has 4 of 4 pods")), "{message}");
+
+    looking.start(&a, 4);
+    looking.look().await;
+    assert_eq!(arms(&looking.server), std::slice::from_ref(&a));
+    assert!(looking.server.get(&deployment_of(&b)).is_some(), "requests in flight need their pods");
+    assert_eq!(looking.status()["leaving"], json!([b]));
 }
 
 #[tokio::test]

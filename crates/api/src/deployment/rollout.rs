@@ -39,6 +39,11 @@ pub struct Rollout {
     /// The time after a promotion in which stable is still compared with the previous revision.
     #[serde(default)]
     pub guard: Guard,
+    /// How many pods revisions have through run and guard. `Full` (default): `spec.replicas` each. `Proportional`: for their shares
+    /// of the traffic; a way back then moves traffic as the pods of stable come up again, and everything at once where to wait
+    /// would do more harm than overload.
+    #[serde(default, skip_serializing_if = "Capacity::is_full")]
+    pub capacity: Capacity,
 }
 
 impl Default for Rollout {
@@ -49,6 +54,34 @@ impl Default for Rollout {
             analysis: Analysis::default(),
             progress_deadline: default_progress_deadline(),
             guard: Guard::default(),
+            capacity: Capacity::default(),
+        }
+    }
+}
+
+/// How many pods the revisions of a rollout have.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Capacity {
+    /// Each for the whole demand: a way back is one change of weights.
+    #[default]
+    Full,
+    /// Each for its share of the traffic, at least one. A share grows when its pods are ready; pods go when the lower share is
+    /// served everywhere.
+    Proportional,
+}
+
+impl Capacity {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
+    fn is_full(&self) -> bool {
+        *self == Self::Full
+    }
+}
+
+impl From<Capacity> for rollout::Capacity {
+    fn from(capacity: Capacity) -> Self {
+        match capacity {
+            Capacity::Full => Self::Full,
+            Capacity::Proportional => Self::Proportional,
         }
     }
 }
@@ -287,6 +320,7 @@ impl Rollout {
             inconclusive_deadline: rollback.then(|| self.analysis.inconclusive_deadline.into()),
             guard: self.guard.duration.map(StdDuration::from).unwrap_or_default(),
             holdback: self.guard.holdback,
+            capacity: self.capacity.into(),
         }
     }
 
@@ -361,7 +395,7 @@ mod tests {
     fn steps_become_the_plan() {
         let text = r#"{"steps": [{"shadow": 100, "duration": "30s", "minAgreement": 98}, {"weight": 10}, {"pause": {}},
             {"pause": {}, "duration": "1h"}, {"analysis": {}, "minRequests": 500}],
-            "minRequests": 20, "analysis": {"onInconclusive": "Rollback"}}"#;
+            "minRequests": 20, "analysis": {"onInconclusive": "Rollback"}, "capacity": "Proportional"}"#;
         let rollout: Rollout = serde_json::from_str(text).unwrap();
         let rollback = Rollback { keep_warm: StdDuration::from_secs(99).into(), ..Rollback::default() };
         let plan = rollout.resolved(&rollback).plan();
@@ -376,6 +410,8 @@ mod tests {
         ];
         assert_eq!(steps, wanted);
         assert_eq!((plan.guard.as_secs(), plan.holdback), (99, 1));
+        assert_eq!(plan.capacity, rollout::Capacity::Proportional);
+        assert_eq!(Rollout::default().plan().capacity, rollout::Capacity::Full);
         assert_eq!(plan.inconclusive_deadline, Some(StdDuration::from_hours(1)));
         assert_eq!([1, 5, 9].map(|step| rollout.min_requests(step)), [Some(20), Some(500), Some(500)]);
     }

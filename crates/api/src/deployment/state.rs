@@ -6,7 +6,10 @@ use stoker_decide::rollout;
 
 use super::rollout::{RollbackMode, Rollout};
 use super::spec::ModelDeploymentSpec;
-use super::status::{GuardStatus, ModelDeploymentStatus, Pin, Previous, Rejected, RunStatus};
+use super::status::{
+    CapacityStatus, GuardStatus, ModelDeploymentStatus, Pin, Previous, RefillStatus, Rejected, RunStatus,
+    ServedShare,
+};
 
 /// What a spec asks for.
 impl From<&ModelDeploymentSpec> for rollout::Wish {
@@ -41,6 +44,7 @@ impl ModelDeploymentStatus {
                 unready: Duration::from_secs(run.unready_seconds),
                 restarts: run.restarts,
                 resumed: run.resumed,
+                passed: run.passed,
                 plan: run.plan.as_ref().map(Rollout::plan).unwrap_or_default(),
             }),
             guard: self.guard.as_ref().map(|guard| rollout::Guard {
@@ -60,6 +64,14 @@ impl ModelDeploymentStatus {
                 revision: pin.revision.clone(),
                 instead_of: pin.instead_of.clone(),
                 because: pin.because.clone(),
+            }),
+            shares: self.capacity.as_ref().map(|capacity| rollout::Shares {
+                served: capacity.served.iter().map(|share| (share.revision.clone(), share.percent)).collect(),
+                refill: capacity.refill.as_ref().map(|refill| rollout::Refill {
+                    from: refill.from.clone(),
+                    most: refill.most,
+                    bad_ppm: refill.bad_ppm,
+                }),
             }),
         }
     }
@@ -84,6 +96,7 @@ impl ModelDeploymentStatus {
             instead_of: pin.instead_of.clone(),
             because: pin.because.clone(),
         });
+        self.capacity = state.shares.as_ref().map(stored_shares);
         self.candidate = state.run.as_ref().map(|run| run.candidate.clone());
         self.weight = state.run.as_ref().map(rollout::Run::weight);
         self.step = state
@@ -111,6 +124,20 @@ impl ModelDeploymentStatus {
     }
 }
 
+fn stored_shares(shares: &rollout::Shares) -> CapacityStatus {
+    let served = shares.served.iter();
+    CapacityStatus {
+        served: served
+            .map(|(revision, percent)| ServedShare { revision: revision.clone(), percent: *percent })
+            .collect(),
+        refill: shares.refill.as_ref().map(|refill| RefillStatus {
+            from: refill.from.clone(),
+            most: refill.most,
+            bad_ppm: refill.bad_ppm,
+        }),
+    }
+}
+
 fn stored_run(run: &rollout::Run, before: Option<RunStatus>, rollout: &Rollout) -> RunStatus {
     let same = before.filter(|before| before.number == run.number);
     let known = same.as_ref().and_then(|before| before.plan.clone()).filter(|plan| plan.plan() == run.plan);
@@ -127,6 +154,7 @@ fn stored_run(run: &rollout::Run, before: Option<RunStatus>, rollout: &Rollout) 
         unready_seconds: run.unready.as_secs(),
         restarts: run.restarts,
         resumed: run.resumed,
+        passed: run.passed,
         slow_above_ms: same.as_ref().and_then(|before| before.slow_above_ms),
         evidence: same.and_then(|before| before.evidence),
     }
@@ -157,6 +185,7 @@ mod tests {
                 unready: Duration::from_secs(3),
                 restarts: 2,
                 resumed: true,
+                passed: true,
                 plan: rollout_of(10).plan(),
             }),
             guard: Some(rollout::Guard {
@@ -172,6 +201,10 @@ mod tests {
                 revision: "md-b".into(),
                 instead_of: "md-x".into(),
                 because: "undone".into(),
+            }),
+            shares: Some(rollout::Shares {
+                served: [("md-a".to_owned(), 90), ("md-b".to_owned(), 10)].into(),
+                refill: Some(rollout::Refill { from: "md-y".into(), most: 50, bad_ppm: 300_000 }),
             }),
         }
     }

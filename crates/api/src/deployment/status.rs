@@ -66,6 +66,9 @@ pub struct ModelDeploymentStatus {
     /// An undo against the spec: the spec wants one revision, another one runs, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<Pin>,
+    /// What pods are counted by with `rollout.capacity: Proportional`; none: each revision has pods for the whole demand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<CapacityStatus>,
     /// How the last runs ended, newest first, at most 10.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Outcome>,
@@ -154,6 +157,9 @@ pub struct RunStatus {
     /// Someone asked for the end of the pause that the run is in.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub resumed: bool,
+    /// The step is over, and pods for the candidate's next share are waited for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub passed: bool,
     /// The latency in milliseconds above which an answer counts against its revision, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_above_ms: Option<f64>,
@@ -274,6 +280,41 @@ pub struct Pin {
     pub instead_of: String,
     /// Why.
     pub because: String,
+}
+
+/// What pods are counted by.
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CapacityStatus {
+    /// The shares that all routers were last seen to serve: pods for them stay until a lower one is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub served: Vec<ServedShare>,
+    /// Traffic that goes back to stable as its pods get ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refill: Option<RefillStatus>,
+}
+
+/// The share of a revision.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServedShare {
+    /// Its name.
+    pub revision: String,
+    /// Percent of the traffic, copies included.
+    pub percent: u32,
+}
+
+/// A way back that is under way.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RefillStatus {
+    /// The revision that keeps what stable has no pods for yet.
+    pub from: String,
+    /// Percent of the traffic that it keeps at most.
+    pub most: u32,
+    /// Its bad answers, in parts per million.
+    #[serde(default)]
+    pub bad_ppm: u32,
 }
 
 /// How a run ended.

@@ -32,7 +32,7 @@ impl Next<'_> {
         let Some(stable) = self.state.stable.as_deref() else {
             return (self.waiting(), format!("nothing serves yet; {target}: {waits}"));
         };
-        let (standing, state) = match self.seen.pods.get(stable) {
+        let (standing, mut state) = match self.seen.pods.get(stable) {
             Some(pods) if !pods.complete() => {
                 (Standing::Unready, format!("{} of {} pods are ready{}", pods.ready, pods.wanted, why(pods)))
             }
@@ -41,6 +41,9 @@ impl Next<'_> {
                 None => (Standing::Serving, "serves".to_owned()),
             },
         };
+        if let Some(rest) = self.on_its_way() {
+            state = format!("{state}; {rest}");
+        }
         if stable == target {
             return (standing, format!("{stable} {state}"));
         }
@@ -69,14 +72,25 @@ impl Next<'_> {
     fn prepare(&mut self, run: &Run, pods: Option<&Pods>) -> Said {
         let number = run.number;
         let waited = run.in_step + self.seen.elapsed;
-        if pods.is_some_and(Pods::complete) {
+        let prepared = |pods: &Pods| self.has_pods(&run.candidate, pods) || self.may_return_early(run, pods);
+        if pods.is_some_and(prepared) {
             // The first revision becomes stable when clients can use it, so that Ready means that.
             if let Some(why) = self.seen.unreachable.filter(|_| self.state.stable.is_none()) {
                 self.spend(waited);
                 let sentence = format!("run {number}: all pods are ready; waits for the routers: {why}");
                 return (Standing::Moving, sentence);
             }
-            return if run.direct { self.finish(run) } else { self.enter(run, 1) };
+            if run.direct {
+                return self.finish(run);
+            }
+            // Until stable has all its pods again it has none to give away.
+            if let Some(rest) = self.on_its_way() {
+                return (
+                    Standing::Moving,
+                    format!("run {number}: {} is ready and waits: {rest}", run.candidate),
+                );
+            }
+            return self.enter(run, 1);
         }
         let pods = pods.cloned().unwrap_or_default();
         // Without a stable revision there is nothing to go back to: then the first one is tried for ever.
@@ -94,7 +108,7 @@ impl Next<'_> {
         let sentence = format!(
             "run {number}: {} of {} pods of {} are ready{}",
             pods.ready,
-            pods.wanted,
+            self.wanted_pods(&run.candidate, &pods),
             run.candidate,
             why(&pods)
         );
@@ -111,13 +125,11 @@ impl Next<'_> {
         if let Some(why) = self.seen.unverified.filter(|_| !run.direct) {
             return (Standing::Moving, format!("{place}: waits until all routers serve the table: {why}"));
         }
-        if !pods.complete() {
-            let (ready, wanted) = (pods.ready, pods.wanted);
+        if !self.has_pods(&run.candidate, pods) {
             if let Some(run) = &mut self.state.run {
                 run.unready += self.seen.elapsed;
             }
-            let what = format!("{ready} of {wanted} pods of {} are ready{}", run.candidate, why(pods));
-            return (Standing::Holding, format!("{place} holds: {what}"));
+            return self.short(run, pods);
         }
         if let Some(run) = &mut self.state.run {
             run.unready = Duration::ZERO;
@@ -155,9 +167,8 @@ impl Next<'_> {
         let last = run.step >= run.plan.steps.len();
         match self.seen.verdict {
             // Without traffic there is nothing to judge: such a step is only a time to wait. Nobody is promoted by that alone.
-            _ if !step.is_judged() && !last => self.enter(run, run.step + 1),
-            Some(Verdict::Pass(_)) if last => self.finish(run),
-            Some(Verdict::Pass(_)) => self.enter(run, run.step + 1),
+            _ if !step.is_judged() && !last => self.go_on(run),
+            Some(Verdict::Pass(_)) => self.go_on(run),
             other => {
                 let because = other.map_or("there is no verdict yet", Verdict::because);
                 let over = in_step.saturating_sub(step.lasts.unwrap_or(in_step));
@@ -169,6 +180,32 @@ impl Next<'_> {
                 (Standing::Holding, format!("{} holds: {because}", self.place(run)))
             }
         }
+    }
+
+    /// The step is over: the next one, or the promotion, once there are pods for the share that it brings.
+    fn go_on(&mut self, run: &Run) -> Said {
+        if self.state.shares.is_some() {
+            let pods = self.seen.pods.get(&run.candidate).cloned().unwrap_or_default();
+            if let Some(run) = &mut self.state.run {
+                run.passed = true;
+            }
+            if !self.has_pods(&run.candidate, &pods) {
+                return self.short(run, &pods);
+            }
+        }
+        if run.step >= run.plan.steps.len() { self.finish(run) } else { self.enter(run, run.step + 1) }
+    }
+
+    /// Pods of the candidate are waited for.
+    fn short(&self, run: &Run, pods: &Pods) -> Said {
+        let (ready, wanted) = (pods.ready, self.wanted_pods(&run.candidate, pods));
+        let what = format!("{ready} of {wanted} pods of {} are ready{}", run.candidate, why(pods));
+        let passed = self.state.run.as_ref().is_some_and(|run| run.passed || run.direct);
+        let place = self.place(run);
+        if self.state.shares.is_some() && passed && pods.trouble.is_none() {
+            return (Standing::Moving, format!("{place} and waits for the pods of its next share: {what}"));
+        }
+        (Standing::Holding, format!("{place} holds: {what}"))
     }
 
     /// Harm to whoever is compared, if there is any: seen by the routers, by the operator, or by the pods' own end.
@@ -223,7 +260,7 @@ impl Next<'_> {
         let pods = self.seen.pods.get(&run.candidate);
         let restarts = if run.step == 0 { pods.map_or(0, |pods| pods.restarts) } else { run.restarts };
         let fresh = Run { step, restarts, in_step: Duration::ZERO, unready: Duration::ZERO, ..run.clone() };
-        let run = Run { resumed: false, ..fresh };
+        let run = Run { resumed: false, passed: false, ..fresh };
         let message = self.place(&run);
         self.note(Reason::StepStarted, &run.candidate, message.clone());
         self.state.run = Some(run);

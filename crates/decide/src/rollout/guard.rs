@@ -89,8 +89,9 @@ impl Next<'_> {
         self.state.previous = None;
         self.state.guard = None;
         self.remember_rejected(&bad, because);
-        self.leave(&bad);
-        let message = format!("{bad}, in its guard: {because}; {previous} has all the traffic again");
+        self.give_way(&bad);
+        let traffic = self.gone_back(&format!("{previous} has all the traffic again"));
+        let message = format!("{bad}, in its guard: {because}; {traffic}");
         self.note(Reason::RolledBack, &bad, message);
     }
 

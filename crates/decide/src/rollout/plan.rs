@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::capacity::Capacity;
+
 /// What the user wants by now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wish {
@@ -30,6 +32,8 @@ pub struct Plan {
     pub guard: Duration,
     /// Percent of the traffic that it keeps meanwhile.
     pub holdback: u32,
+    /// How many pods the revisions have meanwhile.
+    pub capacity: Capacity,
 }
 
 /// One step of a plan.

@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use super::capacity::Capacity;
 use super::plan::Kind;
 use super::{Next, Pin, Reason};
 
@@ -120,8 +121,13 @@ impl Next<'_> {
         if run.plan == self.wish.plan {
             return Err("repin: the run has the spec's plan already".into());
         }
-        run.plan = self.wish.plan.clone();
-        run.step = run.step.min(run.plan.steps.len());
+        let (plan, step) = (&self.wish.plan, run.step.min(self.wish.plan.steps.len()));
+        let by_shares = [run.plan.capacity, plan.capacity].contains(&Capacity::Proportional);
+        if by_shares && (plan.capacity != run.plan.capacity || plan.weight(step) != run.weight()) {
+            let what = "repin: where pods go by shares of the traffic, neither `capacity` nor the weight of the step that the run is at can change";
+            return Err(format!("{what}; use `abort` and then `retry`"));
+        }
+        (run.plan, run.step, run.passed) = (plan.clone(), step, false);
         let candidate = run.candidate.clone();
         let message = format!("{candidate} goes on by the spec's present plan, as {} asked", request.by);
         self.note(Reason::Repinned, &candidate, message);

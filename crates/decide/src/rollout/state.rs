@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::capacity::{Refill, Shares};
 use super::plan::Plan;
 use crate::traffic::WHOLE;
 
 /// Parts per million of one percent.
-const PERCENT: u32 = WHOLE / 100;
+pub(super) const PERCENT: u32 = WHOLE / 100;
 
 /// All that must survive a crash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct State {
     pub rejected: Vec<(String, String)>,
     /// An undo against the spec.
     pub pin: Option<Pin>,
+    /// What pods are counted by, where they go by shares of the traffic; none: every revision has pods for the whole demand.
+    pub shares: Option<Shares>,
 }
 
 /// One attempt to make a candidate stable.
@@ -49,6 +52,8 @@ pub struct Run {
     pub restarts: u32,
     /// Someone asked for the end of the pause that the run is in.
     pub resumed: bool,
+    /// The step is over, and only pods for the share that comes next are waited for.
+    pub passed: bool,
     /// The plan that the run started with.
     pub plan: Plan,
 }
@@ -90,6 +95,8 @@ pub struct Traffic {
     pub watched: Option<Watched>,
     /// Who answers testers.
     pub trial: Option<String>,
+    /// Who keeps what stable has no pods for.
+    pub refill: Option<Refill>,
 }
 
 /// A share of the traffic.
@@ -126,6 +133,18 @@ pub struct Watched {
 impl State {
     /// The traffic table.
     pub fn traffic(&self) -> Traffic {
+        let mut traffic = self.split();
+        if let (Some(stable), Some(refill)) = (&self.stable, self.refill()) {
+            if traffic.arms.iter().all(|arm| arm.revision != refill.from) {
+                traffic.arms.push(share(&refill.from, 0, Some(stable)));
+            }
+            traffic.refill = Some(refill.clone());
+        }
+        traffic
+    }
+
+    /// The table without what is on its way back.
+    fn split(&self) -> Traffic {
         let alone =
             |revision: &String| Traffic { arms: vec![share(revision, WHOLE, None)], ..Traffic::default() };
         match (&self.stable, &self.run) {
@@ -147,6 +166,7 @@ impl State {
                     }),
                     watched: (ppm > 0).then(|| watched(candidate, stable)),
                     trial: (run.step > 0).then(|| candidate.clone()),
+                    refill: None,
                 }
             }
         }
@@ -188,6 +208,7 @@ impl State {
         kept.extend(self.stable.as_deref());
         kept.extend(self.run.as_ref().map(|run| run.candidate.as_str()));
         kept.extend(self.previous.as_ref().map(|(revision, _)| revision.as_str()));
+        kept.extend(self.refill().map(|refill| refill.from.as_str()));
         kept
     }
 

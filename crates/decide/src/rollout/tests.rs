@@ -18,6 +18,9 @@ struct World {
     pods: BTreeMap<String, Pods>,
     revisions: BTreeSet<String>,
     verdict: Option<Verdict>,
+    bad_ppm: u32,
+    /// One pod of each revision gets ready with each look, in place of all of them.
+    slow: bool,
     cut: Option<&'static str>,
     queued: Option<&'static str>,
     frozen: Option<&'static str>,
@@ -49,6 +52,8 @@ impl World {
             pods: BTreeMap::new(),
             revisions: ["a", "b", "c"].map(str::to_owned).into(),
             verdict: Some(Verdict::Pass("fine".into())),
+            bad_ppm: 0,
+            slow: false,
             cut: None,
             queued: None,
             frozen: None,
@@ -91,6 +96,7 @@ impl World {
             unreachable: self.unreachable,
             in_flight: &self.in_flight,
             verdict: self.verdict.as_ref().filter(|_| self.state.compared().is_some()),
+            bad_ppm: self.bad_ppm,
             cut: self.cut.filter(|_| self.state.revocable().is_some()),
             queued: self.queued,
             frozen: self.frozen,
@@ -103,13 +109,13 @@ impl World {
         self.told.extend(decision.transitions);
         (self.sentence, self.standing) = (decision.sentence, decision.standing);
         // Pods come up, and those that are not kept go.
-        let kept: BTreeSet<String> = self.state.kept().into_iter().map(str::to_owned).collect();
-        self.pods.retain(|revision, _| kept.contains(revision));
-        for revision in kept {
-            let fresh = Pods { wanted: self.wish.replicas, ..Pods::default() };
-            let pods = self.pods.entry(revision).or_insert(fresh);
+        let sizes = self.state.sizes(self.wish.replicas);
+        self.pods.retain(|revision, _| sizes.contains_key(revision.as_str()));
+        for (revision, wanted) in sizes {
+            let pods = self.pods.entry(revision.to_owned()).or_default();
+            pods.wanted = wanted;
             if pods.trouble.is_none() {
-                pods.ready = pods.wanted;
+                pods.ready = if self.slow { wanted.min(pods.ready + 1) } else { wanted };
             }
         }
     }
@@ -451,6 +457,7 @@ fn reasons_that_are_remembered_are_short() {
     assert!(world.state.rejected[0].1.len() <= LONGEST_REASON);
 }
 
+mod capacity;
 mod course;
 mod guard;
 mod known_faults;

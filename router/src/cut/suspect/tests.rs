@@ -5,7 +5,14 @@ use std::time::Duration;
 use super::*;
 
 fn settings(slow_above_ms: Option<f64>) -> Settings {
-    Settings { revision: "b".into(), control: "a".into(), alarm_log10: 6.0, slow_above_ms, observe: false }
+    Settings {
+        revision: "b".into(),
+        control: "a".into(),
+        alarm_log10: 6.0,
+        slow_above_ms,
+        whole: None,
+        observe: false,
+    }
 }
 
 fn counts(attempts: u64, errors: u64, millis: u64) -> Counts {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{Inner, Keeper, Reading};
 use crate::cut::report::Unreported;
 use crate::cut::{Origin, Subject};
-use crate::table::snapshot::Route;
+use crate::table::snapshot::{Arm, Route};
 
 /// What a status says: the uid of the object, and its cuts.
 pub(super) type Told = Option<(String, Vec<Cut>)>;
@@ -151,9 +151,12 @@ impl Keeper {
         let served: BTreeMap<&str, &Arc<Route>> =
             routes.iter().map(|route| (route.name.as_str(), route)).collect();
         for ((route, name), revision) in self.plane.revisions().iter() {
-            let cut = served
-                .get(route.as_str())
-                .is_some_and(|route| inner.latches.holds(&route.version.uid, route.run, name));
+            let cut = served.get(route.as_str()).is_some_and(|route| {
+                // What its control has no pods for yet still goes there.
+                let keeps = |arm: &Arm| arm.is_rest && arm.revision.name == *name;
+                inner.latches.holds(&route.version.uid, route.run, name)
+                    && !route.main_arms().iter().any(keeps)
+            });
             if !revision.set_cut(cut) && cut {
                 revision.end_streams();
             }
