@@ -21,6 +21,10 @@ use crate::traffic::WHOLE;
 /// How busy pods are meant to be when they have their share: what is left is for bursts and lost pods.
 pub const PLANNED_UTILISATION: f64 = 0.8;
 
+/// Costs that differ by less are the same: where all answers of the other revision are bad, to leave it a rest costs as much as
+/// overload, and rounding must not decide.
+const SAME: f64 = 1e-12;
+
 /// Parts per million of the traffic that stay with the other revision: at most `most_ppm`, of which `bad_ppm` parts per million
 /// are answered badly. `ready` of the `whole` pods that the demand needs are there.
 ///
@@ -36,7 +40,7 @@ pub fn rest(ready: u32, whole: u32, most_ppm: u32, bad_ppm: u32) -> u32 {
     let share = |ppm: u32| f64::from(ppm) / f64::from(WHOLE);
     let able = f64::from(ready) / f64::from(whole) / PLANNED_UTILISATION;
     let cost = |kept: f64| share(bad_ppm.min(WHOLE)) * kept + (1.0 - kept - able).max(0.0);
-    if cost(0.0) < cost(share(rest)) { 0 } else { rest }
+    if cost(0.0) + SAME < cost(share(rest)) { 0 } else { rest }
 }
 
 #[cfg(test)]

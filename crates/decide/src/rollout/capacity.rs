@@ -167,11 +167,11 @@ impl Next<'_> {
 
     /// How many pods of a revision are waited for.
     pub(super) fn wanted_pods(&self, revision: &str, pods: &Pods) -> u32 {
-        let by_share = self.state.shares.as_ref().and_then(|_| {
-            let sizes = self.state.sizes(self.wish.replicas);
-            sizes.get(revision).copied()
-        });
-        by_share.map_or(pods.wanted, |wanted| wanted.max(pods.wanted))
+        // A run that has just begun to count them in another way: what was wanted at the last look says nothing.
+        let by_shares = self.state.shares.is_some() || self.before.shares.is_some();
+        let sizes = self.state.sizes(self.wish.replicas);
+        let wanted = sizes.get(revision).copied().filter(|_| by_shares);
+        wanted.map_or(pods.wanted, |wanted| wanted.max(pods.wanted))
     }
 
     /// Whether `candidate` was stable until recently and can take over as its pods come: nobody waits for the last of them.

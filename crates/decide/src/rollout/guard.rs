@@ -89,6 +89,8 @@ impl Next<'_> {
         self.state.previous = None;
         self.state.guard = None;
         self.remember_rejected(&bad, because);
+        // One to the revision that goes now is over.
+        self.end_refill();
         self.give_way(&bad);
         let traffic = self.gone_back(&format!("{previous} has all the traffic again"));
         let message = format!("{bad}, in its guard: {because}; {traffic}");
