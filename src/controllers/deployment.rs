@@ -293,6 +293,8 @@ fn remembered_state(world: &World, memory: &mut Remembered) -> (State, bool) {
         return (state.clone(), false);
     }
     memory.written = live.cloned();
+    // Should this look fail before it stores its decision, the next one must not go on from before what was read now.
+    memory.state = None;
     let state = live.map(ModelDeploymentStatus::state).unwrap_or_default();
     let lost = state.stable.is_none() && state.runs == 0;
     let recovered = world.route.as_ref().filter(|_| lost).and_then(route::recover);

@@ -363,6 +363,24 @@ async fn an_object_that_cannot_be_read_gets_an_event() {
     assert!(asked[0].1["note"].as_str().unwrap().contains("two"), "{asked:?}");
 }
 
+/// A write whose reply was lost is found in status by the next look. Should that one fail too, the one after it must not go on from
+/// what is remembered of the time before.
+#[tokio::test]
+async fn what_status_says_holds_although_the_look_that_found_it_failed() {
+    let mut looking = Looking::new();
+    let (_, b) = looking.trying().await;
+    looking.change(|object| {
+        object["status"] = json!({"stable": b, "runs": 2, "phase": "Healthy", "message": ""});
+    });
+    let status = format!("{MODEL}/status");
+    looking.server.refuse(&status, "not now");
+    looking.look().await;
+    looking.server.allow(&status);
+    looking.look().await;
+    let status = looking.status();
+    assert_eq!((&status["stable"], &status["run"]), (&json!(b), &Value::Null), "{status}");
+}
+
 #[tokio::test]
 async fn a_host_of_somebody_else_is_told_once() {
     let mut looking = Looking::new();
