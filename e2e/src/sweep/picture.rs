@@ -53,9 +53,12 @@ impl Picture {
         Ok(picture)
     }
 
-    /// Whether an object is on its way out.
+    /// Whether an object is on its way out: it says so, or its owner is gone and the garbage collector has not come yet.
     pub fn is_moving(&self) -> bool {
-        self.0.values().any(|object| object["going"] == true)
+        let lost = |owner: &Value| owner.as_str().is_some_and(|owner| !self.0.contains_key(owner));
+        let owners =
+            |object: &Value| object["owners"].as_array().is_some_and(|owners| owners.iter().any(lost));
+        self.0.values().any(|object| object["going"] == true || owners(object))
     }
 
     /// Adds something that is no object.
@@ -301,6 +304,16 @@ mod tests {
         let none = Picture::default();
         assert!(one.differences(&none, 10)[0].contains("is missing"));
         assert!(none.differences(&one, 10)[0].contains("is too much"));
+    }
+
+    #[test]
+    fn what_the_garbage_collector_has_not_taken_yet_is_on_its_way_out() {
+        let owner = json!({"apiVersion": "v1", "metadata": {"name": "team-1-owner"}});
+        let child = json!({"apiVersion": "v1", "metadata": {"name": "child", "ownerReferences": [
+            {"apiVersion": "v1", "kind": "Service", "name": "team-1-owner", "uid": "u"},
+        ]}});
+        assert!(!picture("Service", &[owner, child.clone()], "team-1").is_moving());
+        assert!(picture("Service", &[child], "team-1").is_moving());
     }
 
     #[test]
