@@ -50,14 +50,6 @@ pub struct World {
 impl World {
     /// Looks. `None` when the ModelDeployment is gone or going.
     pub async fn read(ctx: &Context, namespace: &str, name: &str) -> Result<Option<Self>, CallError> {
-        let mds: Api<ModelDeployment> = Api::namespaced(ctx.client.clone(), namespace);
-        let Some(md) = ctx.calls.make("get ModelDeployment", name, mds.get_opt(name)).await? else {
-            return Ok(None);
-        };
-        if md.metadata.deletion_timestamp.is_some() {
-            return Ok(None);
-        }
-        let uid = md.uid().unwrap_or_default();
         let of_us = ListParams::default().labels(&labels::query(name));
         let controller_revisions: Api<ControllerRevision> = Api::namespaced(ctx.client.clone(), namespace);
         let deployments: Api<Deployment> = Api::namespaced(ctx.client.clone(), namespace);
@@ -73,6 +65,16 @@ impl World {
             ctx.calls.make("list Pods", name, pods.list(&of_us)),
             ctx.calls.make("get ModelRoute", name, routes.get_opt(name)),
         )?;
+        // Last: while it is there, nobody has taken away what belongs to it. Read first, its children could be gone with it by now,
+        // and would be made again.
+        let mds: Api<ModelDeployment> = Api::namespaced(ctx.client.clone(), namespace);
+        let Some(md) = ctx.calls.make("get ModelDeployment", name, mds.get_opt(name)).await? else {
+            return Ok(None);
+        };
+        if md.metadata.deletion_timestamp.is_some() {
+            return Ok(None);
+        }
+        let uid = md.uid().unwrap_or_default();
         let controller_revisions = ours(controller_revisions.items, &uid);
         let snapshots: BTreeMap<_, _> = controller_revisions
             .iter()

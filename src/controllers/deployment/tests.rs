@@ -363,6 +363,22 @@ async fn an_object_that_cannot_be_read_gets_an_event() {
     assert!(asked[0].1["note"].as_str().unwrap().contains("two"), "{asked:?}");
 }
 
+/// The garbage collector takes the children of one that is deleted. A look that is under way must not make them again.
+#[tokio::test]
+async fn nothing_is_made_for_one_that_is_deleted_during_the_look() {
+    let mut looking = Looking::new();
+    let (a, b) = looking.trying().await;
+    let md = looking.md();
+    let server = looking.server.clone();
+    let snapshots = snapshot_of(&a).rsplit_once('/').unwrap().0.to_owned();
+    looking.server.after(&format!("GET {snapshots}"), move || server.remove(MODEL));
+    for path in [snapshot_of(&a), snapshot_of(&b)] {
+        looking.server.remove(&path);
+    }
+    look(&looking.ctx, &md, "uid-digits", &mut looking.memory).await.unwrap();
+    assert_eq!(looking.server.writes(), []);
+}
+
 /// A write whose reply was lost is found in status by the next look. Should that one fail too, the one after it must not go on from
 /// what is remembered of the time before.
 #[tokio::test]
