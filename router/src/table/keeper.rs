@@ -113,8 +113,8 @@ struct Inner {
     from_disk: bool,
     changes: u64,
     latches: Latches,
-    /// Some share of the served tables depends on how many pods are ready.
-    refills: bool,
+    /// Revisions whose share depends on how many of their pods are ready.
+    refilled: BTreeSet<String>,
     /// The cuts that the status of each route has, by uid.
     reported: BTreeMap<String, BTreeSet<(u64, String)>>,
 }
@@ -402,7 +402,7 @@ impl Keeper {
             });
             Arc::clone(known)
         };
-        let mut refills = false;
+        let mut refilled = BTreeSet::new();
         let routes: Vec<Arc<Route>> = served
             .into_iter()
             .filter_map(|object| {
@@ -410,12 +410,13 @@ impl Keeper {
                 // It was checked when it came; without the arms that are cut its weights may not add up any more.
                 let cut = inner.latches.revisions(&version.uid, object.spec.run);
                 let spec = obey::obeyed(&object.spec, &cut);
-                refills |= spec.rules.iter().flat_map(|rule| &rule.arms).any(|arm| arm.refill.is_some());
+                let arms = spec.rules.iter().flat_map(|rule| &rule.arms);
+                refilled.extend(arms.filter(|arm| arm.refill.is_some()).map(|arm| arm.revision.clone()));
                 build::route(&spec, name, version, &self.plane, &mut revision).map(Arc::new)
             })
             .collect();
         drop(revisions);
-        inner.refills = refills;
+        inner.refilled = refilled;
         let gone: Vec<String> = {
             let tables = self.plane.tables();
             let is_gone = |name: &String| !routes.iter().any(|route| route.name == *name);
@@ -436,7 +437,7 @@ impl Keeper {
     fn pods_changed(&self, inner: &mut Inner) {
         let pods = slices::join(inner.slices.values());
         let none = Addresses::default();
-        let mut ours = false;
+        let (mut ours, mut refilled) = (false, false);
         for ((_, name), revision) in self.plane.revisions().iter() {
             let (before, now) = (inner.pods.get(name).unwrap_or(&none), pods.get(name).unwrap_or(&none));
             if before != now {
@@ -448,10 +449,11 @@ impl Keeper {
                 );
                 revision.set_addresses(now);
                 ours = true;
+                refilled |= inner.refilled.contains(name);
             }
         }
         inner.pods = pods;
-        if ours && inner.refills {
+        if refilled {
             self.serve(inner);
         } else if ours {
             self.plane.pods_changed();
