@@ -71,13 +71,30 @@ def build():
     subprocess.run(command, cwd=ROOT, check=True)
 
 
+def answers(port):
+    """Whether somebody listens there, on loopback."""
+    with socket.socket() as probe:
+        probe.settimeout(2)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def refuse_taken_ports(ports):
     """Whoever answers there would be measured in place of ours."""
     for port in ports:
-        with socket.socket() as probe:
-            probe.settimeout(2)
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                sys.exit(f"somebody answers at 127.0.0.1:{port} already, maybe a server of an earlier run: end it first")
+        if answers(port):
+            sys.exit(f"somebody answers at 127.0.0.1:{port} already, maybe a server of an earlier run: end it first")
+
+
+def nowhere(folder):
+    """Writes a kubeconfig with an address where nobody listens into a folder, and returns its path: for a router that starts
+    from its disk."""
+    config = {"apiVersion": "v1", "kind": "Config", "current-context": "nowhere"}
+    config["clusters"] = [{"name": "nowhere", "cluster": {"server": "https://127.0.0.1:1"}}]
+    config["contexts"] = [{"name": "nowhere", "context": {"cluster": "nowhere", "user": "nobody"}}]
+    config["users"] = [{"name": "nobody", "user": {}}]
+    path = folder / "kubeconfig"
+    path.write_text(json.dumps(config))
+    return path
 
 
 def packages(folder):
