@@ -3,7 +3,7 @@
 //! ```text
 //! forward ──► tee: the request, and the answer as it passes ──► end of the answer ──► lane of the shadow (bounded)
 //!                                                                                        │
-//!  the rest runs on two threads of its own, on time that nobody else wants:                             ▼
+//!  the rest runs on two threads of its own, on time that nobody else wants:              ▼
 //!             count ◄── compare: both answers ◄── (bounded) ◄── send: to a pod, within a deadline
 //! ```
 //! A copy is made when the client's answer has ended; until then it costs a count of references for each piece of the

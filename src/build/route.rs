@@ -77,10 +77,10 @@ fn rules(md: &ModelDeployment, state: &State, traffic: &Traffic) -> Vec<RouteRul
         chosen.map(|(header, arms)| RouteRule { headers: vec![header.clone()], ..rule(arms) }).collect();
     let arms = traffic.arms.iter().cloned().map(|Share { revision, ppm, fallback }| {
         let is_stable = state.stable.as_ref() == Some(&revision);
-        let refill = traffic.refill.as_ref().filter(|_| is_stable && whole(md).is_some());
-        let refill = refill.map(|refill| Refill {
+        let refill = traffic.refill.as_ref().filter(|_| is_stable).zip(whole(md));
+        let refill = refill.map(|(refill, whole)| Refill {
             from: refill.from.clone(),
-            whole: md.spec.replicas,
+            whole,
             most_ppm: refill.most.saturating_mul(WHOLE / 100).min(WHOLE),
             bad_ppm: refill.bad_ppm.min(WHOLE),
         });

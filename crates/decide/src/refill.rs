@@ -18,12 +18,8 @@
 
 use crate::traffic::WHOLE;
 
-/// How busy pods are meant to be when they have their share: what is left is for bursts and lost pods.
-pub const PLANNED_UTILISATION: f64 = 0.8;
-
-/// Costs that differ by less are the same: where all answers of the other revision are bad, to leave it a rest costs as much as
-/// overload, and rounding must not decide.
-const SAME: f64 = 1e-12;
+/// How busy pods are meant to be when they have their share, in percent: what is left is for bursts and lost pods.
+pub const PLANNED_UTILISATION: u32 = 80;
 
 /// Parts per million of the traffic that stay with the other revision: at most `most_ppm`, of which `bad_ppm` parts per million
 /// are answered badly. `ready` of the `whole` pods that the demand needs are there.
@@ -37,10 +33,16 @@ pub fn rest(ready: u32, whole: u32, most_ppm: u32, bad_ppm: u32) -> u32 {
     let taken = u64::from(WHOLE) * u64::from(ready) / u64::from(whole);
     let lacking = WHOLE.saturating_sub(u32::try_from(taken).unwrap_or(WHOLE));
     let rest = lacking.min(most_ppm);
-    let share = |ppm: u32| f64::from(ppm) / f64::from(WHOLE);
-    let able = f64::from(ready) / f64::from(whole) / PLANNED_UTILISATION;
-    let cost = |kept: f64| share(bad_ppm.min(WHOLE)) * kept + (1.0 - kept - able).max(0.0);
-    if cost(0.0) + SAME < cost(share(rest)) { 0 } else { rest }
+    // Costs times WHOLE^2 * planned * whole, which makes all of it whole numbers: a tie must not be decided by rounding.
+    let all = i128::from(WHOLE);
+    let planned = i128::from(PLANNED_UTILISATION) * i128::from(whole);
+    let able = 100 * i128::from(ready) * all * all;
+    let harm = i128::from(bad_ppm.min(WHOLE));
+    let cost = |kept: u32| {
+        let kept = i128::from(kept);
+        harm * kept * planned + ((all - kept) * all * planned - able).max(0)
+    };
+    if cost(0) < cost(rest) { 0 } else { rest }
 }
 
 #[cfg(test)]

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use stoker_api::route::{Detector, ModelRouteSpec, Refill, RouteRule};
 use stoker_decide::traffic::{self, Share};
 
-/// What is served in place of `spec` while the revisions in `cut` (with their bad answers in parts per million) get nothing, by any rule. Their arms stay, without
-/// weight: requests of theirs may be in flight. See [`traffic::without_cut`] for who gets their share.
+/// What is served in place of `spec` while the revisions in `cut` (with their bad answers in parts per million) get nothing, by
+/// any rule. Their arms stay, without weight: requests of theirs may be in flight. See [`traffic::without_cut`] for who gets
+/// their share.
 pub fn obeyed<'a>(spec: &'a ModelRouteSpec, cut: &BTreeMap<&str, u32>) -> Cow<'a, ModelRouteSpec> {
     let arms = spec.rules.iter().flat_map(|rule| &rule.arms).map(|arm| &arm.revision);
     let copies = spec.mirrors.iter().map(|mirror| &mirror.revision);
