@@ -1,5 +1,6 @@
 //! An HTTP/2 connection of the load generator: all its requests share it, and it is opened anew when the server says goodbye.
 
+use std::error::Error as _;
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -7,6 +8,7 @@ use bytes::Bytes;
 use http::Request;
 use http::header::CONTENT_TYPE;
 use http_body_util::Full;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
@@ -28,23 +30,30 @@ impl Shared {
 
     /// Sends one POST and waits for its answer until `deadline`.
     pub(super) async fn send(&self, host: &str, path: &str, body: Bytes, deadline: Instant) -> Result<Reply> {
-        let mut request = Request::post(format!("http://{host}{path}"))
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .context("the request cannot be made")?;
         let mut moved = false;
         loop {
+            let request = Request::post(format!("http://{host}{path}"))
+                .header(CONTENT_TYPE, "application/json")
+                .body(Full::new(body.clone()))
+                .context("the request cannot be made")?;
             let mut sender = self.sender(deadline).await?;
             let sent = timeout_at(deadline, sender.try_send_request(request)).await;
             match sent.context("no answer in time over HTTP/2")? {
                 Ok(answer) => return read(answer, deadline, moved).await.context("over HTTP/2"),
-                // It was not sent: the server said goodbye first. Any client opens another connection then.
-                Err(mut failed) => match failed.take_message() {
-                    Some(unsent) if !moved => (request, moved) = (unsent, true),
-                    _ => return Err(anyhow!(failed.into_error()).context("sending over HTTP/2")),
-                },
+                // The server said goodbye first. Any client opens another connection then; this is no retry, since nothing
+                // was tried.
+                Err(failed) if !moved && was_not_begun(&failed) => {
+                    moved = true;
+                    self.forget().await;
+                }
+                Err(failed) => return Err(anyhow!(failed.into_error()).context("sending over HTTP/2")),
             }
         }
+    }
+
+    /// The next request opens a connection of its own.
+    async fn forget(&self) {
+        *self.now.lock().await = None;
     }
 
     /// The connection, opened where there is none.
@@ -69,4 +78,14 @@ impl Shared {
         *now = Some(sender.clone());
         Ok(sender)
     }
+}
+
+/// Whether the server never looked at a request. hyper gives back what it has not begun to send; what it began while a goodbye
+/// came in fails with that goodbye, and RFC 9113, 6.8, says of the streams that this ends that they were not processed.
+fn was_not_begun(failed: &TrySendError<Request<Full<Bytes>>>) -> bool {
+    let reason = failed.error().source().and_then(|source| source.downcast_ref::<h2::Error>());
+    let goodbye = |error: &h2::Error| {
+        error.is_remote() && error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
+    };
+    failed.message().is_some() || reason.is_some_and(goodbye)
 }

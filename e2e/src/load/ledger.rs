@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
-/// Messages that are kept word for word.
-const MESSAGES: usize = 20;
+/// Messages that are kept word for word, of each kind of failure: the many of a harmful candidate leave room for the one that
+/// nobody expected.
+const MESSAGES: usize = 5;
 
 /// One request and what came of it.
 #[derive(Clone, Debug)]
@@ -45,7 +46,8 @@ pub struct Outcome {
 pub struct Ledger {
     answers: Vec<Answer>,
     revisions: Vec<String>,
-    messages: Vec<String>,
+    /// By kind of failure.
+    messages: BTreeMap<String, Vec<String>>,
     /// Requests that had to look for another connection, because theirs was closed before a byte of them was written.
     pub moved: u64,
 }
@@ -74,14 +76,11 @@ impl Ledger {
             revision: revision.map(|name| self.index(name)),
             right: outcome.right,
         };
-        if let Some(message) = outcome.message
-            && self.messages.len() < MESSAGES
-        {
-            self.messages.push(format!(
-                "{:.3} s, {:?}: {message}",
-                due.as_secs_f64(),
-                self.revision(&answer)
-            ));
+        if let Some(message) = outcome.message {
+            let kept = self.messages.entry(self.kind(&answer)).or_default();
+            if kept.len() < MESSAGES {
+                kept.push(format!("{:.3} s: {message}", due.as_secs_f64()));
+            }
         }
         self.answers.push(answer);
     }
@@ -104,6 +103,12 @@ impl Ledger {
     /// The revision that gave an answer.
     pub fn revision(&self, answer: &Answer) -> Option<&str> {
         self.revisions.get(usize::from(answer.revision?)).map(String::as_str)
+    }
+
+    /// How a request that failed is counted and told.
+    fn kind(&self, answer: &Answer) -> String {
+        let status = answer.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+        format!("{status} from {}", self.revision(answer).unwrap_or("no revision"))
     }
 
     /// The answers that a revision gave.
@@ -136,21 +141,20 @@ impl Ledger {
         by_revision.into_iter().map(|(name, answers)| (name, Figures::of(answers.into_iter()))).collect()
     }
 
-    /// What failed, in words: counts by status, and the first messages.
+    /// What failed, in words: counts by kind, and the first messages of each.
     pub fn explain(&self) -> String {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
         for answer in self.answers.iter().filter(|answer| !answer.succeeded()) {
-            let status = answer.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
-            *counts
-                .entry(format!("{status} from {}", self.revision(answer).unwrap_or("no revision")))
-                .or_default() += 1;
+            *counts.entry(self.kind(answer)).or_default() += 1;
         }
         let mut text = format!("{} requests", self.answers.len());
         for (kind, count) in counts {
             let _ = write!(text, "; {count} {kind}");
         }
-        for message in &self.messages {
-            let _ = write!(text, "\n  {message}");
+        for (kind, messages) in &self.messages {
+            for message in messages {
+                let _ = write!(text, "\n  {kind}, {message}");
+            }
         }
         text
     }
@@ -220,6 +224,19 @@ mod tests {
         // A 200 without a label is no model error either.
         ledger.record(Duration::from_secs(7), Duration::from_millis(1), ended(Some(200), "b", None));
         assert_eq!(ledger.failed_but_for(Some("b")), 5);
+    }
+
+    #[test]
+    fn each_kind_of_failure_is_told() {
+        let mut ledger = Ledger::default();
+        for _ in 0..1_000 {
+            ledger.record(Duration::ZERO, Duration::ZERO, ended(Some(500), "b", None));
+        }
+        let lost = Outcome { message: Some("the connection broke".to_owned()), ..ended(None, "", None) };
+        ledger.record(Duration::ZERO, Duration::ZERO, lost);
+        let told = ledger.explain();
+        assert!(told.contains("1000 500 from b") && told.contains("the connection broke"), "{told}");
+        assert_eq!(told.matches("boom").count(), MESSAGES, "{told}");
     }
 
     #[test]

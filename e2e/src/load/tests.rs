@@ -8,7 +8,7 @@ use http::header::CONNECTION;
 use http::{HeaderValue, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use stoker_api::names::headers;
 use tokio::net::TcpListener;
@@ -77,6 +77,57 @@ async fn a_server_that_closes_connections_politely_costs_no_request() {
     let (address, _) = serve(3, usize::MAX).await;
     let ledger = load_of(address, 200).await;
     assert_eq!(ledger.failed_but_for(None), 0, "{}", ledger.explain());
+}
+
+/// Answers over HTTP/2, and says goodbye on each connection after some answers.
+async fn serve_http2_with_goodbyes() -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let connections = Arc::new(AtomicUsize::new(0));
+    let opened = connections.clone();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            opened.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                let answered = Arc::new(AtomicUsize::new(0));
+                let counted = answered.clone();
+                let answer = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                    let counted = counted.clone();
+                    async move {
+                        request.into_body().collect().await.unwrap();
+                        counted.fetch_add(1, Ordering::Relaxed);
+                        let output = json!({"name": "label", "datatype": "INT64", "shape": [1], "data": [3]});
+                        let body = Bytes::from(json!({"outputs": [output]}).to_string());
+                        Ok::<_, Infallible>(Response::new(Full::new(body)))
+                    }
+                });
+                let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), answer));
+                let enough = async {
+                    while answered.load(Ordering::Relaxed) < 3 {
+                        tokio::time::sleep(Duration::from_micros(200)).await;
+                    }
+                };
+                tokio::select! {
+                    ended = connection.as_mut() => return ended.unwrap_or(()),
+                    () = enough => connection.as_mut().graceful_shutdown(),
+                }
+                connection.await.unwrap_or(());
+            });
+        }
+    });
+    (address, connections)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn goodbyes_over_http2_cost_no_request() {
+    let (address, connections) = serve_http2_with_goodbyes().await;
+    let load = Load::start(Plan { http2_every: 1, ..Plan::of(address, "test", "digits", 2_000) }).unwrap();
+    load.ended(3_000).await;
+    let ledger = load.finish().await.unwrap();
+    assert_eq!(ledger.failed_but_for(None), 0, "{}", ledger.explain());
+    assert!(connections.load(Ordering::Relaxed) > 10, "{connections:?} connections");
 }
 
 #[tokio::test]
