@@ -16,6 +16,9 @@ pub(crate) struct Settings {
     /// Rollouts.
     #[arg(long, default_value_t = 50)]
     rollouts: usize,
+    /// What happens in them, in turn; all there is when it is left out.
+    #[arg(long, value_delimiter = ',')]
+    acts: Vec<acts::Act>,
     /// Requests a second.
     #[arg(long, default_value_t = 200)]
     rate: u32,
