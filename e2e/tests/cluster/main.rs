@@ -6,6 +6,7 @@ mod actions;
 mod admission;
 mod artifacts;
 mod assignment;
+mod capacity;
 mod client;
 mod deletion;
 mod hosts;
