@@ -19,6 +19,7 @@
 )]
 #![expect(clippy::print_stderr, reason = "how many worlds there were is worth a line")]
 
+mod objects;
 mod router;
 mod rules;
 mod world;
@@ -32,6 +33,8 @@ use world::{Action, World};
 
 /// Actions that follow each other in a trace, where [`DEPTH_VARIABLE`] does not say how many.
 const DEPTH: usize = 6;
+/// As [`DEPTH`], for the worlds with pods by share, which are as many again.
+const DEPTH_BY_SHARE: usize = 5;
 const DEPTH_VARIABLE: &str = "STOKER_INTERLEAVINGS_DEPTH";
 /// A check that takes longer fails: it has not seen everything.
 const LONGEST: Duration = Duration::from_hours(2);
@@ -73,15 +76,18 @@ impl Model for Interleavings {
         }));
         properties
             .push(Property::sometimes("someone went back", |_, world: &World| world.status().pin.is_some()));
+        if self.beginnings.iter().any(World::is_by_share) {
+            properties.push(Property::sometimes("traffic goes back as pods come", |_, world: &World| {
+                world.status().capacity.is_some_and(|capacity| capacity.refill.is_some())
+            }));
+        }
         properties
     }
 }
 
-fn check(faults: u8, beginnings: impl Fn(&World) -> bool) {
-    let all = world::beginnings(faults);
-    let beginnings: Vec<World> = all.into_iter().filter(beginnings).collect();
+fn check(beginnings: Vec<World>, depth: usize) {
     assert!(!beginnings.is_empty());
-    let depth = std::env::var(DEPTH_VARIABLE).map_or(DEPTH, |text| text.parse().expect(DEPTH_VARIABLE));
+    let depth = std::env::var(DEPTH_VARIABLE).map_or(depth, |text| text.parse().expect(DEPTH_VARIABLE));
     let checker = Interleavings { beginnings }
         .checker()
         .threads(2)
@@ -111,12 +117,17 @@ fn check(faults: u8, beginnings: impl Fn(&World) -> bool) {
 
 #[test]
 fn the_rules_hold_in_every_interleaving() {
-    check(2, |_| true);
+    check(world::beginnings(2, false), DEPTH);
+}
+
+#[test]
+fn the_rules_hold_in_every_interleaving_while_pods_go_by_share() {
+    check(world::beginnings(2, true), DEPTH_BY_SHARE);
 }
 
 /// The checker finds what it looks for: a world in which the rules are broken by hand.
 #[test]
 fn a_broken_rule_is_found() {
-    let world = world::beginnings(0).into_iter().next().unwrap().with_pods_lost();
+    let world = world::beginnings(0, false).into_iter().next().unwrap().with_pods_lost();
     assert!(Rule::ALL.iter().any(|rule| rule.broken(&world).is_some()));
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use stoker_router::metrics::Counts;
 use stoker_router::plane::Plane;
 use stoker_router::table::disk::Saved;
@@ -36,22 +37,26 @@ impl Router {
         Self { disk: memory.clone(), memory }
     }
 
-    /// The real thing, as it would be after a start from this memory.
-    pub fn keeper(&self) -> (Keeper, Arc<Plane>) {
+    /// The real thing, as it would be after a start from this memory, when it has seen these pods.
+    pub fn keeper(&self, pods: &[EndpointSlice]) -> (Keeper, Arc<Plane>) {
         let plane = Arc::new(Plane::default());
         let keeper = Keeper::new(Arc::clone(&plane), "team", Counts::default());
         keeper.restore(serde_json::from_str(&self.memory).unwrap());
+        if !pods.is_empty() {
+            keeper.slices_listed(pods);
+        }
         (keeper, plane)
     }
 
-    /// Keeps what the real thing would save.
+    /// Keeps what the real thing would save, but for pods: it sees them anew each time.
     pub fn remember(&mut self, keeper: &Keeper) {
-        self.memory = serde_json::to_string(&keeper.to_save()).unwrap();
+        let saved = Saved { pods: BTreeMap::new(), ..keeper.to_save() };
+        self.memory = serde_json::to_string(&saved).unwrap();
     }
 
     /// What it serves by now.
-    pub fn served(&self) -> Served {
-        let (keeper, plane) = self.keeper();
+    pub fn served(&self, pods: &[EndpointSlice]) -> Served {
+        let (keeper, plane) = self.keeper(pods);
         let tables = plane.tables();
         let Some(route) = tables.route("m") else { return Served::default() };
         let spec = keeper.to_save().routes.into_iter().next().unwrap().spec;

@@ -8,12 +8,14 @@ use super::world::World;
 /// A rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// A router that knows of a cut sends the revision nothing in that run.
+    /// A router that knows of a cut sends the revision nothing in that run; with pods by share, no more than stable lacks pods for.
     CutsHold,
     /// Weights sum to the whole.
     WholeTraffic,
     /// What has weight has pods, unless the API server has forgotten them.
     WeightHasPods,
+    /// With pods by share: what has weight has the pods that its share needs, as long as nobody goes by an old picture.
+    ShareHasPods,
     /// The table is never ahead of status: intent is written before its effect.
     IntentFirst,
     /// Without further faults everything comes to rest: all routers serve the last table, what has weight has pods, and stable is
@@ -23,8 +25,14 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::CutsHold, Self::WholeTraffic, Self::WeightHasPods, Self::IntentFirst, Self::ComesToRest];
+    pub const ALL: [Self; 6] = [
+        Self::CutsHold,
+        Self::WholeTraffic,
+        Self::WeightHasPods,
+        Self::ShareHasPods,
+        Self::IntentFirst,
+        Self::ComesToRest,
+    ];
 
     /// Its name.
     pub fn name(self) -> &'static str {
@@ -32,6 +40,7 @@ impl Rule {
             Self::CutsHold => "cuts hold",
             Self::WholeTraffic => "whole traffic",
             Self::WeightHasPods => "weight has pods",
+            Self::ShareHasPods => "share has pods",
             Self::IntentFirst => "intent first",
             Self::ComesToRest => "comes to rest",
         }
@@ -52,6 +61,9 @@ impl Rule {
             Self::WeightHasPods => {
                 Property::always(self.name(), |_, world| Self::WeightHasPods.broken(world).is_none())
             }
+            Self::ShareHasPods => {
+                Property::always(self.name(), |_, world| Self::ShareHasPods.broken(world).is_none())
+            }
             Self::IntentFirst => {
                 Property::always(self.name(), |_, world| Self::IntentFirst.broken(world).is_none())
             }
@@ -67,6 +79,7 @@ impl Rule {
             Self::CutsHold => cuts_hold(world),
             Self::WholeTraffic => whole_traffic(world),
             Self::WeightHasPods => weight_has_pods(world),
+            Self::ShareHasPods => share_has_pods(world),
             Self::IntentFirst => intent_first(world),
             Self::ComesToRest => comes_to_rest(world),
         }
@@ -74,11 +87,14 @@ impl Rule {
 }
 
 fn cuts_hold(world: &World) -> Option<String> {
+    let whole = world.replicas();
     world.served().into_iter().enumerate().find_map(|(index, served)| {
         // Where everybody is cut there is nobody else to send to.
-        let another = served.weights.keys().any(|name| !served.cuts.contains(name));
-        let mut sent = served.cuts.iter().filter(|_| another);
-        let sent = sent.find(|name| served.weights.get(*name).is_some_and(|ppm| *ppm > 0))?;
+        let another = served.weights.keys().find(|name| !served.cuts.contains(*name))?;
+        let lacking = whole.saturating_sub(world.replicas_of(another).max(1));
+        let allowed = 1_000_000 * lacking / whole;
+        let mut sent = served.cuts.iter();
+        let sent = sent.find(|name| served.weights.get(*name).is_some_and(|ppm| *ppm > allowed))?;
         Some(format!("router {index} sends {:?} and knows that {sent} is cut", served.weights))
     })
 }
@@ -103,6 +119,23 @@ fn weight_has_pods(world: &World) -> Option<String> {
             "router {index} sends {} ppm to {}, which has no pods; there are {pods:?}",
             without.1, without.0
         ))
+    })
+}
+
+fn share_has_pods(world: &World) -> Option<String> {
+    if !world.is_by_share() {
+        return None;
+    }
+    // Nothing serves yet while the first revision starts.
+    world.status().stable.as_ref()?;
+    world.served().into_iter().enumerate().find_map(|(index, served)| {
+        served.weights.iter().find_map(|(name, ppm)| {
+            let needed = (u64::from(world.replicas()) * u64::from(*ppm)).div_ceil(1_000_000);
+            let there = world.replicas_of(name);
+            (u64::from(there) < needed).then(|| {
+                format!("router {index} sends {ppm} ppm to {name}, which needs {needed} pods and has {there}")
+            })
+        })
     })
 }
 
@@ -134,6 +167,7 @@ fn comes_to_rest(world: &World) -> Option<String> {
             (!all).then(|| format!("stable is {stable} and a router rests with {:?}", served.weights))
         })
         .or_else(|| {
-            (!rest.pods().contains(stable.as_str())).then(|| format!("stable {stable} has no pods at rest"))
+            let there = rest.replicas_of(&stable);
+            (there < rest.replicas()).then(|| format!("stable {stable} has {there} pods at rest"))
         })
 }

@@ -3,19 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::json;
 use stoker_api::ModelDeployment;
 use stoker_api::deployment::ModelDeploymentStatus;
 use stoker_api::exchange::KnownCut;
-use stoker_api::route::{Cut, ModelRoute, ModelRouteSpec};
+use stoker_api::route::Cut;
 use stoker_api::scrape::{ScrapeReply, TableVersion};
 use stoker_decide::rollout::{self, Pods, Request, Seen, State, Wish};
 use stoker_decide::verdict::Verdict;
 use stoker_operator::build::route::{self, Given};
 use stoker_operator::observe::routers::RouterView;
 use stoker_router::cut::Origin as CutOrigin;
-use stoker_router::table::keeper::{Offer, Origin};
+use stoker_router::table::keeper::{Keeper, Offer, Origin};
 
+use super::objects::{Scale, Table, new_cut, slices};
 use super::router::{Router, Served};
 
 /// The revisions that the spec may ask for.
@@ -34,6 +36,10 @@ pub struct World {
     routers: [Router; 2],
     /// Faults that may still happen.
     faults: u8,
+    /// Whether pods go by share of the traffic: `rollout.capacity: Proportional`.
+    by_share: bool,
+    /// Whether something went by an old picture, so that pods by share may lag: a second operator, a router's old table, a restore.
+    is_behind: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,21 +55,11 @@ struct Api {
     route: Option<Table>,
     /// The table before, which a stale read may still show.
     old: Option<Table>,
-    /// The version of the Deployment of each revision.
-    pods: BTreeMap<String, u64>,
+    /// The pods of each revision.
+    pods: BTreeMap<String, Scale>,
     /// What a restore brings back; none once that happened.
     backup: Option<Box<Api>>,
     restored: bool,
-}
-
-/// A ModelRoute.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Table {
-    version: u64,
-    generation: i64,
-    /// As JSON.
-    spec: String,
-    cuts: BTreeSet<(u64, String)>,
 }
 
 /// What an operator has decided and not written yet.
@@ -73,11 +69,11 @@ struct Decided {
     /// The picture that it decided from.
     status: (u64, String),
     route: Option<(u64, String)>,
-    pods: BTreeMap<String, u64>,
+    pods: BTreeMap<String, Scale>,
     /// What it wants.
     new_status: String,
     new_route: Option<String>,
-    kept: BTreeSet<String>,
+    sizes: BTreeMap<String, u32>,
     table_is_written: bool,
 }
 
@@ -179,8 +175,8 @@ impl World {
                 false
             }
             Action::Tell(router) => {
-                let known = next.routers[router].keeper().0.known_cuts();
-                let (keeper, _) = next.routers[1 - router].keeper();
+                let known = next.keeper(router).known_cuts();
+                let keeper = next.keeper(1 - router);
                 keeper.cut(known, CutOrigin::Peer);
                 next.routers[1 - router].remember(&keeper);
                 false
@@ -210,6 +206,13 @@ impl World {
         if *self == next || (matches!(action, Action::Spec(_)) && !is_fault) {
             return self.clone();
         }
+        let by_old_picture = match action {
+            Action::Look(operator, _) => operator == 1,
+            Action::Read(_, stale) => stale,
+            Action::RouterDies(_) | Action::Restore => true,
+            _ => false,
+        };
+        next.is_behind |= self.by_share && by_old_picture;
         if is_fault {
             let Some(left) = self.faults.checked_sub(1) else { return self.clone() };
             next.faults = left;
@@ -243,9 +246,34 @@ impl World {
         self.api.pods.keys().map(String::as_str).collect()
     }
 
+    /// How many pods a revision has.
+    pub fn replicas_of(&self, revision: &str) -> u32 {
+        self.api.pods.get(revision).map_or(0, |scale| scale.replicas)
+    }
+
+    /// How many pods the whole demand needs. With shares, half of it needs one.
+    pub fn replicas(&self) -> u32 {
+        if self.by_share { 2 } else { 1 }
+    }
+
+    /// Whether every share of the traffic must have its pods.
+    pub fn is_by_share(&self) -> bool {
+        self.by_share && !self.is_behind
+    }
+
     /// What each router serves by now.
     pub fn served(&self) -> Vec<Served> {
-        self.routers.iter().map(Router::served).collect()
+        let slices = self.slices();
+        self.routers.iter().map(|router| router.served(&slices)).collect()
+    }
+
+    /// What routers see of pods. With pods for everything they need not know how many there are.
+    fn slices(&self) -> Vec<EndpointSlice> {
+        if self.by_share { slices(&self.api.pods) } else { Vec::new() }
+    }
+
+    fn keeper(&self, router: usize) -> Keeper {
+        self.routers[router].keeper(&self.slices()).0
     }
 
     /// The revision that the spec asks for.
@@ -302,8 +330,10 @@ impl World {
             "apiVersion": "stoker.dev/v1alpha1", "kind": "ModelDeployment",
             "metadata": {"name": "m", "namespace": "team", "uid": "uid-m"},
             "spec": {
+                "replicas": self.replicas(),
                 "model": {"uri": "configmap://m/m.onnx"},
                 "rollout": {
+                    "capacity": if self.by_share { "Proportional" } else { "Full" },
                     "steps": [{"weight": 10, "duration": "1s"}, {"weight": 50, "duration": "1s"}],
                     "guard": {"duration": "2s", "holdback": 1},
                 },
@@ -329,7 +359,7 @@ impl World {
     fn look(&mut self, operator: usize, good: bool) {
         let (md, (state, recovered)) = (self.deployment(), self.state());
         let rollout = md.spec.rollout.resolved(&md.spec.rollback);
-        let pods: BTreeMap<String, Pods> = self.api.pods.keys().map(|name| (name.clone(), ready())).collect();
+        let pods = self.summaries(&state);
         let revisions: BTreeSet<String> = REVISIONS.map(str::to_owned).into();
         let unverified = self.unverified(&md, &state);
         let verdict =
@@ -369,9 +399,24 @@ impl World {
             pods: self.api.pods.clone(),
             new_status: serde_json::to_string(&status).unwrap(),
             new_route: table.map(|table| serde_json::to_string(&table.spec).unwrap()),
-            kept: decision.state.kept().into_iter().map(str::to_owned).collect(),
+            sizes: decision
+                .state
+                .sizes(self.replicas())
+                .into_iter()
+                .map(|(revision, size)| (revision.to_owned(), size))
+                .collect(),
             table_is_written: true,
         });
+    }
+
+    /// All pods that are there are ready.
+    fn summaries(&self, state: &State) -> BTreeMap<String, Pods> {
+        let sizes = state.sizes(self.replicas());
+        let summary = |(revision, scale): (&String, &Scale)| {
+            let wanted = sizes.get(revision.as_str()).copied().unwrap_or(self.replicas());
+            (revision.clone(), Pods { wanted, ready: scale.replicas, ..Pods::default() })
+        };
+        self.api.pods.iter().map(summary).collect()
     }
 
     /// Why the table of this state is not served everywhere, if so.
@@ -379,9 +424,9 @@ impl World {
         let wanted = route::route(md, state, &Given { taken: &BTreeMap::new(), alarm_log10: 6.0 })?;
         let live = self.api.route.as_ref().filter(|live| live.spec() == wanted.spec);
         let Some(live) = live else { return Some("the table is not written yet".to_owned()) };
-        let replies = self.routers.iter().enumerate().map(|(index, router)| {
+        let replies = self.served().into_iter().enumerate().map(|(index, served)| {
             let serving =
-                router.served().generation.map(|generation| TableVersion { uid: "uid-r".into(), generation });
+                served.generation.map(|generation| TableVersion { uid: "uid-r".into(), generation });
             (format!("r{index}"), Ok(ScrapeReply { serving, ..ScrapeReply::default() }))
         });
         let expect = TableVersion { uid: "uid-r".into(), generation: live.generation };
@@ -390,7 +435,7 @@ impl World {
 
     /// Why routers gave a revision no more traffic in a run, if they did.
     fn cut(&self, run: u64, revision: &str) -> Option<String> {
-        let told = self.routers.iter().flat_map(|router| router.keeper().0.cuts("m"));
+        let told = (0..2).flat_map(|router| self.keeper(router).cuts("m"));
         let told = told.map(|cut| (cut.run, cut.revision));
         let written = self.api.route.iter().flat_map(|table| table.cuts.clone());
         let is_it = |(of, name): (u64, String)| of == run && name == revision;
@@ -415,10 +460,13 @@ impl World {
                 decided.stage = Stage::Pods;
             }
             Stage::Pods => {
-                for revision in &decided.kept {
-                    if !self.api.pods.contains_key(revision) {
+                for (revision, size) in &decided.sizes {
+                    let seen = decided.pods.get(revision).map(|scale| scale.replicas);
+                    // What is as it should be is not written again.
+                    if !self.api.pods.contains_key(revision) || seen != Some(*size) {
                         self.api.version += 1;
-                        self.api.pods.insert(revision.clone(), self.api.version);
+                        let scale = Scale { version: self.api.version, replicas: *size };
+                        self.api.pods.insert(revision.clone(), scale);
                     }
                 }
                 if !decided.table_is_written {
@@ -428,10 +476,10 @@ impl World {
             }
             Stage::Removal => {
                 // Only what is still as it was seen is removed.
-                let unwanted = |name: &String, version: &u64| {
-                    !decided.kept.contains(name) && decided.pods.get(name) == Some(version)
+                let unwanted = |name: &String, scale: &Scale| {
+                    !decided.sizes.contains_key(name) && decided.pods.get(name) == Some(scale)
                 };
-                self.api.pods.retain(|name, version| !unwanted(name, version));
+                self.api.pods.retain(|name, scale| !unwanted(name, scale));
                 return;
             }
         }
@@ -459,7 +507,7 @@ impl World {
     fn read(&mut self, router: usize, stale: bool) {
         let table = if stale { &self.api.old } else { &self.api.route };
         let Some(object) = table.as_ref().map(Table::object) else { return };
-        let (keeper, _) = self.routers[router].keeper();
+        let keeper = self.keeper(router);
         let seen = keeper.changes();
         if keeper.offer(object, Origin::Watch) == Offer::ReadAgain
             && let Some(now) = &self.api.route
@@ -471,9 +519,9 @@ impl World {
 
     /// A router that sends something to a watched revision finds that it does harm.
     fn harm(&mut self, router: usize) {
-        let (keeper, _) = self.routers[router].keeper();
+        let keeper = self.keeper(router);
         let subjects = keeper.subjects().borrow().clone();
-        let weights = self.routers[router].served().weights;
+        let weights = self.routers[router].served(&self.slices()).weights;
         let harmful = subjects.iter().find(|subject| {
             weights.get(&subject.detector.revision).is_some_and(|ppm| *ppm > 0)
                 && self.api.pods.contains_key(&subject.detector.control)
@@ -485,7 +533,7 @@ impl World {
     }
 
     fn report(&mut self, router: usize) {
-        let (keeper, _) = self.routers[router].keeper();
+        let keeper = self.keeper(router);
         let cuts: Vec<Cut> = keeper.unreported().into_iter().flat_map(|open| open.cuts).collect();
         let Some(table) = &mut self.api.route else { return };
         let before = table.cuts.clone();
@@ -499,36 +547,8 @@ impl World {
     }
 }
 
-impl Table {
-    fn spec(&self) -> ModelRouteSpec {
-        serde_json::from_str(&self.spec).unwrap()
-    }
-
-    fn object(&self) -> ModelRoute {
-        let cuts: Vec<Cut> = self.cuts.iter().map(|(run, revision)| new_cut(*run, revision)).collect();
-        serde_json::from_value(json!({
-            "apiVersion": "stoker.dev/v1alpha1", "kind": "ModelRoute",
-            "metadata": {"name": "m", "namespace": "team", "uid": "uid-r", "generation": self.generation},
-            "spec": self.spec(), "status": {"cuts": cuts},
-        }))
-        .unwrap()
-    }
-}
-
-fn new_cut(run: u64, revision: &str) -> Cut {
-    let at = "2026-01-02T03:04:05Z";
-    serde_json::from_value(
-        json!({"run": run, "revision": revision, "because": "it failed", "by": "r", "at": at}),
-    )
-    .unwrap()
-}
-
-fn ready() -> Pods {
-    Pods { wanted: 1, ready: 1, ..Pods::default() }
-}
-
 /// Worlds to begin with: `m-a` serves, and `m-b` is wanted; as far as each round brings that.
-pub fn beginnings(faults: u8) -> Vec<World> {
+pub fn beginnings(faults: u8, by_share: bool) -> Vec<World> {
     let status = ModelDeploymentStatus::default();
     let api = Api {
         version: 1,
@@ -541,7 +561,8 @@ pub fn beginnings(faults: u8) -> Vec<World> {
         backup: None,
         restored: false,
     };
-    let empty = World { api, operators: [None, None], routers: [Router::new(), Router::new()], faults };
+    let routers = [Router::new(), Router::new()];
+    let empty = World { api, operators: [None, None], routers, faults, by_share, is_behind: false };
     let mut world = empty.settled().expect("a world without faults comes to rest");
     world.faults = faults;
     world.api.backup = Some(Box::new(world.api.clone()));
