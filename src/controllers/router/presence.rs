@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
-use std::future::Future;
+use std::future::{Future, pending};
 use std::pin::pin;
 
 use futures::{Stream, StreamExt};
@@ -17,7 +17,7 @@ use stoker_api::names::{labels, objects};
 use stoker_api::pause::Pause;
 use stoker_api::router::ModelRouterSpec;
 use stoker_api::{ModelDeployment, ModelRouter};
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
 
 use super::{CALM, Error};
 use crate::call::{CallError, Calls};
@@ -60,24 +60,45 @@ where
     watcher::watcher(api, watcher::Config::default()).backoff(Pause::default()).take_until(shutdown)
 }
 
-/// Takes the routers of a namespace away after its last ModelDeployment. What is missed here is found at the next look at
-/// the ModelRouter.
+/// Takes the routers of a namespace away after its last ModelDeployment, and tries again where that fails: nothing else happens
+/// in such a namespace. What is missed here is found at the next look at the ModelRouter.
 pub(super) async fn reap(
     ctx: &Context,
     events: impl Stream<Item = watcher::Result<Event<PartialObjectMeta<ModelDeployment>>>>,
 ) {
     let mut events = pin!(events);
-    while let Some(event) = events.next().await {
-        match event {
-            Ok(Event::Delete(gone)) => {
-                let namespace = gone.namespace().unwrap_or_default();
-                if let Err(error) = release(&ctx.client, &ctx.calls, &namespace).await {
-                    tracing::warn!(namespace, %error, "routers that nobody needs could not be removed; tried again later");
+    let (mut owed, mut due, mut pauses) = (BTreeSet::new(), None, Pause::default());
+    loop {
+        let namespaces = tokio::select! {
+            event = events.next() => match event {
+                None => return,
+                Some(Ok(Event::Delete(gone))) => BTreeSet::from([gone.namespace().unwrap_or_default()]),
+                Some(Ok(_)) => continue,
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "ModelDeployments cannot be watched");
+                    continue;
                 }
+            },
+            () = reached(due) => {
+                due = None;
+                std::mem::take(&mut owed)
             }
-            Ok(_) => {}
-            Err(error) => tracing::warn!(%error, "ModelDeployments cannot be watched"),
+        };
+        for namespace in namespaces {
+            if let Err(error) = release(&ctx.client, &ctx.calls, &namespace).await {
+                tracing::warn!(namespace, %error, "routers that nobody needs could not be removed; tried again soon");
+                owed.insert(namespace);
+                due = due.or_else(|| pauses.next().map(|pause| Instant::now() + pause));
+            }
         }
+    }
+}
+
+/// Waits until `due`; without it for ever.
+async fn reached(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => pending().await,
     }
 }
 
@@ -90,10 +111,12 @@ pub(super) async fn restore(
     let mut events = pin!(events);
     let mut calm = interval_at(Instant::now() + CALM, CALM);
     calm.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut due, mut pauses) = (None, Pause::default());
     loop {
         let event = tokio::select! {
             event = events.next() => event,
             _ = calm.tick() => Some(Ok(Event::InitDone)),
+            () = reached(due) => Some(Ok(Event::InitDone)),
         };
         let gone = match event {
             None => return,
@@ -106,14 +129,20 @@ pub(super) async fn restore(
             }
         };
         let within = gone.as_deref().or(ctx.settings.watch.as_deref());
-        if let Err(error) = make_missing(&ctx.client, &ctx.calls, within).await {
-            tracing::warn!(namespace = within, %error, "it is not known which namespaces lack routers; tried again later");
+        let all_made = make_missing(&ctx.client, &ctx.calls, within).await.unwrap_or_else(|error| {
+            tracing::warn!(namespace = within, %error, "it is not known which namespaces lack routers; tried again soon");
+            false
+        });
+        if !all_made {
+            due = pauses.next().map(|pause| Instant::now() + pause);
+        } else if gone.is_none() {
+            due = None;
         }
     }
 }
 
-/// Makes the ModelRouters that ModelDeployments lack, in one namespace or in all.
-async fn make_missing(client: &Client, calls: &Calls, within: Option<&str>) -> Result<(), CallError> {
+/// Makes the ModelRouters that ModelDeployments lack, in one namespace or in all. Says whether all could be made.
+async fn make_missing(client: &Client, calls: &Calls, within: Option<&str>) -> Result<bool, CallError> {
     let place = within.unwrap_or("everywhere");
     let deployments: Api<ModelDeployment> = scope(client, within);
     let routers: Api<ModelRouter> = scope(client, within);
@@ -126,13 +155,15 @@ async fn make_missing(client: &Client, calls: &Calls, within: Option<&str>) -> R
     for namespace in routers.items.iter().filter_map(ResourceExt::namespace) {
         lacking.remove(&namespace);
     }
+    let mut all_made = true;
     for namespace in lacking {
         // One namespace that cannot be served does not hold up the others.
         if let Err(error) = present(client, calls, &namespace).await {
-            tracing::warn!(namespace, %error, "routers could not be made; tried again later");
+            tracing::warn!(namespace, %error, "routers could not be made; tried again soon");
+            all_made = false;
         }
     }
-    Ok(())
+    Ok(all_made)
 }
 
 /// Deletes the ModelRouter of a namespace when we made it and there is no ModelDeployment. Says whether it did.

@@ -5,9 +5,10 @@ use kube::core::PartialObjectMeta;
 use kube::runtime::watcher::Event;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
+use stoker_api::ModelDeployment;
 use stoker_api::names::conditions;
 
-use super::presence::{present, release, restore};
+use super::presence::{present, reap, release, restore};
 use super::*;
 use crate::call::Calls;
 use crate::context::Settings;
@@ -100,6 +101,27 @@ async fn a_model_router_that_somebody_deletes_is_made_again_while_it_is_needed()
         server.put(&other, model());
         restore(&work(&server, "router:1").ctx, stream::iter([Ok(event)])).await;
         assert_eq!(names(&server.writes()), writes, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn routers_that_could_not_be_made_come_at_the_next_try() {
+    let server = Server::default();
+    server.put(MODEL, model());
+    let path = "/apis/stoker.dev/v1alpha1/namespaces/team/modelrouters";
+    server.refuse(path, "not now");
+    let allowed = server.clone();
+    server.after(&format!("POST {path}"), move || allowed.allow(path));
+    let work = work(&server, "router:1");
+    let is_there = async {
+        while server.get(ROUTER).is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let events = stream::iter([Ok(Event::InitDone)]).chain(stream::pending());
+    tokio::select! {
+        () = restore(&work.ctx, events) => panic!("it goes on for as long as there may be events"),
+        made = tokio::time::timeout(Duration::from_secs(60), is_there) => made.expect("it is tried again"),
     }
 }
 
@@ -212,6 +234,32 @@ async fn routers_go_after_the_last_model_deployment_unless_a_user_made_them() {
             assert!(deleted[0].1["preconditions"]["uid"].is_string(), "{deleted:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn routers_that_could_not_be_removed_go_at_the_next_try() {
+    let server = Server::default();
+    server.put(ROUTER, router(&ours()));
+    server.refuse(ROUTER, "not now");
+    let allowed = server.clone();
+    server.after(&format!("DELETE {ROUTER}"), move || allowed.allow(ROUTER));
+    let mut gone = model();
+    gone["metadata"]["namespace"] = json!("team");
+    let gone: PartialObjectMeta<ModelDeployment> = serde_json::from_value(gone).unwrap();
+    let events = stream::iter([Ok(Event::Delete(gone))]).chain(stream::pending());
+
+    let work = work(&server, "router:1");
+    let is_gone = async {
+        while server.get(ROUTER).is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        () = reap(&work.ctx, events) => panic!("it goes on for as long as there may be events"),
+        gone = tokio::time::timeout(Duration::from_secs(60), is_gone) => gone.expect("it is tried again"),
+    }
+    let delete = format!("DELETE {ROUTER}");
+    assert_eq!(names(&server.writes()), [delete.as_str(), delete.as_str()]);
 }
 
 #[test]
