@@ -41,8 +41,8 @@ impl Shared {
             match sent.context("no answer in time over HTTP/2")? {
                 Ok(answer) => return read(answer, deadline, moved).await.context("over HTTP/2"),
                 // The server said goodbye first. Any client opens another connection then; this is no retry, since nothing
-                // was tried.
-                Err(failed) if !moved && was_not_begun(&failed) => {
+                // was tried. The next connection may get its goodbye as well.
+                Err(failed) if was_not_begun(&failed) && Instant::now() < deadline => {
                     moved = true;
                     self.forget().await;
                 }

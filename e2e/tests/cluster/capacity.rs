@@ -6,10 +6,11 @@ use kube::api::Api;
 use serde_json::{Value, json};
 use stoker_api::names::reasons;
 use stoker_e2e::cluster::until;
-use stoker_e2e::digits;
 use stoker_e2e::load::ledger::Figures;
 use stoker_e2e::namespace::{TestNamespace, case};
 use stoker_e2e::subject::{PATIENCE, Subject, patient_spec, revision, why_rejected};
+
+use crate::rollout::serving;
 
 /// Pods for the whole demand.
 const WHOLE: i32 = 4;
@@ -50,10 +51,7 @@ async fn shared(namespace: &TestNamespace, digits: &Subject<'_>, stable: &str, u
 #[ignore = "needs a cluster: e2e/run"]
 fn pods_by_share_are_made_again_on_the_way_back_and_no_request_is_lost() {
     case("share", async |namespace| {
-        let files = [("v1.onnx", digits::V1), ("v2.onnx", digits::V2)];
-        namespace.config_map("digits", &files).await?;
-        let digits = Subject::new(namespace, "digits");
-        digits.serve(&half_for_long("configmap://digits/v1.onnx")).await?;
+        let digits = serving(namespace, &half_for_long("configmap://digits/v1.onnx")).await?;
         let stable = revision("stable", digits.status().await?.stable.as_ref())?;
         has_pods(namespace, &stable, WHOLE).await?;
         let load = digits.load(60).await?;
@@ -95,10 +93,7 @@ fn pods_by_share_are_made_again_on_the_way_back_and_no_request_is_lost() {
 #[ignore = "needs a cluster: e2e/run"]
 fn a_harmful_version_with_pods_by_share_is_rolled_back_and_others_lose_nothing() {
     case("sharecut", async |namespace| {
-        let files = [("v2.onnx", digits::V2), ("v3.onnx", digits::V3)];
-        namespace.config_map("digits", &files).await?;
-        let digits = Subject::new(namespace, "digits");
-        digits.serve(&half_for_long("configmap://digits/v2.onnx")).await?;
+        let digits = serving(namespace, &half_for_long("configmap://digits/v2.onnx")).await?;
         let stable = revision("stable", digits.status().await?.stable.as_ref())?;
         let load = digits.load(60).await?;
         // Only bright images at first: it fails on dark ones, and would be gone before the pods are shared out.

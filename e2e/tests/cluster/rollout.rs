@@ -18,8 +18,11 @@ use stoker_e2e::load::ledger::Figures;
 use stoker_e2e::namespace::{TestNamespace, case};
 use stoker_e2e::subject::{PATIENCE, Subject, patient_spec, revision, says, short_spec, why_rejected};
 
-/// A ModelDeployment that serves v1, with the four models at hand.
-async fn serving<'a>(namespace: &'a TestNamespace, spec: &serde_json::Value) -> Result<Subject<'a>> {
+/// A ModelDeployment that serves, with the four models at hand.
+pub(crate) async fn serving<'a>(
+    namespace: &'a TestNamespace,
+    spec: &serde_json::Value,
+) -> Result<Subject<'a>> {
     let files =
         [("v1.onnx", digits::V1), ("v2.onnx", digits::V2), ("v3.onnx", digits::V3), ("v4.onnx", digits::V4)];
     namespace.config_map("digits", &files).await?;
