@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::value::DType;
+use crate::value::{DType, Kind};
 
 /// Why a [`Value`](crate::Value) cannot be made, joined or divided.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -174,6 +174,31 @@ pub enum RunError {
         expected: Vec<Option<usize>>,
         /// The shape that was given.
         actual: Vec<usize>,
+    },
+    /// The one who asked no longer wants the answer.
+    #[error("the request was stopped before its answer was computed")]
+    Stopped,
+    /// An input is a list where the graph takes a tensor, or the other way round.
+    #[error("input `{name}` must be {expected:?}")]
+    WrongKind {
+        /// The input.
+        name: String,
+        /// What the graph declares.
+        expected: Kind,
+    },
+    /// An output is a list or nothing, where tensors were asked for.
+    #[error("output `{name}` is no tensor; ask for all kinds of values with `run_any`")]
+    NotTensor {
+        /// The output.
+        name: String,
+    },
+    /// The graph has no output of this name.
+    #[error("the graph has no output `{name}`; its outputs are {known:?}")]
+    UnknownOutput {
+        /// The name that was given.
+        name: String,
+        /// The names of the graph's outputs.
+        known: Vec<String>,
     },
     /// A node failed on this input, for example at an index that is out of range.
     #[error("node `{node}` ({op}) failed: {reason}")]

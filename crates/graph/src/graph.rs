@@ -1,12 +1,39 @@
 //! The public face of a loaded graph.
 
+use std::cell::Cell;
 use std::path::Path;
 
 use crate::error::{LoadError, RunError};
-use crate::load::{Loaded, load};
+use crate::held::Held;
+use crate::load::Loaded;
+use crate::model::Model;
+use crate::ops::Context;
 use crate::plan::Plan;
-use crate::tensor::Tensor;
-use crate::value::{Value, ValueInfo};
+use crate::value::{AnyValue, DType, Kind, Value, ValueInfo};
+
+/// How often the bodies of all loops of a request may run together, unless [`Limits`] says otherwise.
+const ROUNDS: u64 = 1 << 20;
+
+/// What one request may use.
+#[derive(Clone, Copy)]
+pub struct Limits<'a> {
+    /// How often the bodies of all loops may run together. The default is 1,048,576.
+    pub rounds: u64,
+    /// Asked before each node; true ends the request with [`RunError::Stopped`].
+    pub stop: Option<&'a (dyn Fn() -> bool + Sync)>,
+}
+
+impl Default for Limits<'_> {
+    fn default() -> Self {
+        Self { rounds: ROUNDS, stop: None }
+    }
+}
+
+impl std::fmt::Debug for Limits<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Limits").field("rounds", &self.rounds).finish_non_exhaustive()
+    }
+}
 
 /// A loaded ONNX graph. It never changes, so one copy behind an `Arc` serves any number of threads.
 pub struct Graph {
@@ -26,17 +53,19 @@ impl std::fmt::Debug for Graph {
 }
 
 impl Graph {
-    /// Loads an ONNX model from memory. Nothing outside of `bytes` is read.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, LoadError> {
-        let Loaded { inputs, outputs, plan } = load(bytes)?;
-        Ok(Self { inputs, outputs, plan })
+    pub(crate) fn new(loaded: Loaded) -> Self {
+        let Loaded { inputs, outputs, plan } = loaded;
+        Self { inputs, outputs, plan }
     }
 
-    /// Loads an ONNX model from a file. Weights in other files are not followed.
+    /// Loads an ONNX model from memory. Nothing outside of `bytes` is read.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, LoadError> {
+        Model::from_bytes(bytes)?.graph()
+    }
+
+    /// Loads an ONNX model from a file. Its weights may be in files beside it.
     pub fn from_file(path: &Path) -> Result<Self, LoadError> {
-        let bytes =
-            std::fs::read(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-        Self::from_bytes(&bytes)
+        Model::from_file(path)?.graph()
     }
 
     /// The inputs that a request must give: those of the graph without its initialisers.
@@ -50,28 +79,54 @@ impl Graph {
         &self.outputs
     }
 
-    /// Answers one request: inputs by name in any order, all outputs in the order of the graph.
+    /// Answers one request of tensors: inputs by name in any order, all outputs in the order of the graph.
     ///
     /// An error is that of this request only: the graph stays as it is.
     pub fn run(&self, inputs: Vec<(String, Value)>) -> Result<Vec<(String, Value)>, RunError> {
-        let mut given: Vec<Option<Tensor>> = vec![None; self.inputs.len()];
+        let inputs = inputs.into_iter().map(|(name, value)| (name, AnyValue::Tensor(value))).collect();
+        let tensor = |(name, value)| match value {
+            AnyValue::Tensor(value) => Ok((name, value)),
+            AnyValue::Sequence(..) | AnyValue::Nothing => Err(RunError::NotTensor { name }),
+        };
+        self.run_any(inputs, Limits::default())?.into_iter().map(tensor).collect()
+    }
+
+    /// Answers one request of any kind of values: inputs by name in any order, all outputs in the order of
+    /// the graph. An optional input that is left out is empty.
+    pub fn run_any(
+        &self,
+        inputs: Vec<(String, AnyValue)>,
+        limits: Limits<'_>,
+    ) -> Result<Vec<(String, AnyValue)>, RunError> {
+        let mut given: Vec<Option<Held>> = vec![None; self.inputs.len()];
         for (name, value) in inputs {
             let Some(position) = self.inputs.iter().position(|input| input.name == name) else {
                 let known = self.inputs.iter().map(|input| input.name.clone()).collect();
                 return Err(RunError::UnknownInput { name, known });
             };
             check_input(&self.inputs[position], &value)?;
-            if given[position].replace(value.into()).is_some() {
+            let held = Held::try_from(value).map_err(|fault| at_edge(&name, fault.0))?;
+            if given[position].replace(held).is_some() {
                 return Err(RunError::DuplicateInput { name });
             }
         }
-        let missing = |(tensor, input): (Option<Tensor>, &ValueInfo)| {
-            tensor.ok_or_else(|| RunError::MissingInput { name: input.name.clone() })
+        for (held, input) in given.iter_mut().zip(&self.inputs) {
+            if held.is_none() {
+                match input.kind {
+                    Kind::OptionalTensor | Kind::OptionalSequence => *held = Some(Held::Nothing),
+                    Kind::Tensor | Kind::Sequence => {
+                        return Err(RunError::MissingInput { name: input.name.clone() });
+                    }
+                }
+            }
+        }
+        let rounds = Cell::new(limits.rounds);
+        let held = self.plan.run(given, Context { stop: limits.stop, rounds: Some(&rounds) })?;
+        let give = |(output, held): (&ValueInfo, Held)| {
+            let value = AnyValue::try_from(held).map_err(|fault| at_edge(&output.name, fault.0))?;
+            Ok((output.name.clone(), value))
         };
-        let tensors: Result<Vec<Tensor>, RunError> =
-            given.into_iter().zip(&self.inputs).map(missing).collect();
-        let values = self.plan.run(tensors?)?;
-        Ok(self.outputs.iter().map(|output| output.name.clone()).zip(values).collect())
+        self.outputs.iter().zip(held).map(give).collect()
     }
 
     /// True when the first dimension of every input and output is free, so that requests can be
@@ -80,24 +135,45 @@ impl Graph {
     /// This is what the file declares. A graph may declare it and still mix rows (a mean over axis 0)
     /// or give another number of rows; [`Value::split`] notices the second.
     pub fn batch_axis(&self) -> bool {
-        let free_first = |value: &ValueInfo| value.shape.first() == Some(&None);
+        let free_first =
+            |value: &ValueInfo| value.kind == Kind::Tensor && value.shape.first() == Some(&None);
         !self.inputs.is_empty() && self.inputs.iter().chain(&self.outputs).all(free_first)
     }
 }
 
+fn at_edge(name: &str, reason: String) -> RunError {
+    RunError::Node { node: name.to_owned(), op: String::new(), reason }
+}
+
 /// Compares a value with what the graph declares.
-fn check_input(declared: &ValueInfo, value: &Value) -> Result<(), RunError> {
-    if declared.dtype != value.dtype() {
-        return Err(RunError::WrongType {
-            name: declared.name.clone(),
-            expected: declared.dtype,
-            actual: value.dtype(),
-        });
+fn check_input(declared: &ValueInfo, value: &AnyValue) -> Result<(), RunError> {
+    let wrong_kind = || RunError::WrongKind { name: declared.name.clone(), expected: declared.kind };
+    let wrong_type = |actual: DType| RunError::WrongType {
+        name: declared.name.clone(),
+        expected: declared.dtype,
+        actual,
+    };
+    let optional = matches!(declared.kind, Kind::OptionalTensor | Kind::OptionalSequence);
+    match (declared.kind, value) {
+        (Kind::Tensor | Kind::OptionalTensor, AnyValue::Tensor(value)) => {
+            if declared.dtype != value.dtype() {
+                return Err(wrong_type(value.dtype()));
+            }
+            check_shape(declared, value)
+        }
+        (Kind::Sequence | Kind::OptionalSequence, AnyValue::Sequence(dtype, _)) => {
+            if declared.dtype == *dtype { Ok(()) } else { Err(wrong_type(*dtype)) }
+        }
+        (_, AnyValue::Nothing) if optional => Ok(()),
+        _ => Err(wrong_kind()),
     }
+}
+
+fn check_shape(declared: &ValueInfo, value: &Value) -> Result<(), RunError> {
     let admits = |(wanted, actual): (&Option<usize>, &usize)| wanted.is_none_or(|wanted| wanted == *actual);
     let fits =
         declared.shape.len() == value.shape().len() && declared.shape.iter().zip(value.shape()).all(admits);
-    if fits {
+    if fits || !declared.ranked {
         return Ok(());
     }
     Err(RunError::WrongShape {

@@ -37,12 +37,16 @@
 
 mod error;
 mod graph;
+mod held;
 mod load;
+mod model;
 mod ops;
 mod plan;
+mod proto;
 mod tensor;
 mod value;
 
 pub use error::{LoadError, RunError, ShapeError, UnsupportedOperator};
-pub use graph::Graph;
-pub use value::{DType, Data, Value, ValueInfo};
+pub use graph::{Graph, Limits};
+pub use model::Model;
+pub use value::{AnyValue, DType, Data, Kind, Value, ValueInfo};

@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::RunError;
-use crate::ops::{Inputs, Operator, Outputs};
+use crate::held::Held;
+use crate::ops::{Context, Inputs, Operator, Outputs};
 use crate::tensor::{Fault, Tensor};
-use crate::value::Value;
 
 /// Where a value is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,18 +83,21 @@ impl Plan {
         Self { constants, slots, inputs, steps: kept, outputs, widest }
     }
 
-    /// Runs all steps. `inputs` are in the order of the graph's declaration.
-    pub(crate) fn run(&self, inputs: Vec<Tensor>) -> Result<Vec<Value>, RunError> {
+    /// Answers a request. `inputs` are in the order of the graph's declaration.
+    pub(crate) fn run(&self, inputs: Vec<Option<Held>>, context: Context<'_>) -> Result<Vec<Held>, RunError> {
         let current = Cell::new(None);
         // Operators check what they are given, but burn asserts on shapes and indices in many places,
         // and a request must never take the process down. Nothing is left half-done by an unwinding:
         // all values belong to this call, the plan is only read.
-        let result = catch_unwind(AssertUnwindSafe(|| self.run_steps(inputs, &current)));
+        let result = catch_unwind(AssertUnwindSafe(|| self.run_steps(inputs, context, &current)));
         let fault = match result {
-            Ok(Ok(values)) => return Ok(values),
+            Ok(Ok(held)) => return Ok(held),
             Ok(Err(fault)) => fault.0,
             Err(panic) => panic_text(panic.as_ref()),
         };
+        if context.stop.is_some_and(|stop| stop()) {
+            return Err(RunError::Stopped);
+        }
         let step = current.get().and_then(|position: usize| self.steps.get(position));
         Err(RunError::Node {
             node: step.map_or_else(|| "outputs".to_owned(), |step| step.name.clone()),
@@ -103,45 +106,64 @@ impl Plan {
         })
     }
 
-    fn run_steps(&self, inputs: Vec<Tensor>, current: &Cell<Option<usize>>) -> Result<Vec<Value>, Fault> {
-        let mut slots: Vec<Option<Tensor>> = vec![None; self.slots];
-        for (&slot, tensor) in self.inputs.iter().zip(inputs) {
-            slots[slot] = Some(tensor);
+    /// Runs a graph inside of an operator; the fault names the node in it.
+    pub(crate) fn run_nested(
+        &self,
+        inputs: Vec<Option<Held>>,
+        context: Context<'_>,
+    ) -> Result<Vec<Held>, Fault> {
+        let current = Cell::new(None);
+        self.run_steps(inputs, context, &current).map_err(|fault| {
+            let step = current.get().and_then(|position: usize| self.steps.get(position));
+            let Some(Step { name, op_type, .. }) = step else { return fault };
+            Fault(format!("at node `{name}` ({op_type}) inside of it: {}", fault.0))
+        })
+    }
+
+    fn run_steps(
+        &self,
+        inputs: Vec<Option<Held>>,
+        context: Context<'_>,
+        current: &Cell<Option<usize>>,
+    ) -> Result<Vec<Held>, Fault> {
+        let mut slots: Vec<Option<Held>> = vec![None; self.slots];
+        for (&slot, held) in self.inputs.iter().zip(inputs) {
+            slots[slot] = held;
         }
         let mut arguments = Vec::with_capacity(self.widest);
         for (position, step) in self.steps.iter().enumerate() {
             current.set(Some(position));
+            if context.stop.is_some_and(|stop| stop()) {
+                return Err(Fault("the request was stopped".to_owned()));
+            }
             arguments.clear();
             arguments.extend(step.inputs.iter().map(|&source| self.fetch(source, &mut slots)));
-            match step.operator.run(&mut Inputs::new(&mut arguments))? {
+            match step.operator.run(&mut Inputs::new(&mut arguments, context))? {
                 Outputs::One(tensor) => {
                     if let Some(&Some(slot)) = step.outputs.first() {
-                        slots[slot] = Some(tensor);
+                        slots[slot] = Some(tensor.into());
                     }
                 }
-                Outputs::Many(tensors) => {
-                    for (&output, tensor) in step.outputs.iter().zip(tensors) {
+                outputs => {
+                    for (&output, held) in step.outputs.iter().zip(outputs.into_vec()) {
                         if let Some(slot) = output {
-                            slots[slot] = Some(tensor);
+                            slots[slot] = Some(held);
                         }
                     }
                 }
             }
         }
         current.set(None);
-        self.outputs
-            .iter()
-            .map(|&source| {
-                let tensor = self.fetch(source, &mut slots);
-                tensor.ok_or_else(|| Fault("an output was not computed".to_owned()))?.try_into()
-            })
-            .collect()
+        let output = |&source: &Source| {
+            self.fetch(source, &mut slots).ok_or_else(|| Fault("an output was not computed".to_owned()))
+        };
+        self.outputs.iter().map(output).collect()
     }
 
-    fn fetch(&self, source: Source, slots: &mut [Option<Tensor>]) -> Option<Tensor> {
+    fn fetch(&self, source: Source, slots: &mut [Option<Held>]) -> Option<Held> {
         match source {
             Source::Absent => None,
-            Source::Constant(index) => self.constants.get(index).cloned(),
+            Source::Constant(index) => self.constants.get(index).cloned().map(Held::Tensor),
             Source::Slot { index, last: true } => slots[index].take(),
             Source::Slot { index, last: false } => slots[index].clone(),
         }

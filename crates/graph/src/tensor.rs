@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::{BoolStore, Bytes, DType as BurnType, Element, Shape};
+use half::{bf16, f16};
 
 use crate::value::{DType, Data, Value, element_count};
 
@@ -32,12 +33,19 @@ pub(crate) trait Item: Element + bytemuck::Pod + PartialOrd + Send + Sync {}
 
 impl Item for f32 {}
 impl Item for f64 {}
+impl Item for f16 {}
+impl Item for bf16 {}
 impl Item for i64 {}
 impl Item for i32 {}
+impl Item for i16 {}
 impl Item for i8 {}
+impl Item for u64 {}
+impl Item for u32 {}
+impl Item for u16 {}
 impl Item for u8 {}
 
-/// Runs `$body` with `$E` as the storage type of `$dtype`; truth values are stored as `u8`.
+/// Runs `$body` with `$E` as the storage type of `$dtype`. Truth values and the types of less than a byte
+/// are stored as `u8`, as are the 8-bit floating-point types: see [`Tensor::storage`].
 macro_rules! for_storage {
     ($dtype:expr, $E:ident => $body:expr, text => $text:expr) => {{
         match $dtype {
@@ -49,6 +57,14 @@ macro_rules! for_storage {
                 type $E = f64;
                 $body
             }
+            $crate::value::DType::F16 => {
+                type $E = half::f16;
+                $body
+            }
+            $crate::value::DType::BF16 => {
+                type $E = half::bf16;
+                $body
+            }
             $crate::value::DType::I64 => {
                 type $E = i64;
                 $body
@@ -57,19 +73,77 @@ macro_rules! for_storage {
                 type $E = i32;
                 $body
             }
+            $crate::value::DType::I16 => {
+                type $E = i16;
+                $body
+            }
             $crate::value::DType::I8 => {
                 type $E = i8;
                 $body
             }
-            $crate::value::DType::U8 | $crate::value::DType::Bool => {
-                type $E = u8;
+            $crate::value::DType::U64 => {
+                type $E = u64;
+                $body
+            }
+            $crate::value::DType::U32 => {
+                type $E = u32;
+                $body
+            }
+            $crate::value::DType::U16 => {
+                type $E = u16;
                 $body
             }
             $crate::value::DType::String => $text,
+            _ => {
+                type $E = u8;
+                $body
+            }
         }
     }};
 }
 pub(crate) use for_storage;
+
+/// Runs `$body` with `$E` as the type of `$dtype` where that is an integer of whole bytes.
+macro_rules! for_integers {
+    ($dtype:expr, $E:ident => $body:expr, $other:ident => $else:expr) => {{
+        match $dtype {
+            $crate::value::DType::I64 => {
+                type $E = i64;
+                $body
+            }
+            $crate::value::DType::I32 => {
+                type $E = i32;
+                $body
+            }
+            $crate::value::DType::I16 => {
+                type $E = i16;
+                $body
+            }
+            $crate::value::DType::I8 => {
+                type $E = i8;
+                $body
+            }
+            $crate::value::DType::U64 => {
+                type $E = u64;
+                $body
+            }
+            $crate::value::DType::U32 => {
+                type $E = u32;
+                $body
+            }
+            $crate::value::DType::U16 => {
+                type $E = u16;
+                $body
+            }
+            $crate::value::DType::U8 => {
+                type $E = u8;
+                $body
+            }
+            $other => $else,
+        }
+    }};
+}
+pub(crate) use for_integers;
 
 /// Text elements, row-major.
 #[derive(Clone, Debug)]
@@ -90,6 +164,8 @@ impl Text {
 pub(crate) enum Tensor {
     /// Numbers and truth values.
     Dense(FlexTensor),
+    /// Elements of a type that burn does not know, as bytes with the element's bits at the low end.
+    Small(DType, FlexTensor),
     /// Strings.
     Text(Text),
 }
@@ -107,7 +183,12 @@ impl Tensor {
 
     /// A tensor of `dtype` whose storage type is `E`.
     pub(crate) fn of_type<E: Item>(dtype: DType, shape: &[usize], items: Vec<E>) -> Self {
-        Self::from_storage(burn_type(dtype), shape, items)
+        Self::stored(dtype, Self::flex(burn_type(dtype), shape, items))
+    }
+
+    /// The tensor of `dtype` with these elements: the inverse of [`Tensor::storage`].
+    pub(crate) fn stored(dtype: DType, storage: FlexTensor) -> Self {
+        if dtype.is_small() { Self::Small(dtype, storage) } else { Self::Dense(storage) }
     }
 
     /// A tensor of strings.
@@ -116,15 +197,19 @@ impl Tensor {
     }
 
     fn from_storage<E: Item>(dtype: BurnType, shape: &[usize], items: Vec<E>) -> Self {
+        Self::Dense(Self::flex(dtype, shape, items))
+    }
+
+    fn flex<E: Item>(dtype: BurnType, shape: &[usize], items: Vec<E>) -> FlexTensor {
         debug_assert_eq!(element_count(shape), Some(items.len()), "shape {shape:?}");
         let layout = Layout::contiguous(shape_of(shape));
-        Self::Dense(FlexTensor::new(Bytes::from_elems(items), layout, dtype))
+        FlexTensor::new(Bytes::from_elems(items), layout, dtype)
     }
 
     /// The length of each dimension.
     pub(crate) fn shape(&self) -> &[usize] {
         match self {
-            Self::Dense(dense) => dense.layout().shape(),
+            Self::Dense(dense) | Self::Small(_, dense) => dense.layout().shape(),
             Self::Text(text) => &text.shape,
         }
     }
@@ -143,6 +228,7 @@ impl Tensor {
     pub(crate) fn dtype(&self) -> DType {
         match self {
             Self::Dense(dense) => type_of(dense),
+            Self::Small(dtype, _) => *dtype,
             Self::Text(_) => DType::String,
         }
     }
@@ -152,10 +238,20 @@ impl Tensor {
         format!("{} {:?}", self.dtype(), self.shape())
     }
 
-    /// burn's primitive; a fault for text.
+    /// burn's primitive of numbers or truth values; a fault for text and for types burn does not know.
     pub(crate) fn dense(self) -> Result<FlexTensor, Fault> {
         match self {
             Self::Dense(dense) => Ok(dense),
+            Self::Small(dtype, _) => Err(Fault(format!("the operator does not take {dtype}"))),
+            Self::Text(_) => Err(Fault("the operator does not take strings".to_owned())),
+        }
+    }
+
+    /// The elements as they are stored, for operators that only move them: for a type that burn does not
+    /// know its bits as `u8`. A fault for text.
+    pub(crate) fn storage(self) -> Result<FlexTensor, Fault> {
+        match self {
+            Self::Dense(dense) | Self::Small(_, dense) => Ok(dense),
             Self::Text(_) => Err(Fault("the operator does not take strings".to_owned())),
         }
     }
@@ -171,10 +267,18 @@ impl Tensor {
     /// All elements as `i64`; a fault for other than integers.
     pub(crate) fn to_i64s(&self) -> Result<Vec<i64>, Fault> {
         if let Self::Dense(dense) = self {
-            match type_of(dense) {
-                DType::I64 => return Ok(items::<i64>(&contiguous(dense)).to_vec()),
-                DType::I32 => {
-                    return Ok(items::<i32>(&contiguous(dense)).iter().map(|&i| i.into()).collect());
+            let dense = contiguous(dense);
+            match type_of(&dense) {
+                DType::I64 => return Ok(items::<i64>(&dense).to_vec()),
+                DType::I32 => return Ok(items::<i32>(&dense).iter().map(|&i| i.into()).collect()),
+                DType::I16 => return Ok(items::<i16>(&dense).iter().map(|&i| i.into()).collect()),
+                DType::I8 => return Ok(items::<i8>(&dense).iter().map(|&i| i.into()).collect()),
+                DType::U32 => return Ok(items::<u32>(&dense).iter().map(|&i| i.into()).collect()),
+                DType::U16 => return Ok(items::<u16>(&dense).iter().map(|&i| i.into()).collect()),
+                DType::U8 => return Ok(items::<u8>(&dense).iter().map(|&i| i.into()).collect()),
+                DType::U64 => {
+                    let wide = items::<u64>(&dense).iter().map(|&i| i64::try_from(i).unwrap_or(i64::MAX));
+                    return Ok(wide.collect());
                 }
                 _ => {}
             }
@@ -182,23 +286,14 @@ impl Tensor {
         Err(Fault(format!("an integer tensor is needed, not {}", self.describe())))
     }
 
-    /// All elements as `f64`; a fault for text.
+    /// All elements as `f64`, truth as 0 and 1; a fault for text.
     pub(crate) fn to_f64s(&self) -> Result<Vec<f64>, Fault> {
-        let Self::Dense(dense) = self else {
-            return Err(Fault("numbers are needed, not strings".to_owned()));
-        };
-        let dense = contiguous(dense);
-        Ok(match type_of(&dense) {
-            DType::F32 => items::<f32>(&dense).iter().map(|&x| x.into()).collect(),
-            DType::F64 => items::<f64>(&dense).to_vec(),
-            #[expect(clippy::cast_precision_loss, reason = "ONNX converts so")]
-            DType::I64 => items::<i64>(&dense).iter().map(|&x| x as f64).collect(),
-            DType::I32 => items::<i32>(&dense).iter().map(|&x| x.into()).collect(),
-            DType::I8 => items::<i8>(&dense).iter().map(|&x| x.into()).collect(),
-            DType::U8 | DType::Bool | DType::String => {
-                items::<u8>(&dense).iter().map(|&x| x.into()).collect()
+        match crate::ops::cast::cast(self.clone(), DType::F64)? {
+            Self::Dense(dense) if !matches!(self, Self::Text(_)) => {
+                Ok(items::<f64>(&contiguous(&dense)).to_vec())
             }
-        })
+            _ => Err(Fault("numbers are needed, not strings".to_owned())),
+        }
     }
 
     /// The same elements under another shape of the same size.
@@ -208,6 +303,7 @@ impl Tensor {
         }
         Ok(match self {
             Self::Dense(dense) => Self::Dense(dense.reshape(shape_of(shape))),
+            Self::Small(dtype, dense) => Self::Small(dtype, dense.reshape(shape_of(shape))),
             Self::Text(text) => Self::Text(Text { shape: shape_of(shape), items: text.items }),
         })
     }
@@ -222,6 +318,7 @@ impl Tensor {
         }
         Ok(match self {
             Self::Dense(dense) => Self::Dense(expand(&dense, shape)),
+            Self::Small(dtype, dense) => Self::Small(dtype, expand(&dense, shape)),
             Self::Text(text) => {
                 // The strides of a numeric view say which string goes where.
                 let positions: Vec<i64> = (0..).take(text.items.len()).collect();
@@ -248,7 +345,14 @@ impl From<Value> for Tensor {
         match data {
             Data::Bool(items) => Self::from_bools(&shape, items.into_iter().map(u8::from).collect()),
             Data::U8(items) => Self::from_items(&shape, items),
+            Data::U16(items) => Self::from_items(&shape, items),
+            Data::U32(items) => Self::from_items(&shape, items),
+            Data::U64(items) => Self::from_items(&shape, items),
             Data::I8(items) => Self::from_items(&shape, items),
+            Data::I16(items) => Self::from_items(&shape, items),
+            Data::F16(items) => Self::from_items(&shape, items),
+            Data::BF16(items) => Self::from_items(&shape, items),
+            Data::Small(dtype, items) => Self::of_type(dtype, &shape, items),
             Data::I32(items) => Self::from_items(&shape, items),
             Data::I64(items) => Self::from_items(&shape, items),
             Data::F32(items) => Self::from_items(&shape, items),
@@ -272,12 +376,19 @@ impl TryFrom<Tensor> for Value {
                     Data::Bool(into_vec::<u8>(dense)?.into_iter().map(|truth| truth != 0).collect())
                 }
                 DType::U8 => Data::U8(into_vec(dense)?),
+                DType::U16 => Data::U16(into_vec(dense)?),
+                DType::U32 => Data::U32(into_vec(dense)?),
+                DType::U64 => Data::U64(into_vec(dense)?),
                 DType::I8 => Data::I8(into_vec(dense)?),
+                DType::I16 => Data::I16(into_vec(dense)?),
                 DType::I32 => Data::I32(into_vec(dense)?),
                 DType::I64 => Data::I64(into_vec(dense)?),
-                DType::F32 => Data::F32(into_vec(dense)?),
-                DType::F64 | DType::String => Data::F64(into_vec(dense)?),
+                DType::F16 => Data::F16(into_vec(dense)?),
+                DType::BF16 => Data::BF16(into_vec(dense)?),
+                DType::F64 => Data::F64(into_vec(dense)?),
+                _ => Data::F32(into_vec(dense)?),
             },
+            Tensor::Small(dtype, bits) => Data::Small(dtype, into_vec(bits)?),
         };
         Self::new(shape, data).map_err(|error| Fault(error.to_string()))
     }
@@ -290,41 +401,50 @@ pub(crate) fn shape_of(shape: &[usize]) -> Shape {
 
 /// The element type of a primitive.
 pub(crate) fn type_of(dense: &FlexTensor) -> DType {
-    match dense.dtype() {
+    from_burn(dense.dtype())
+}
+
+fn from_burn(dtype: BurnType) -> DType {
+    match dtype {
         BurnType::F64 => DType::F64,
+        BurnType::F16 => DType::F16,
+        BurnType::BF16 => DType::BF16,
         BurnType::I64 => DType::I64,
         BurnType::I32 => DType::I32,
+        BurnType::I16 => DType::I16,
         BurnType::I8 => DType::I8,
+        BurnType::U64 => DType::U64,
+        BurnType::U32 => DType::U32,
+        BurnType::U16 => DType::U16,
         BurnType::U8 => DType::U8,
         BurnType::Bool(_) => DType::Bool,
         // No other type is ever made here.
-        _ => DType::F32,
+        BurnType::F32 | BurnType::Flex32 | BurnType::QFloat(_) => DType::F32,
     }
 }
 
-/// burn's name of an element type; text has none and never gets here.
+/// burn's name of the type in which elements are stored; text has none and never gets here.
 fn burn_type(dtype: DType) -> BurnType {
     match dtype {
         DType::F32 => BurnType::F32,
         DType::F64 => BurnType::F64,
+        DType::F16 => BurnType::F16,
+        DType::BF16 => BurnType::BF16,
         DType::I64 => BurnType::I64,
         DType::I32 => BurnType::I32,
+        DType::I16 => BurnType::I16,
         DType::I8 => BurnType::I8,
-        DType::U8 | DType::String => BurnType::U8,
+        DType::U64 => BurnType::U64,
+        DType::U32 => BurnType::U32,
+        DType::U16 => BurnType::U16,
         DType::Bool => BurnType::Bool(BoolStore::Native),
+        _ => BurnType::U8,
     }
 }
 
 /// The element type whose storage is `E`.
 pub(crate) fn native_type<E: Item>() -> DType {
-    match E::dtype() {
-        BurnType::F64 => DType::F64,
-        BurnType::I64 => DType::I64,
-        BurnType::I32 => DType::I32,
-        BurnType::I8 => DType::I8,
-        BurnType::U8 => DType::U8,
-        _ => DType::F32,
-    }
+    from_burn(E::dtype())
 }
 
 /// The same tensor with row-major elements side by side; no copy when it is so already.

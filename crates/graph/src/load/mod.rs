@@ -1,40 +1,46 @@
-//! From the bytes of a file to a [`Plan`].
+//! From the messages of a file to a [`Plan`].
 //!
-//! `onnx-ir` reads the protobuf. Its typed graph is not used: it renames every node and value, drops
-//! the domain and name that an answer or an error must carry, types strings as numbers, and knows
-//! neither the classical operators (`ai.onnx.ml`) nor values whose rank is not fixed. Here a tensor
-//! carries its type and shape at run time, so the file's declarations are needed at its edges only.
+//! The graph is walked once, in the order of its nodes, which must be one in which they can run. Values
+//! get numbers, nodes become operators, and nodes of constants are computed. A graph inside of a node
+//! (`If`, `Loop`, `Scan`) becomes a plan of its own: what it reads from outside is added to the node's
+//! inputs. A function of the file is put in the place of its call.
 //!
 //! A file comes from a stranger: sizes are limited before work is done, and nothing outside of the
-//! file is read.
+//! file is read but weights in the folder that the caller names.
 
+mod declare;
+mod external;
+mod frame;
+mod function;
 mod initializer;
 mod node;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use onnx_ir::{GraphProto, Message, ModelProto, NodeProto, TypeProto, ValueInfoProto};
-
-pub(crate) use initializer::{element_type, element_type_name};
-pub(crate) use node::{Ints, Node};
+pub(crate) use declare::element_type_name;
+pub(crate) use external::Folder;
+pub(crate) use node::{Ints, Nested, Node};
 
 use crate::error::{LoadError, UnsupportedOperator};
-use crate::ops::{self, Inputs, Operator, Outputs, Refusal};
+use crate::ops::{self, Context, Inputs, Operator, Refusal};
 use crate::plan::{Plan, Source, Step};
+use crate::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto};
 use crate::tensor::Tensor;
-use crate::value::{DType, ValueInfo};
+use crate::value::{Kind, ValueInfo};
+use frame::{Frame, Scope};
 
-/// The largest file: the limit of the protobuf format.
-const MAX_MODEL_BYTES: usize = (1 << 31) - 1;
-/// The most nodes in a graph.
+/// The most nodes in a file, those of inner graphs and of each call of a function included.
 const MAX_NODES: usize = 100_000;
+/// How deep graphs and calls of functions may stand inside of each other.
+const MAX_DEPTH: usize = 24;
 /// The most elements that one node computed at load may give.
 const MAX_FOLDED_ELEMENTS: usize = 1 << 20;
 /// The most elements that all nodes computed at load may give together: it bounds the time of a load.
 const MAX_FOLDED_TOTAL: usize = 1 << 26;
 /// Operators whose work is not bounded by the size of their output are not computed at load.
-const NEVER_FOLDED: [&str; 3] = ["Conv", "Gemm", "MatMul"];
+const NEVER_FOLDED: [&str; 8] =
+    ["Conv", "ConvTranspose", "Einsum", "Gemm", "If", "Loop", "MatMul", "Scan"];
 
 /// A graph that is ready to run, and what it declares.
 pub(crate) struct Loaded {
@@ -46,32 +52,15 @@ pub(crate) struct Loaded {
     pub(crate) plan: Plan,
 }
 
-/// Reads a model.
-pub(crate) fn load(bytes: &[u8]) -> Result<Loaded, LoadError> {
-    if bytes.len() > MAX_MODEL_BYTES {
-        return Err(too_large("file size in bytes", bytes.len(), MAX_MODEL_BYTES));
-    }
-    // The parser and burn are other people's code, and this file is a stranger's: where one of them
-    // panics, that file is refused and the process goes on. All that was being built is dropped.
-    catch_unwind(AssertUnwindSafe(|| parse(bytes)))
-        .unwrap_or_else(|_| Err(LoadError::NotOnnx { reason: "the parser gave up on it".to_owned() }))
-}
-
-fn parse(bytes: &[u8]) -> Result<Loaded, LoadError> {
-    if bytes.is_empty() {
-        return Err(LoadError::NotOnnx { reason: "the file is empty".to_owned() });
-    }
-    let model = ModelProto::parse_from_bytes(bytes)
-        .map_err(|error| LoadError::NotOnnx { reason: error.to_string() })?;
+/// Makes a plan of a model.
+pub(crate) fn load(model: &ModelProto, folder: Option<&Folder>) -> Result<Loaded, LoadError> {
     let Some(graph) = model.graph.as_ref() else {
         return Err(LoadError::NotOnnx { reason: "it holds no graph".to_owned() });
     };
-    if graph.node.len() > MAX_NODES {
-        return Err(too_large("number of nodes", graph.node.len(), MAX_NODES));
-    }
-    let opsets =
-        model.opset_import.iter().map(|import| (domain_key(&import.domain), import.version)).collect();
-    Loader::new(graph, opsets).load()
+    // burn is other people's code, and this file is a stranger's: where constants that are computed at
+    // load make it panic, the file is refused and the process goes on. All that was being built is dropped.
+    catch_unwind(AssertUnwindSafe(|| Loader::new(model, folder).load(graph)))
+        .unwrap_or_else(|_| Err(LoadError::NotOnnx { reason: "the loader gave up on it".to_owned() }))
 }
 
 fn too_large(what: &'static str, actual: usize, limit: usize) -> LoadError {
@@ -83,199 +72,256 @@ fn domain_key(domain: &str) -> &str {
     if domain == "ai.onnx" { "" } else { domain }
 }
 
+/// The version of each domain that a file or function imports.
+type Opsets = HashMap<String, i64>;
+
 /// What the loader knows while it walks over the nodes.
 struct Loader<'a> {
-    graph: &'a GraphProto,
-    opsets: HashMap<&'a str, i64>,
-    /// Where each value is found at run time.
-    values: HashMap<&'a str, Source>,
-    /// How many nodes and outputs read each value.
-    uses: HashMap<&'a str, usize>,
-    constants: Vec<Tensor>,
-    slots: usize,
-    steps: Vec<Step>,
+    functions: HashMap<(&'a str, &'a str, &'a str), &'a FunctionProto>,
+    folder: Option<&'a Folder>,
+    /// The graph of the file, and those inside of it that are being walked over: the innermost is last.
+    frames: Vec<Frame>,
+    /// The imports of the file, and of functions that are being put in.
+    opsets: Vec<Opsets>,
     unsupported: Vec<UnsupportedOperator>,
+    nodes: usize,
     folded_elements: usize,
     /// Class counts of the maps that were taken away, by the name of the output.
-    unzipped: HashMap<&'a str, usize>,
+    unzipped: HashMap<String, usize>,
 }
 
 impl<'a> Loader<'a> {
-    fn new(graph: &'a GraphProto, opsets: HashMap<&'a str, i64>) -> Self {
-        let mut uses: HashMap<&str, usize> = HashMap::new();
-        let outputs = graph.output.iter().map(|output| &output.name);
-        let read = graph.node.iter().flat_map(|node| &node.input).chain(outputs);
-        // An empty name is an input that is left out.
-        for name in read.filter(|name| !name.is_empty()) {
-            *uses.entry(name).or_default() += 1;
-        }
+    fn new(model: &'a ModelProto, folder: Option<&'a Folder>) -> Self {
+        let key = |function: &'a FunctionProto| {
+            (domain_key(&function.domain), function.name.as_str(), function.overload.as_str())
+        };
+        let import = |import: &crate::proto::OperatorSetIdProto| {
+            (domain_key(&import.domain).to_owned(), import.version)
+        };
         Self {
-            graph,
-            opsets,
-            values: HashMap::new(),
-            uses,
-            constants: Vec::new(),
-            slots: 0,
-            steps: Vec::new(),
+            functions: model.functions.iter().map(|function| (key(function), function)).collect(),
+            folder,
+            frames: Vec::new(),
+            opsets: vec![model.opset_import.iter().map(import).collect()],
             unsupported: Vec::new(),
+            nodes: 0,
             folded_elements: 0,
             unzipped: HashMap::new(),
         }
     }
 
-    fn load(mut self) -> Result<Loaded, LoadError> {
-        self.read_initializers()?;
-        let (inputs, input_slots) = self.read_inputs()?;
-        for (position, node) in self.graph.node.iter().enumerate() {
-            self.read_node(position, node)?;
-        }
+    fn load(mut self, graph: &GraphProto) -> Result<Loaded, LoadError> {
+        self.frames.push(Frame::new(Scope::of_graph(graph)));
+        let inputs = self.walk(graph)?;
         if !self.unsupported.is_empty() {
             return Err(LoadError::Unsupported { operators: self.unsupported });
         }
-        let mut outputs = Vec::new();
-        let mut output_sources = Vec::new();
-        for output in &self.graph.output {
-            let Some(&source) = self.values.get(output.name.as_str()) else {
-                return Err(invalid(&output.name, "no node computes this output"));
-            };
-            outputs.push(self.output_info(output)?);
-            output_sources.push(source);
-        }
-        let plan = Plan::new(self.constants, self.slots, input_slots, self.steps, output_sources);
-        Ok(Loaded { inputs, outputs, plan })
+        let outputs = graph.output.iter().map(|output| self.output_info(output)).collect::<Result<_, _>>()?;
+        let inputs = inputs
+            .into_iter()
+            .map(|input| {
+                let declared = declare::value_info(input)?;
+                declared.ok_or_else(|| unsupported(&input.name, "it is neither a tensor nor a list of them"))
+            })
+            .collect::<Result<_, _>>()?;
+        let frame = self.frames.pop().ok_or_else(|| invalid(&graph.name, "it holds no graph"))?;
+        let sources = graph.output.iter().map(|output| frame.found(&output.name)).collect::<Result<_, _>>()?;
+        Ok(Loaded { inputs, outputs, plan: frame.into_plan(sources) })
     }
 
-    fn read_initializers(&mut self) -> Result<(), LoadError> {
-        if let Some(sparse) = self.graph.sparse_initializer.first() {
-            let name = sparse.values.as_ref().map_or("", |values| &values.name);
-            return Err(unsupported(name, "it is stored sparse"));
+    /// Walks over a graph in the innermost frame. Gives the inputs that are not initialisers.
+    fn walk<'g>(&mut self, graph: &'g GraphProto) -> Result<Vec<&'g crate::proto::ValueInfoProto>, LoadError> {
+        let refused = |name: &str, refusal: Refusal| match refusal {
+            Refusal::Unsupported(reason) => unsupported(name, &reason),
+            Refusal::Invalid(reason) => invalid(name, &reason),
+        };
+        for proto in &graph.sparse_initializer {
+            let name = proto.values.as_ref().map_or("", |values| values.name.as_str());
+            let tensor = initializer::read_sparse(proto).map_err(|refusal| refused(name, refusal))?;
+            self.frame().define_constant(name, tensor)?;
         }
-        for proto in &self.graph.initializer {
-            let tensor = initializer::read(proto).map_err(|refusal| match refusal {
-                Refusal::Unsupported(reason) => unsupported(&proto.name, &reason),
-                Refusal::Invalid(reason) => invalid(&proto.name, &reason),
-            })?;
-            self.define_constant(&proto.name, tensor)?;
+        for proto in &graph.initializer {
+            let tensor =
+                initializer::read(proto, self.folder).map_err(|refusal| refused(&proto.name, refusal))?;
+            self.frame().define_constant(&proto.name, tensor)?;
+        }
+        let mut inputs = Vec::new();
+        for input in &graph.input {
+            // Before version 4 of the format, initialisers were listed among the inputs.
+            if !self.frame().knows(&input.name) {
+                self.frame().define_input(&input.name)?;
+                inputs.push(input);
+            }
+        }
+        for (position, node) in graph.node.iter().enumerate() {
+            self.read_node(position, node)?;
+        }
+        Ok(inputs)
+    }
+
+    /// The graph that is being walked over.
+    #[expect(clippy::expect_used, reason = "there is one from the start of a load to its end")]
+    fn frame(&mut self) -> &mut Frame {
+        self.frames.last_mut().expect("a frame for the graph of the file")
+    }
+
+    fn opset(&self, domain: &str) -> Option<i64> {
+        self.opsets.last().and_then(|opsets| opsets.get(domain)).copied()
+    }
+
+    /// Where a name is found. One that an outer graph knows is made known to all graphs in between.
+    fn resolve(&mut self, name: &str) -> Option<Source> {
+        let mut level = self.frames.len().checked_sub(1)?;
+        loop {
+            match self.frames[level].look_up(name) {
+                frame::Found::Here(_) => break,
+                frame::Found::Nowhere => return None,
+                frame::Found::Outside => level = level.checked_sub(1)?,
+            }
+        }
+        let frame::Found::Here(mut source) = self.frames[level].look_up(name) else { return None };
+        for inner in level + 1..self.frames.len() {
+            let (outer, inner) = self.frames.split_at_mut(inner);
+            let (outer, inner) = (outer.last()?, inner.first_mut()?);
+            source = inner.capture(name, outer, source);
+        }
+        Some(source)
+    }
+
+    fn sources(&mut self, node: &str, proto: &NodeProto) -> Result<Vec<Source>, LoadError> {
+        let mut sources = Vec::with_capacity(proto.input.len());
+        for input in &proto.input {
+            sources.push(match input.as_str() {
+                "" => Source::Absent,
+                name => self.resolve(name).ok_or_else(|| {
+                    invalid(node, &format!("no input or earlier node gives `{name}`"))
+                })?,
+            });
+        }
+        Ok(sources)
+    }
+
+    fn read_node(&mut self, position: usize, proto: &NodeProto) -> Result<(), LoadError> {
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            return Err(too_large("number of nodes", self.nodes, MAX_NODES));
+        }
+        let name = if proto.name.is_empty() { format!("#{position}") } else { proto.name.clone() };
+        let domain = domain_key(&proto.domain).to_owned();
+        // A file that imports no version of a domain means the first one.
+        let imported = self.opset(&domain);
+        let entry = ops::find(&domain, &proto.op_type);
+        let function = self.functions.get(&(domain.as_str(), proto.op_type.as_str(), proto.overload.as_str()));
+        let function = function.copied();
+        let refused = match (entry, function) {
+            (Some(entry), _) => match self.build_node(&name, proto, entry, imported.unwrap_or(1))? {
+                None => return Ok(()),
+                Some(reason) => reason,
+            },
+            (None, Some(_)) => String::new(),
+            (None, None) => "the operator is not known".to_owned(),
+        };
+        if let Some(function) = function {
+            return self.put_in(&name, proto, function);
+        }
+        self.unsupported.push(UnsupportedOperator {
+            node: name,
+            operator: proto.op_type.clone(),
+            domain: if domain.is_empty() { "ai.onnx".to_owned() } else { domain },
+            opset: imported.unwrap_or(0),
+            reason: refused,
+        });
+        // After a node that is refused the walk goes on, to name all others that are.
+        for output in proto.output.iter().filter(|output| !output.is_empty()) {
+            self.frame().define_slot(output)?;
         }
         Ok(())
     }
 
-    fn read_inputs(&mut self) -> Result<(Vec<ValueInfo>, Vec<usize>), LoadError> {
-        let mut inputs = Vec::new();
-        let mut slots = Vec::new();
-        for input in &self.graph.input {
-            // Before version 4 of the format, initialisers were listed among the inputs.
-            if self.values.contains_key(input.name.as_str()) {
-                continue;
-            }
-            let info = tensor_info(input)?;
-            let info = info.ok_or_else(|| unsupported(&input.name, "it is not a tensor"))?;
-            slots.push(self.define_slot(&input.name)?);
-            inputs.push(info);
-        }
-        Ok((inputs, slots))
-    }
-
-    fn define(&mut self, name: &'a str, source: Source) -> Result<(), LoadError> {
-        match self.values.insert(name, source) {
-            None => Ok(()),
-            Some(_) => Err(invalid(name, "two values have this name")),
-        }
-    }
-
-    fn define_constant(&mut self, name: &'a str, tensor: Tensor) -> Result<(), LoadError> {
-        let index = self.constants.len();
-        self.constants.push(tensor);
-        self.define(name, Source::Constant(index))
-    }
-
-    fn define_slot(&mut self, name: &'a str) -> Result<usize, LoadError> {
-        let slot = self.slots;
-        self.slots += 1;
-        self.define(name, Source::slot(slot))?;
-        Ok(slot)
-    }
-
-    fn read_node(&mut self, position: usize, proto: &'a NodeProto) -> Result<(), LoadError> {
-        let name = if proto.name.is_empty() { format!("#{position}") } else { proto.name.clone() };
-        let domain = domain_key(&proto.domain);
-        // A file that imports no version of a domain means the first one.
-        let imported = self.opsets.get(domain).copied();
-        let refuse = |reason: String| UnsupportedOperator {
-            node: name.clone(),
-            operator: proto.op_type.clone(),
-            domain: if domain.is_empty() { "ai.onnx".to_owned() } else { domain.to_owned() },
-            opset: imported.unwrap_or(0),
-            reason,
-        };
-        let Some(builder) = ops::find(domain, &proto.op_type) else {
-            self.unsupported.push(refuse("the operator is not known".to_owned()));
-            return self.define_unknown_outputs(proto);
-        };
-        let sources = self.sources(&name, proto)?;
-        if let Some(source) = pass_through(proto, &sources, &self.uses) {
+    /// Makes a step of a node, or computes it. Gives the reason where the node is not supported.
+    fn build_node(
+        &mut self,
+        name: &str,
+        proto: &NodeProto,
+        entry: &'static ops::Entry,
+        opset: i64,
+    ) -> Result<Option<String>, LoadError> {
+        let mut sources = self.sources(name, proto)?;
+        if let Some(source) = self.pass_through(proto, &sources) {
             if proto.op_type == "ZipMap" {
                 self.note_classes(proto);
             }
-            return self.define(&proto.output[0], source);
+            self.frame().define(&proto.output[0], source)?;
+            return Ok(None);
         }
+        let nested = self.nested_graphs(name, proto, &mut sources)?;
+        let frame = self.frame();
         let node = Node {
             proto,
-            opset: imported.unwrap_or(1),
-            constants: sources.iter().map(|&source| self.constant(source)).collect(),
-            used_outputs: proto.output.iter().map(|output| self.uses.contains_key(output.as_str())).collect(),
+            opset,
+            constants: sources.iter().map(|&source| frame.constant(source)).collect(),
+            used_outputs: proto.output.iter().map(|output| frame.uses(output)).collect(),
+            nested: nested.into(),
+            folder: self.folder,
         };
-        let operator = match builder(&node) {
+        let operator = match entry.operator(&node) {
             Ok(operator) => operator,
-            Err(Refusal::Unsupported(reason)) => {
-                self.unsupported.push(refuse(reason));
-                return self.define_unknown_outputs(proto);
-            }
-            Err(Refusal::Invalid(reason)) => return Err(invalid(&name, &reason)),
+            Err(Refusal::Unsupported(reason)) => return Ok(Some(reason)),
+            Err(Refusal::Invalid(reason)) => return Err(invalid(name, &reason)),
         };
-        if self.fold(proto, &sources, operator.as_ref())? {
-            return Ok(());
+        if !entry.random && self.fold(proto, &sources, operator.as_ref())? {
+            return Ok(None);
         }
+        let frame = self.frame();
         let mut outputs = Vec::new();
         for output in &proto.output {
-            let used = self.uses.contains_key(output.as_str());
-            outputs.push(if used { Some(self.define_slot(output)?) } else { None });
+            outputs.push(if frame.uses(output) { Some(frame.define_slot(output)?) } else { None });
         }
-        self.steps.push(Step { name, op_type: proto.op_type.clone(), operator, inputs: sources, outputs });
-        Ok(())
+        let step =
+            Step { name: name.to_owned(), op_type: proto.op_type.clone(), operator, inputs: sources, outputs };
+        frame.steps.push(step);
+        Ok(None)
     }
 
-    /// After a node that is refused the walk goes on, to name all others that are.
-    fn define_unknown_outputs(&mut self, proto: &'a NodeProto) -> Result<(), LoadError> {
-        for output in proto.output.iter().filter(|output| !output.is_empty()) {
-            self.define_slot(output)?;
+    /// The graphs inside of a node as plans. What they read from outside is added to the node's sources.
+    fn nested_graphs(
+        &mut self,
+        name: &str,
+        proto: &NodeProto,
+        sources: &mut Vec<Source>,
+    ) -> Result<HashMap<String, Nested>, LoadError> {
+        let mut all = HashMap::new();
+        let graphs = |attribute: &'_ AttributeProto| attribute.g.is_some();
+        for attribute in proto.attribute.iter().filter(|attribute| graphs(attribute)) {
+            let Some(graph) = &attribute.g else { continue };
+            self.check_depth()?;
+            self.frames.push(Frame::new(Scope::of_graph(graph)));
+            let inputs = self.walk(graph)?.len();
+            let mut outputs = Vec::with_capacity(graph.output.len());
+            for output in &graph.output {
+                // A graph may give what it only reads.
+                outputs.push(self.resolve(&output.name).ok_or_else(|| {
+                    invalid(name, &format!("the graph `{}` does not compute `{}`", attribute.name, output.name))
+                })?);
+            }
+            let Some(mut frame) = self.frames.pop() else { continue };
+            let captures = std::mem::take(&mut frame.captures);
+            let captured = (sources.len()..sources.len() + captures.len()).collect();
+            sources.extend(captures);
+            all.insert(attribute.name.clone(), Nested { plan: frame.into_plan(outputs), captured, inputs });
         }
-        Ok(())
+        Ok(all)
     }
 
-    fn sources(&self, node: &str, proto: &NodeProto) -> Result<Vec<Source>, LoadError> {
-        proto
-            .input
-            .iter()
-            .map(|input| match self.values.get(input.as_str()) {
-                _ if input.is_empty() => Ok(Source::Absent),
-                Some(&source) => Ok(source),
-                None => Err(invalid(node, &format!("no input or earlier node gives `{input}`"))),
-            })
-            .collect()
-    }
-
-    fn constant(&self, source: Source) -> Option<Tensor> {
-        match source {
-            Source::Constant(index) => self.constants.get(index).cloned(),
-            Source::Absent | Source::Slot { .. } => None,
-        }
+    fn check_depth(&self) -> Result<(), LoadError> {
+        let depth = self.frames.len() + self.opsets.len();
+        if depth > MAX_DEPTH { Err(too_large("depth of graphs and functions", depth, MAX_DEPTH)) } else { Ok(()) }
     }
 
     /// Computes a node whose inputs are all known, once and for all. False when it must run per request.
     fn fold(
         &mut self,
-        proto: &'a NodeProto,
+        proto: &NodeProto,
         sources: &[Source],
         operator: &dyn Operator,
     ) -> Result<bool, LoadError> {
@@ -284,13 +330,16 @@ impl<'a> Loader<'a> {
         if !known || !budget || NEVER_FOLDED.contains(&proto.op_type.as_str()) {
             return Ok(false);
         }
-        let mut tensors: Vec<_> = sources.iter().map(|&source| self.constant(source)).collect();
+        let frame = self.frame();
+        let mut held: Vec<_> = sources.iter().map(|&source| frame.constant(source).map(Into::into)).collect();
         // A node that fails on its constants fails each request, where the error names it.
-        let Ok(outputs) = operator.run(&mut Inputs::new(&mut tensors)) else { return Ok(false) };
-        let outputs = match outputs {
-            Outputs::One(tensor) => vec![tensor],
-            Outputs::Many(tensors) => tensors,
+        let Ok(outputs) = operator.run(&mut Inputs::new(&mut held, Context::default())) else {
+            return Ok(false);
         };
+        let outputs: Option<Vec<Tensor>> =
+            outputs.into_vec().into_iter().map(|held| held.tensor().ok()).collect();
+        // Lists are made anew by each request.
+        let Some(outputs) = outputs else { return Ok(false) };
         let elements: usize = outputs.iter().map(Tensor::len).sum();
         self.folded_elements += elements;
         if elements > MAX_FOLDED_ELEMENTS || outputs.len() < proto.output.len() {
@@ -298,63 +347,44 @@ impl<'a> Loader<'a> {
         }
         for (output, tensor) in proto.output.iter().zip(outputs) {
             if !output.is_empty() {
-                self.define_constant(output, tensor)?;
+                self.frame().define_constant(output, tensor)?;
             }
         }
         Ok(true)
     }
 
-    fn note_classes(&mut self, proto: &'a NodeProto) {
-        let labels = |attribute: &onnx_ir::AttributeProto| attribute.ints.len().max(attribute.strings.len());
-        let classes = proto.attribute.iter().map(labels).max().unwrap_or(0);
-        self.unzipped.insert(&proto.output[0], classes);
+    /// The source behind a node that gives its input unchanged: such a node needs no step.
+    fn pass_through(&mut self, proto: &NodeProto, sources: &[Source]) -> Option<Source> {
+        let plain = match proto.op_type.as_str() {
+            "Identity" | "ZipMap" => true,
+            // Without the mask and outside of training, dropout does nothing.
+            "Dropout" => {
+                let mask_used = proto.output.get(1).is_some_and(|mask| self.frame().uses(mask));
+                sources.get(2).is_none_or(|mode| *mode == Source::Absent) && !mask_used
+            }
+            _ => false,
+        };
+        let source = sources.first().copied().filter(|source| *source != Source::Absent);
+        if plain && !proto.output.is_empty() { source } else { None }
     }
 
-    fn output_info(&self, output: &ValueInfoProto) -> Result<ValueInfo, LoadError> {
-        if let Some(info) = tensor_info(output)? {
+    fn note_classes(&mut self, proto: &NodeProto) {
+        let labels = |attribute: &AttributeProto| attribute.ints.len().max(attribute.strings.len());
+        let classes = proto.attribute.iter().map(labels).max().unwrap_or(0);
+        self.unzipped.insert(proto.output[0].clone(), classes);
+    }
+
+    fn output_info(&self, output: &crate::proto::ValueInfoProto) -> Result<ValueInfo, LoadError> {
+        if let Some(info) = declare::value_info(output)? {
             return Ok(info);
         }
         // `ZipMap` makes a list of maps from class to probability; the table it was made of is served.
         let Some(&classes) = self.unzipped.get(output.name.as_str()) else {
-            return Err(unsupported(&output.name, "it is not a tensor"));
+            return Err(unsupported(&output.name, "it is neither a tensor nor a list of them"));
         };
-        Ok(ValueInfo { name: output.name.clone(), dtype: DType::F32, shape: vec![None, Some(classes)] })
+        let (name, kind, dtype) = (output.name.clone(), Kind::Tensor, crate::value::DType::F32);
+        Ok(ValueInfo { name, kind, dtype, shape: vec![None, Some(classes)], ranked: true })
     }
-}
-
-/// The source behind a node that gives its input unchanged: such a node needs no step.
-fn pass_through(proto: &NodeProto, sources: &[Source], uses: &HashMap<&str, usize>) -> Option<Source> {
-    let plain = match proto.op_type.as_str() {
-        "Identity" | "ZipMap" => true,
-        // Without the mask and outside of training, dropout does nothing.
-        "Dropout" => {
-            let mask_used = proto.output.get(1).is_some_and(|mask| uses.contains_key(mask.as_str()));
-            sources.get(2).is_none_or(|mode| *mode == Source::Absent) && !mask_used
-        }
-        _ => false,
-    };
-    let source = sources.first().copied().filter(|source| *source != Source::Absent);
-    if plain && !proto.output.is_empty() { source } else { None }
-}
-
-/// Name, type and shape of a tensor; `None` for a list or a map.
-fn tensor_info(proto: &ValueInfoProto) -> Result<Option<ValueInfo>, LoadError> {
-    let Some(declared) = proto.type_.as_ref().filter(|declared| TypeProto::has_tensor_type(declared)) else {
-        return Ok(None);
-    };
-    let tensor = declared.tensor_type();
-    let Some(dtype) = element_type(tensor.elem_type) else {
-        let name = element_type_name(tensor.elem_type);
-        return Err(unsupported(&proto.name, &format!("its element type is {name}")));
-    };
-    let Some(shape) = tensor.shape.as_ref() else {
-        // Nothing is declared: one free dimension is the least that a batch has.
-        return Ok(Some(ValueInfo { name: proto.name.clone(), dtype, shape: vec![None] }));
-    };
-    // Some exporters write 0 or -1 for a dimension that is free.
-    let length = |length: i64| usize::try_from(length).ok().filter(|&length| length > 0);
-    let shape = shape.dim.iter().map(|dim| if dim.has_dim_value() { length(dim.dim_value()) } else { None });
-    Ok(Some(ValueInfo { name: proto.name.clone(), dtype, shape: shape.collect() }))
 }
 
 fn unsupported(name: &str, reason: &str) -> LoadError {

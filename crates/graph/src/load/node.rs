@@ -1,10 +1,24 @@
 //! A node of the file, as the builders of operators see it: attributes by name, constants by position.
 
-use onnx_ir::{AttributeProto, NodeProto};
+use std::collections::HashMap;
 
+use super::external::Folder;
 use super::initializer;
 use crate::ops::Refusal;
+use crate::plan::Plan;
+use crate::proto::{AttributeProto, NodeProto, TypeProto};
 use crate::tensor::Tensor;
+
+/// A graph inside of a node, ready to run: its inputs are those it declares, and after them what it
+/// reads from outside.
+pub(crate) struct Nested {
+    /// What to do.
+    pub(crate) plan: Plan,
+    /// The positions of what it reads from outside among the inputs of the node's step.
+    pub(crate) captured: Vec<usize>,
+    /// How many inputs it declares.
+    pub(crate) inputs: usize,
+}
 
 /// A node under construction.
 pub(crate) struct Node<'a> {
@@ -16,12 +30,27 @@ pub(crate) struct Node<'a> {
     pub(super) constants: Vec<Option<Tensor>>,
     /// Which outputs somebody reads.
     pub(super) used_outputs: Vec<bool>,
+    /// The graphs inside of the node, by the name of the attribute.
+    pub(super) nested: std::cell::RefCell<HashMap<String, Nested>>,
+    /// Where tensors outside of the file may be.
+    pub(super) folder: Option<&'a Folder>,
 }
 
 impl Node<'_> {
     /// The version of the node's domain that the file imports.
     pub(crate) fn opset(&self) -> i64 {
         self.opset
+    }
+
+    /// How many inputs the node declares, not counting what graphs inside of it read.
+    pub(crate) fn input_count(&self) -> usize {
+        self.proto.input.len()
+    }
+
+    /// The graph of an attribute, which can be taken once.
+    pub(crate) fn graph(&self, name: &str) -> Result<Nested, Refusal> {
+        let nested = self.nested.borrow_mut().remove(name);
+        nested.ok_or_else(|| Refusal::Invalid(format!("the graph `{name}` is missing")))
     }
 
     /// How many outputs the node declares.
@@ -55,7 +84,7 @@ impl Node<'_> {
 
     /// An integer, or its default.
     pub(crate) fn int(&self, name: &str, default: i64) -> i64 {
-        self.attribute(name).map_or(default, |attribute| attribute.i)
+        self.attribute(name).and_then(|attribute| attribute.i).unwrap_or(default)
     }
 
     /// An integer that is 0 or 1, or its default.
@@ -65,12 +94,13 @@ impl Node<'_> {
 
     /// A number, or its default.
     pub(crate) fn float(&self, name: &str, default: f32) -> f32 {
-        self.attribute(name).map_or(default, |attribute| attribute.f)
+        self.attribute(name).and_then(|attribute| attribute.f).unwrap_or(default)
     }
 
     /// A string, or its default.
     pub(crate) fn string(&self, name: &str, default: &str) -> Result<String, Refusal> {
-        self.attribute(name).map_or_else(|| Ok(default.to_owned()), |attribute| text(name, &attribute.s))
+        let bytes = self.attribute(name).and_then(|attribute| attribute.s.as_deref());
+        bytes.map_or_else(|| Ok(default.to_owned()), |bytes| text(name, bytes))
     }
 
     /// A list of integers, or `None` when the file does not set it.
@@ -93,7 +123,18 @@ impl Node<'_> {
     pub(crate) fn tensor(&self, name: &str) -> Result<Option<Tensor>, Refusal> {
         let Some(attribute) = self.attribute(name) else { return Ok(None) };
         let Some(proto) = attribute.t.as_ref() else { return Ok(None) };
-        initializer::read(proto).map(Some)
+        initializer::read(proto, self.folder).map(Some)
+    }
+
+    /// A sparse tensor with its zeros, or `None` when the file does not set it.
+    pub(crate) fn sparse_tensor(&self, name: &str) -> Result<Option<Tensor>, Refusal> {
+        let sparse = self.attribute(name).and_then(|attribute| attribute.sparse_tensor.as_ref());
+        sparse.map(initializer::read_sparse).transpose()
+    }
+
+    /// A type, or `None` when the file does not set it.
+    pub(crate) fn type_proto(&self, name: &str) -> Option<&TypeProto> {
+        self.attribute(name).and_then(|attribute| attribute.tp.as_ref())
     }
 }
 

@@ -5,81 +5,79 @@
 use burn::backend::Scalar;
 use burn::backend::flex::{Flex, FlexTensor};
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
-use num_traits::Float;
+use num_traits::{AsPrimitive, Float};
 
-use super::cast::Narrow;
-use super::{Builder, Built, Outputs, Refusal, operator};
+use super::{Built, Entry, NUMBERS, Outputs, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Item, Tensor, contiguous, fault, for_storage, items, items_mut, type_of};
+use crate::tensor::{Fault, Item, Tensor, contiguous, fault, for_integers, for_storage, items, items_mut, type_of};
 use crate::value::DType;
 
-pub(super) fn find(operator: &str) -> Option<Builder> {
-    Some(match operator {
-        "Relu" => |_| integer_too(Flex::relu, |x| x.max(0)),
-        "Abs" => |_| integer_too(Flex::float_abs, i64::wrapping_abs),
-        "Neg" => |_| integer_too(Flex::float_neg, i64::wrapping_neg),
-        "Sign" => |_| integer_too(Flex::float_sign, i64::signum),
-        "Sqrt" => |_| float(Flex::float_sqrt),
-        "Exp" => |_| float(Flex::float_exp),
-        "Log" => |_| float(Flex::float_log),
-        "Reciprocal" => |_| float(Flex::float_recip),
-        "Sigmoid" => |_| float(Flex::sigmoid),
-        "Tanh" => |_| float(Flex::float_tanh),
-        "Erf" => |_| float(Flex::float_erf),
-        "Floor" => |_| float(Flex::float_floor),
-        "Ceil" => |_| float(Flex::float_ceil),
-        "Round" => |_| float(Flex::float_round),
-        "Sin" => |_| float(Flex::float_sin),
-        "Cos" => |_| float(Flex::float_cos),
-        "Tan" => |_| float(Flex::float_tan),
-        "Asin" => |_| float(Flex::float_asin),
-        "Acos" => |_| float(Flex::float_acos),
-        "Atan" => |_| float(Flex::float_atan),
-        "Sinh" => |_| float(Flex::float_sinh),
-        "Cosh" => |_| float(Flex::float_cosh),
-        "LeakyRelu" => |node| {
-            let slope = Scalar::from(node.float("alpha", 0.01));
-            float(move |x| Flex::leaky_relu(x, slope))
-        },
-        "HardSigmoid" => |node| {
-            let (alpha, beta) = (node.float("alpha", 0.2), node.float("beta", 0.5));
-            float(move |x| Flex::hard_sigmoid(x, Scalar::from(alpha), Scalar::from(beta)))
-        },
-        "HardSwish" => |_| real(HardSwish),
-        "Elu" => |node| real(Elu { alpha: node.float("alpha", 1.0), gamma: 1.0 }),
-        "Selu" => |node| {
-            real(Elu { alpha: node.float("alpha", 1.673_263_2), gamma: node.float("gamma", 1.050_701) })
-        },
-        "Celu" => |node| real(Celu { alpha: node.float("alpha", 1.0) }),
-        "ThresholdedRelu" => |node| real(Thresholded { alpha: node.float("alpha", 1.0) }),
-        "Softplus" => |_| real(Softplus),
-        "Softsign" => |_| real(Softsign),
-        "Mish" => |_| real(Mish),
-        "Gelu" => gelu,
-        "Clip" => clip,
-        "Not" => |_| super::operator(not),
-        "IsNaN" => |_| super::operator(is_nan),
-        _ => return None,
-    })
-}
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[
+    Entry::widening("Relu", 1, NUMBERS, |_| integer_too(Flex::relu, |x| x.max(0))),
+    Entry::widening("Abs", 1, NUMBERS, |_| integer_too(Flex::float_abs, i128::abs)),
+    Entry::widening("Neg", 1, NUMBERS, |_| integer_too(Flex::float_neg, i128::wrapping_neg)),
+    Entry::widening("Sign", 9, NUMBERS, |_| integer_too(Flex::float_sign, i128::signum)),
+    Entry::widening("Sqrt", 1, NUMBERS, |_| float(Flex::float_sqrt)),
+    Entry::widening("Exp", 1, NUMBERS, |_| float(Flex::float_exp)),
+    Entry::widening("Log", 1, NUMBERS, |_| float(Flex::float_log)),
+    Entry::widening("Reciprocal", 1, NUMBERS, |_| float(Flex::float_recip)),
+    Entry::widening("Sigmoid", 1, NUMBERS, |_| float(Flex::sigmoid)),
+    Entry::widening("Tanh", 1, NUMBERS, |_| float(Flex::float_tanh)),
+    Entry::widening("Erf", 9, NUMBERS, |_| float(Flex::float_erf)),
+    Entry::widening("Floor", 1, NUMBERS, |_| float(Flex::float_floor)),
+    Entry::widening("Ceil", 1, NUMBERS, |_| float(Flex::float_ceil)),
+    Entry::widening("Round", 11, NUMBERS, |_| float(Flex::float_round)),
+    Entry::widening("Sin", 7, NUMBERS, |_| float(Flex::float_sin)),
+    Entry::widening("Cos", 7, NUMBERS, |_| float(Flex::float_cos)),
+    Entry::widening("Tan", 7, NUMBERS, |_| float(Flex::float_tan)),
+    Entry::widening("Asin", 7, NUMBERS, |_| float(Flex::float_asin)),
+    Entry::widening("Acos", 7, NUMBERS, |_| float(Flex::float_acos)),
+    Entry::widening("Atan", 7, NUMBERS, |_| float(Flex::float_atan)),
+    Entry::widening("Sinh", 9, NUMBERS, |_| float(Flex::float_sinh)),
+    Entry::widening("Cosh", 9, NUMBERS, |_| float(Flex::float_cosh)),
+    Entry::widening("LeakyRelu", 1, NUMBERS, |node| {
+        let slope = Scalar::from(node.float("alpha", 0.01));
+        float(move |x| Flex::leaky_relu(x, slope))
+    }),
+    Entry::widening("HardSigmoid", 1, NUMBERS, |node| {
+        let (alpha, beta) = (node.float("alpha", 0.2), node.float("beta", 0.5));
+        float(move |x| Flex::hard_sigmoid(x, Scalar::from(alpha), Scalar::from(beta)))
+    }),
+    Entry::widening("HardSwish", 14, NUMBERS, |_| real(HardSwish)),
+    Entry::widening("Elu", 1, NUMBERS, |node| real(Elu { alpha: node.float("alpha", 1.0), gamma: 1.0 })),
+    Entry::widening("Selu", 1, NUMBERS, |node| {
+        real(Elu { alpha: node.float("alpha", 1.673_263_2), gamma: node.float("gamma", 1.050_701) })
+    }),
+    Entry::widening("Celu", 12, NUMBERS, |node| real(Celu { alpha: node.float("alpha", 1.0) })),
+    Entry::widening("ThresholdedRelu", 10, NUMBERS, |node| {
+        real(Thresholded { alpha: node.float("alpha", 1.0) })
+    }),
+    Entry::widening("Softplus", 1, NUMBERS, |_| real(Softplus)),
+    Entry::widening("Softsign", 1, NUMBERS, |_| real(Softsign)),
+    Entry::widening("Mish", 18, NUMBERS, |_| real(Mish)),
+    Entry::widening("Gelu", 20, NUMBERS, gelu),
+    Entry::new("Clip", 1, NUMBERS, clip),
+    Entry::new("Not", 1, "BOOL", |_| operator(not)),
+    Entry::widening("IsNaN", 9, NUMBERS, |_| operator(is_nan)),
+];
 
 /// An operator of floating-point tensors only.
 fn float(kernel: impl Fn(FlexTensor) -> FlexTensor + Send + Sync + 'static) -> Built {
     operator(move |inputs| Ok(kernel(inputs.float(0)?).into()))
 }
 
-/// An operator that integers have too. They are narrower than `i64` or as wide, so that the result of
+/// An operator that integers have too. They are narrower than `i128`, so that the result of
 /// the wide function, cut to the width, is the one of the narrow function.
-fn integer_too(kernel: fn(FlexTensor) -> FlexTensor, whole: fn(i64) -> i64) -> Built {
+fn integer_too(kernel: fn(FlexTensor) -> FlexTensor, whole: fn(i128) -> i128) -> Built {
     operator(move |inputs| {
         let x = inputs.dense(0)?;
         Ok(match type_of(&x) {
             DType::F32 | DType::F64 => kernel(x),
-            DType::I64 => map(x, whole),
-            DType::I32 => map(x, |x: i32| whole(x.into()).narrow_i32()),
-            DType::I8 => map(x, |x: i8| whole(x.into()).narrow_i8()),
-            DType::U8 => map(x, |x: u8| whole(x.into()).narrow_u8()),
-            other @ (DType::Bool | DType::String) => fault!("numbers are needed, not {other}"),
+            dtype => for_integers!(dtype, E => map(x, |x: E| {
+                let wide: i128 = x.as_();
+                whole(wide).as_()
+            }), other => fault!("numbers are needed, not {other}")),
         }
         .into())
     })
@@ -256,6 +254,6 @@ pub(super) fn map<E: Item>(mut x: FlexTensor, function: impl Fn(E) -> E) -> Flex
     let mapped = items::<E>(&source).iter().map(|&element| function(element)).collect();
     match Tensor::of_type::<E>(type_of(&source), source.layout().shape(), mapped) {
         Tensor::Dense(dense) => dense,
-        Tensor::Text(_) => source,
+        Tensor::Small(..) | Tensor::Text(_) => source,
     }
 }

@@ -8,29 +8,27 @@ use burn::backend::ops::{ActivationOps, FloatTensorOps};
 use num_traits::{Float, PrimInt, WrappingAdd, WrappingMul, WrappingSub};
 
 use super::activation::map;
-use super::{Builder, Built, Inputs, Outputs, operator};
+use super::{Built, Entry, Inputs, NUMBERS, Outputs, operator};
 use crate::load::Node;
 use crate::tensor::{
-    Fault, Item, Tensor, broadcast_shape, check_size, contiguous, fault, items, native_type, type_of,
+    Fault, Item, Tensor, broadcast_shape, check_size, contiguous, fault, for_integers, items, native_type, type_of,
 };
 use crate::value::DType;
 
-pub(super) fn find(operator: &str) -> Option<Builder> {
-    Some(match operator {
-        "Add" => |_| binary(Kind::Add),
-        "Sub" => |_| binary(Kind::Sub),
-        "Mul" => |_| binary(Kind::Mul),
-        "Div" => |_| binary(Kind::Div),
-        "Min" => |_| variadic(Kind::Min),
-        "Max" => |_| variadic(Kind::Max),
-        "Sum" => |_| variadic(Kind::Add),
-        "Mean" => mean,
-        "Pow" => |_| super::operator(pow),
-        "Mod" => modulo,
-        "PRelu" => |_| super::operator(prelu),
-        _ => return None,
-    })
-}
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[
+    Entry::widening("Add", 1, NUMBERS, |_| binary(Kind::Add)),
+    Entry::widening("Sub", 1, NUMBERS, |_| binary(Kind::Sub)),
+    Entry::widening("Mul", 1, NUMBERS, |_| binary(Kind::Mul)),
+    Entry::widening("Div", 1, NUMBERS, |_| binary(Kind::Div)),
+    Entry::widening("Min", 1, NUMBERS, |_| variadic(Kind::Min)),
+    Entry::widening("Max", 1, NUMBERS, |_| variadic(Kind::Max)),
+    Entry::widening("Sum", 1, NUMBERS, |_| variadic(Kind::Add)),
+    Entry::widening("Mean", 1, NUMBERS, mean),
+    Entry::widening("Pow", 1, NUMBERS, |_| operator(pow)),
+    Entry::widening("Mod", 10, NUMBERS, modulo),
+    Entry::widening("PRelu", 1, NUMBERS, |_| operator(prelu)),
+];
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -101,11 +99,8 @@ fn combine(kind: Kind, left: FlexTensor, right: FlexTensor) -> Result<FlexTensor
     match common_type(&left, &right)? {
         DType::F32 => combine_floats::<f32>(kind, left, right),
         DType::F64 => combine_floats::<f64>(kind, left, right),
-        DType::I64 => combine_integers::<i64>(kind, &left, &right),
-        DType::I32 => combine_integers::<i32>(kind, &left, &right),
-        DType::I8 => combine_integers::<i8>(kind, &left, &right),
-        DType::U8 => combine_integers::<u8>(kind, &left, &right),
-        other => fault!("numbers are needed, not {other}"),
+        dtype => for_integers!(dtype, E => combine_integers::<E>(kind, &left, &right),
+            other => fault!("numbers are needed, not {other}")),
     }
 }
 
@@ -264,11 +259,8 @@ fn modulo(node: &Node<'_>) -> Built {
             DType::F32 if like_c => zip(&left, &right, |a: f32, b| a % b)?,
             DType::F64 if like_c => zip(&left, &right, |a: f64, b| a % b)?,
             DType::F32 | DType::F64 => Flex::float_remainder(left, right),
-            DType::I64 => remainder::<i64>(&left, &right, like_c)?,
-            DType::I32 => remainder::<i32>(&left, &right, like_c)?,
-            DType::I8 => remainder::<i8>(&left, &right, like_c)?,
-            DType::U8 => remainder::<u8>(&left, &right, like_c)?,
-            other => fault!("numbers are needed, not {other}"),
+            dtype => for_integers!(dtype, E => remainder::<E>(&left, &right, like_c)?,
+                other => fault!("numbers are needed, not {other}")),
         }
         .into())
     })

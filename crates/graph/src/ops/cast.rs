@@ -1,114 +1,132 @@
 //! Changes of element type.
 
-use super::{Builder, Built, Refusal, operator};
-use crate::load::{Node, element_type, element_type_name};
+use half::{bf16, f16};
+use num_traits::{AsPrimitive, Zero};
+
+use super::small::{Narrowing, PowerRounding, decode, encode};
+use super::{ALL, Built, Entry, Refusal, operator};
+use crate::load::{Node, element_type_name};
 use crate::tensor::{Fault, Tensor, contiguous, for_storage, items};
 use crate::value::DType;
 
-pub(super) fn find(operator: &str) -> Option<Builder> {
-    Some(match operator {
-        "Cast" => build,
-        "CastLike" => |_| {
-            super::operator(|inputs| {
-                let dtype = inputs.take(1)?.dtype();
-                Ok(cast(inputs.take(0)?, dtype)?.into())
-            })
-        },
-        _ => return None,
-    })
-}
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[
+    Entry::new("Cast", 1, ALL, build),
+    Entry::new("CastLike", 15, ALL, |node| {
+        let how = narrowing(node)?;
+        operator(move |inputs| {
+            let dtype = inputs.take(1)?.dtype();
+            Ok(cast_as(inputs.take(0)?, dtype, how)?.into())
+        })
+    }),
+];
 
 fn build(node: &Node<'_>) -> Built {
+    // Before opset 6 the type was a name.
+    let name = node.string("to", "")?;
+    let named = DType::ALL.into_iter().find(|dtype| !name.is_empty() && onnx_name(*dtype) == name);
     let number = i32::try_from(node.int("to", 0)).unwrap_or(0);
-    let Some(dtype) = element_type(number) else {
+    let Some(dtype) = named.or_else(|| DType::from_onnx(number)) else {
         let name = element_type_name(number);
         return Err(Refusal::Unsupported(format!("a cast to element type {name} is not supported")));
     };
-    operator(move |inputs| Ok(cast(inputs.take(0)?, dtype)?.into()))
+    let how = narrowing(node)?;
+    operator(move |inputs| Ok(cast_as(inputs.take(0)?, dtype, how)?.into()))
+}
+
+/// The names that the first versions of `Cast` use.
+fn onnx_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "FLOAT",
+        DType::F64 => "DOUBLE",
+        DType::F16 => "FLOAT16",
+        DType::String => "STRING",
+        other => other.oip_name(),
+    }
+}
+
+fn narrowing(node: &Node<'_>) -> Result<Narrowing, Refusal> {
+    let power = match node.string("round_mode", "up")?.as_str() {
+        "up" => PowerRounding::Up,
+        "down" => PowerRounding::Down,
+        "nearest" => PowerRounding::Nearest,
+        other => return Err(Refusal::Invalid(format!("`round_mode` cannot be `{other}`"))),
+    };
+    Ok(Narrowing { saturate: node.flag("saturate", true), power })
+}
+
+/// The elements as another type, with ONNX's defaults.
+pub(crate) fn cast(tensor: Tensor, dtype: DType) -> Result<Tensor, Fault> {
+    cast_as(tensor, dtype, Narrowing::default())
 }
 
 /// The elements as another type. Floating-point numbers are cut towards zero and kept in range;
 /// integers are cut to the width; truth is any number but zero.
-pub(super) fn cast(tensor: Tensor, dtype: DType) -> Result<Tensor, Fault> {
+fn cast_as(tensor: Tensor, dtype: DType, how: Narrowing) -> Result<Tensor, Fault> {
     let from = tensor.dtype();
     if from == dtype {
         return Ok(tensor);
     }
     let shape = tensor.shape().to_vec();
-    if let Tensor::Text(text) = &tensor {
-        let numbers: Result<Vec<f64>, Fault> = text.items().iter().map(|item| parse(item)).collect();
-        return cast(Tensor::from_items(&shape, numbers?), dtype);
+    match tensor {
+        Tensor::Text(text) => {
+            let numbers: Result<Vec<f64>, Fault> = text.items().iter().map(|item| parse(item)).collect();
+            cast_as(Tensor::from_items(&shape, numbers?), dtype, how)
+        }
+        Tensor::Small(small, bits) => {
+            let bits = contiguous(&bits);
+            let numbers = items::<u8>(&bits).iter().map(|&bits| decode(small, bits)).collect();
+            cast_as(Tensor::from_items(&shape, numbers), dtype, how)
+        }
+        Tensor::Dense(dense) => {
+            let dense = contiguous(&dense);
+            for_storage!(from, S => Ok(convert::<S>(items::<S>(&dense), from, dtype, &shape, how)),
+                text => Ok(Tensor::from_text(&shape, Vec::new())))
+        }
     }
-    let dense = contiguous(&tensor.dense()?);
-    for_storage!(from, S => {
-        let source = items::<S>(&dense);
-        Ok(match dtype {
-            DType::Bool => {
-                Tensor::from_bools(&shape, source.iter().map(|&x| u8::from(!x.is_nothing())).collect())
-            }
-            DType::U8 => Tensor::from_items(&shape, source.iter().map(|&x| x.narrow_u8()).collect()),
-            DType::I8 => Tensor::from_items(&shape, source.iter().map(|&x| x.narrow_i8()).collect()),
-            DType::I32 => Tensor::from_items(&shape, source.iter().map(|&x| x.narrow_i32()).collect()),
-            DType::I64 => Tensor::from_items(&shape, source.iter().map(|&x| x.narrow_i64()).collect()),
-            DType::F32 => Tensor::from_items(&shape, source.iter().map(|&x| x.narrow_f32()).collect()),
-            DType::F64 => Tensor::from_items(&shape, source.iter().map(|&x| x.narrow_f64()).collect()),
-            DType::String => Tensor::from_text(&shape, source.iter().map(ToString::to_string).collect()),
-        })
-    }, text => Ok(Tensor::from_text(&shape, Vec::new())))
+}
+
+/// Anything that Rust converts with `as`.
+trait Source: Copy + Zero + PartialEq + std::fmt::Display + AsPrimitive<f32> + AsPrimitive<f64>
+    + AsPrimitive<f16> + AsPrimitive<bf16> + AsPrimitive<i64> + AsPrimitive<i32> + AsPrimitive<i16>
+    + AsPrimitive<i8> + AsPrimitive<u64> + AsPrimitive<u32> + AsPrimitive<u16> + AsPrimitive<u8> {}
+
+impl<S> Source for S where S: Copy + Zero + PartialEq + std::fmt::Display + AsPrimitive<f32> + AsPrimitive<f64>
+    + AsPrimitive<f16> + AsPrimitive<bf16> + AsPrimitive<i64> + AsPrimitive<i32> + AsPrimitive<i16>
+    + AsPrimitive<i8> + AsPrimitive<u64> + AsPrimitive<u32> + AsPrimitive<u16> + AsPrimitive<u8> {}
+
+fn convert<S: Source>(source: &[S], from: DType, dtype: DType, shape: &[usize], how: Narrowing) -> Tensor {
+    fn each<S: Copy + AsPrimitive<T>, T: crate::tensor::Item>(source: &[S], shape: &[usize]) -> Tensor {
+        Tensor::from_items(shape, source.iter().map(|x| x.as_()).collect())
+    }
+    match dtype {
+        DType::Bool => {
+            Tensor::from_bools(shape, source.iter().map(|x| u8::from(!x.is_zero())).collect())
+        }
+        DType::F32 => each::<S, f32>(source, shape),
+        DType::F64 => each::<S, f64>(source, shape),
+        DType::F16 => each::<S, f16>(source, shape),
+        DType::BF16 => each::<S, bf16>(source, shape),
+        DType::I64 => each::<S, i64>(source, shape),
+        DType::I32 => each::<S, i32>(source, shape),
+        DType::I16 => each::<S, i16>(source, shape),
+        DType::I8 => each::<S, i8>(source, shape),
+        DType::U64 => each::<S, u64>(source, shape),
+        DType::U32 => each::<S, u32>(source, shape),
+        DType::U16 => each::<S, u16>(source, shape),
+        DType::U8 => each::<S, u8>(source, shape),
+        DType::String if from == DType::Bool => {
+            let word = |x: &S| if x.is_zero() { "False" } else { "True" };
+            Tensor::from_text(shape, source.iter().map(|x| word(x).to_owned()).collect())
+        }
+        DType::String => Tensor::from_text(shape, source.iter().map(ToString::to_string).collect()),
+        small => {
+            let bits = source.iter().map(|x| encode(small, AsPrimitive::<f32>::as_(*x), how)).collect();
+            Tensor::of_type::<u8>(small, shape, bits)
+        }
+    }
 }
 
 fn parse(item: &str) -> Result<f64, Fault> {
     item.trim().parse().map_err(|_| Fault(format!("`{item}` is not a number")))
 }
-
-/// Rust's `as` from any storage type: what ONNX asks for.
-pub(super) trait Narrow: Copy {
-    fn is_nothing(self) -> bool;
-    fn narrow_u8(self) -> u8;
-    fn narrow_i8(self) -> i8;
-    fn narrow_i32(self) -> i32;
-    fn narrow_i64(self) -> i64;
-    fn narrow_f32(self) -> f32;
-    fn narrow_f64(self) -> f64;
-}
-
-macro_rules! narrow {
-    ($($number:ty),*) => {$(
-        #[allow(
-            clippy::cast_lossless,
-            clippy::cast_possible_truncation,
-            clippy::cast_possible_wrap,
-            clippy::cast_precision_loss,
-            clippy::cast_sign_loss,
-            clippy::float_cmp,
-            clippy::unnecessary_cast,
-            trivial_numeric_casts,
-            reason = "the operator is this conversion; which lint holds depends on the type"
-        )]
-        impl Narrow for $number {
-            fn is_nothing(self) -> bool {
-                self == <$number>::default()
-            }
-            fn narrow_u8(self) -> u8 {
-                self as u8
-            }
-            fn narrow_i8(self) -> i8 {
-                self as i8
-            }
-            fn narrow_i32(self) -> i32 {
-                self as i32
-            }
-            fn narrow_i64(self) -> i64 {
-                self as i64
-            }
-            fn narrow_f32(self) -> f32 {
-                self as f32
-            }
-            fn narrow_f64(self) -> f64 {
-                self as f64
-            }
-        }
-    )*};
-}
-
-narrow!(f32, f64, i64, i32, i8, u8);

@@ -1,24 +1,22 @@
 //! Comparisons, logic and choice.
 
 use super::arithmetic::zip_with;
-use super::{Builder, Built, Inputs, Outputs, operator};
+use super::{ALL, Built, Entry, Inputs, NUMBERS, Outputs, operator};
 use crate::tensor::{Fault, Tensor, broadcast_shape, check_size, contiguous, fault, for_storage, items};
 use crate::value::DType;
 
-pub(super) fn find(operator: &str) -> Option<Builder> {
-    Some(match operator {
-        "Equal" => |_| comparison(Relation::Equal),
-        "Greater" => |_| comparison(Relation::Greater),
-        "GreaterOrEqual" => |_| comparison(Relation::GreaterOrEqual),
-        "Less" => |_| comparison(Relation::Less),
-        "LessOrEqual" => |_| comparison(Relation::LessOrEqual),
-        "And" => |_| logic(|a, b| a & b),
-        "Or" => |_| logic(|a, b| a | b),
-        "Xor" => |_| logic(|a, b| a ^ b),
-        "Where" => |_| super::operator(choose),
-        _ => return None,
-    })
-}
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[
+    Entry::new("Equal", 1, NUMBERS, |_| comparison(Relation::Equal)),
+    Entry::new("Greater", 1, NUMBERS, |_| comparison(Relation::Greater)),
+    Entry::new("GreaterOrEqual", 12, NUMBERS, |_| comparison(Relation::GreaterOrEqual)),
+    Entry::new("Less", 1, NUMBERS, |_| comparison(Relation::Less)),
+    Entry::new("LessOrEqual", 12, NUMBERS, |_| comparison(Relation::LessOrEqual)),
+    Entry::new("And", 1, "BOOL", |_| logic(|a, b| a & b)),
+    Entry::new("Or", 1, "BOOL", |_| logic(|a, b| a | b)),
+    Entry::new("Xor", 1, "BOOL", |_| logic(|a, b| a ^ b)),
+    Entry::new("Where", 9, ALL, |_| operator(choose)),
+];
 
 #[derive(Clone, Copy)]
 enum Relation {
@@ -96,7 +94,7 @@ fn choose(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
     let truths = items::<u8>(&condition).iter().map(|&truth| truth != 0);
     let (yes, no) = (yes.broadcast_to(&shape)?, no.broadcast_to(&shape)?);
     Ok(for_storage!(dtype, E => {
-        let (yes, no) = (contiguous(&yes.dense()?), contiguous(&no.dense()?));
+        let (yes, no) = (contiguous(&yes.storage()?), contiguous(&no.storage()?));
         let pairs = items::<E>(&yes).iter().zip(items::<E>(&no));
         let chosen = truths.zip(pairs).map(|(truth, (&yes, &no))| if truth { yes } else { no }).collect();
         Tensor::of_type::<E>(dtype, &shape, chosen)

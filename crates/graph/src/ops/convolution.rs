@@ -3,13 +3,12 @@
 use burn::backend::flex::{Flex, FlexTensor};
 use burn::backend::ops::{ConvOptions, ModuleOps};
 
-use super::{Builder, Built, Refusal, operator};
+use super::{Built, Entry, FLOATS, Refusal, operator};
 use crate::load::Node;
 use crate::tensor::{Fault, Tensor, check_size, fault, type_of};
 
-pub(super) fn find(operator: &str) -> Option<Builder> {
-    (operator == "Conv").then_some(build)
-}
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[Entry::widening("Conv", 1, FLOATS, build)];
 
 /// The longest dimension after padding: padding costs the file nothing, but time to walk over.
 const MAX_PADDED: usize = 1 << 24;

@@ -3,22 +3,21 @@
 //! A position that is out of range is a fault of that request: burn would panic, and a file made to
 //! do harm can ask for any position.
 
-use super::{Builder, Built, Inputs, Outputs, Refusal, operator};
+use super::{ALL, Built, Entry, Inputs, Outputs, Refusal, operator};
 use crate::load::Node;
 use crate::tensor::{
     Fault, Item, Tensor, check_size, contiguous, fault, for_storage, items, resolve_axis, to_i64,
 };
 
-pub(super) fn find(operator: &str) -> Option<Builder> {
-    Some(match operator {
-        "Gather" => gather,
-        "GatherElements" => gather_elements,
-        "GatherND" => gather_nd,
-        "Scatter" | "ScatterElements" => scatter_elements,
-        "OneHot" => one_hot,
-        _ => return None,
-    })
-}
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[
+    Entry::new("Gather", 1, ALL, gather),
+    Entry::new("GatherElements", 11, ALL, gather_elements),
+    Entry::new("GatherND", 11, ALL, gather_nd),
+    Entry::new("Scatter", 1, ALL, scatter_elements),
+    Entry::new("ScatterElements", 11, ALL, scatter_elements),
+    Entry::new("OneHot", 9, ALL, one_hot),
+];
 
 /// The position that an index means in a dimension; a fault when it is out of range.
 fn resolve(index: i64, length: usize) -> Result<usize, Fault> {
@@ -30,17 +29,17 @@ fn resolve(index: i64, length: usize) -> Result<usize, Fault> {
 }
 
 /// Elements of a tensor picked by position, whatever their type.
-pub(super) fn pick(x: &Tensor, shape: &[usize], positions: &[usize]) -> Result<Tensor, Fault> {
+pub(crate) fn pick(x: &Tensor, shape: &[usize], positions: &[usize]) -> Result<Tensor, Fault> {
     let dtype = x.dtype();
     for_storage!(dtype, E => {
-        let dense = contiguous(&x.clone().dense()?);
+        let dense = contiguous(&x.clone().storage()?);
         let all = items::<E>(&dense);
         Ok(Tensor::of_type::<E>(dtype, shape, positions.iter().map(|&at| all[at]).collect()))
     }, text => match x {
         Tensor::Text(text) => {
             Ok(Tensor::from_text(shape, positions.iter().map(|&at| text.items()[at].clone()).collect()))
         }
-        Tensor::Dense(_) => fault!("strings are needed"),
+        Tensor::Dense(_) | Tensor::Small(..) => fault!("strings are needed"),
     })
 }
 
@@ -60,7 +59,7 @@ fn gather(node: &Node<'_>) -> Built {
         let blocks: usize = before.iter().product();
         let dtype = x.dtype();
         Ok(for_storage!(dtype, E => {
-            let dense = contiguous(&x.dense()?);
+            let dense = contiguous(&x.storage()?);
             let all = items::<E>(&dense);
             let mut picked = Vec::with_capacity(count);
             for block in 0..blocks {
@@ -193,7 +192,7 @@ fn scatter(inputs: &mut Inputs<'_>, axis: i64, reduction: Option<Reduction>) -> 
     let positions = element_positions(x.shape(), &indices, axis)?;
     let shape = x.shape().to_vec();
     Ok(for_storage!(dtype, E => {
-        let (dense, updates) = (contiguous(&x.dense()?), contiguous(&updates.dense()?));
+        let (dense, updates) = (contiguous(&x.storage()?), contiguous(&updates.storage()?));
         let mut all = items::<E>(&dense).to_vec();
         for (&at, &update) in positions.iter().zip(items::<E>(&updates)) {
             all[at] = reduction.map_or(update, |reduction| reduction.apply(all[at], update));

@@ -5,20 +5,18 @@ use burn::backend::ops::FloatTensorOps;
 use num_traits::{PrimInt, WrappingAdd, WrappingMul};
 
 use super::activation::map;
-use super::{Builder, Built, Inputs, Outputs, operator};
+use super::{Built, Entry, Inputs, NUMBERS, Outputs, operator};
 use crate::load::Node;
 use crate::tensor::{
-    Fault, Item, Tensor, broadcast_shape, check_size, contiguous, fault, items, native_type, type_of,
+    Fault, Item, Tensor, broadcast_shape, check_size, contiguous, fault, for_integers, items, native_type, type_of,
 };
 use crate::value::DType;
 
-pub(super) fn find(operator: &str) -> Option<Builder> {
-    Some(match operator {
-        "MatMul" => |_| super::operator(matmul),
-        "Gemm" => gemm,
-        _ => return None,
-    })
-}
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[
+    Entry::widening("MatMul", 1, NUMBERS, |_| operator(matmul)),
+    Entry::widening("Gemm", 1, NUMBERS, gemm),
+];
 
 /// `MatMul`, with NumPy's rules for vectors and stacks of matrices.
 fn matmul(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
@@ -85,9 +83,8 @@ fn product(left: &FlexTensor, right: &FlexTensor) -> Result<FlexTensor, Fault> {
             Tensor::Dense(Flex::float_matmul(tall, right.clone())).reshape(&shape)?.dense()
         }
         DType::F32 | DType::F64 => Ok(Flex::float_matmul(left.clone(), right.clone())),
-        DType::I64 => whole_product::<i64>(left, right, &shape),
-        DType::I32 => whole_product::<i32>(left, right, &shape),
-        other => fault!("a matrix product of {other} is not supported"),
+        dtype => for_integers!(dtype, E => whole_product::<E>(left, right, &shape),
+            other => fault!("a matrix product of {other} is not supported")),
     }
 }
 

@@ -3,29 +3,26 @@
 use std::collections::HashMap;
 
 use super::index::pick;
-use super::{Builder, Built, Refusal, operator};
+use super::{Built, Entry, Refusal, operator};
 use crate::load::Node;
 use crate::tensor::{Fault, Tensor, check_size, fault};
 use crate::value::DType;
 
-pub(super) fn find(operator: &str) -> Option<Builder> {
-    Some(match operator {
-        "ArrayFeatureExtractor" => |_| super::operator(extract),
-        "FeatureVectorizer" => |_| {
-            super::operator(|inputs| {
-                let parts: Vec<Tensor> = (0..inputs.count())
-                    .map(|index| super::cast::cast(inputs.take(index)?, DType::F32))
-                    .collect::<Result<_, Fault>>()?;
-                Ok(super::slice::join(parts, -1)?.into())
-            })
-        },
-        "LabelEncoder" => label_encoder,
-        "OneHotEncoder" => one_hot_encoder,
-        // The table behind the list of maps is what a request can carry.
-        "ZipMap" => |_| super::operator(|inputs| Ok(inputs.take(0)?.into())),
-        _ => return None,
-    })
-}
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[
+    Entry::new("ArrayFeatureExtractor", 1, "numbers, text", |_| operator(extract)),
+    Entry::new("FeatureVectorizer", 1, "numbers, text", |_| {
+        operator(|inputs| {
+            let parts: Vec<Tensor> = (0..inputs.count())
+                .map(|index| super::cast::cast(inputs.take(index)?, DType::F32))
+                .collect::<Result<_, Fault>>()?;
+            Ok(super::slice::join(parts, -1)?.into())
+        })
+    }),
+    Entry::new("LabelEncoder", 1, "numbers, text", label_encoder),
+    Entry::new("OneHotEncoder", 1, "numbers, text", one_hot_encoder),
+    Entry::new("ZipMap", 1, "numbers, text", |_| operator(|inputs| Ok(inputs.take(0)?.into()))),
+];
 
 /// Columns by position. A vector is one row.
 fn extract(inputs: &mut super::Inputs<'_>) -> Result<super::Outputs, Fault> {
@@ -80,7 +77,7 @@ fn keys(tensor: &Tensor) -> Result<Vec<Key>, Fault> {
         Tensor::Dense(_) if matches!(tensor.dtype(), DType::I64 | DType::I32) => {
             tensor.to_i64s()?.into_iter().map(Key::Int).collect()
         }
-        Tensor::Dense(_) => tensor.to_f64s()?.into_iter().map(Key::real).collect(),
+        Tensor::Dense(_) | Tensor::Small(..) => tensor.to_f64s()?.into_iter().map(Key::real).collect(),
     })
 }
 

@@ -6,22 +6,20 @@ use burn::backend::flex::{Flex, FlexTensor};
 use burn::backend::ops::FloatTensorOps;
 
 use super::normalise::{Norm, rows_over_norm};
-use super::{Builder, Built, Outputs, Refusal, operator};
+use super::{Built, Entry, Outputs, Refusal, operator};
 use crate::load::Node;
 use crate::tensor::{Fault, Tensor, check_size, contiguous, fault, items};
 use crate::value::DType;
 
-pub(super) fn find(operator: &str) -> Option<Builder> {
-    Some(match operator {
-        "Scaler" => scaler,
-        "Normalizer" => normalizer,
-        "Binarizer" => binarizer,
-        "Imputer" => imputer,
-        "LinearRegressor" => regressor,
-        "LinearClassifier" => classifier,
-        _ => return None,
-    })
-}
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[
+    Entry::new("Scaler", 1, "numbers", scaler),
+    Entry::new("Normalizer", 1, "numbers", normalizer),
+    Entry::new("Binarizer", 1, "numbers", binarizer),
+    Entry::new("Imputer", 1, "numbers", imputer),
+    Entry::new("LinearRegressor", 1, "numbers", regressor),
+    Entry::new("LinearClassifier", 1, "numbers", classifier),
+];
 
 /// What happens to the scores of a row at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,17 +6,15 @@
 use std::collections::{HashMap, HashSet};
 
 use super::ml_linear::{Labels, PostTransform, feature_rows, winner};
-use super::{Builder, Built, Outputs, Refusal, operator};
+use super::{Built, Entry, Outputs, Refusal, operator};
 use crate::load::Node;
 use crate::tensor::{Fault, Tensor, check_size, fault, items};
 
-pub(super) fn find(operator: &str) -> Option<Builder> {
-    Some(match operator {
-        "TreeEnsembleClassifier" => classifier,
-        "TreeEnsembleRegressor" => regressor,
-        _ => return None,
-    })
-}
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[
+    Entry::new("TreeEnsembleClassifier", 1, "numbers", classifier),
+    Entry::new("TreeEnsembleRegressor", 1, "numbers", regressor),
+];
 
 /// How a node compares the feature with its value.
 #[derive(Clone, Copy)]

@@ -5,7 +5,7 @@
 
 mod activation;
 mod arithmetic;
-mod cast;
+pub(crate) mod cast;
 mod compare;
 mod convolution;
 mod index;
@@ -19,11 +19,19 @@ mod reduce;
 mod search;
 mod shape;
 mod slice;
+mod small;
+mod widen;
+
+use std::cell::Cell;
 
 use burn::backend::flex::FlexTensor;
 
+use crate::held::{Held, Sequence};
 use crate::load::Node;
 use crate::tensor::{Fault, Tensor};
+
+pub(crate) use index::pick;
+pub(crate) use slice::join;
 
 /// A node that is ready to run.
 pub(crate) trait Operator: Send + Sync {
@@ -55,31 +63,61 @@ pub(crate) type Built = Result<Box<dyn Operator>, Refusal>;
 /// Makes an operator of a node.
 pub(crate) type Builder = fn(&Node<'_>) -> Built;
 
-/// The tensors that a node gets. An operator takes each at most once; one that is taken and used
-/// nowhere else may be changed in place.
+/// What a request has besides its tensors.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Context<'a> {
+    /// Asked before each node: true ends the request.
+    pub(crate) stop: Option<&'a (dyn Fn() -> bool + Sync)>,
+    /// How often the bodies of loops may still run.
+    pub(crate) rounds: Option<&'a Cell<u64>>,
+}
+
+/// What a node gets. An operator takes each input at most once; a tensor that is taken and used nowhere
+/// else may be changed in place.
 pub(crate) struct Inputs<'a> {
-    tensors: &'a mut [Option<Tensor>],
+    held: &'a mut [Option<Held>],
+    /// For operators that run a graph of their own.
+    pub(crate) context: Context<'a>,
 }
 
 impl<'a> Inputs<'a> {
     /// The inputs in the order of the node's declaration; `None` where the file leaves one out.
-    pub(crate) fn new(tensors: &'a mut [Option<Tensor>]) -> Self {
-        Self { tensors }
+    pub(crate) fn new(held: &'a mut [Option<Held>], context: Context<'a>) -> Self {
+        Self { held, context }
     }
 
-    /// Input `index`; a fault when the file leaves it out.
+    /// Input `index`, whatever it is; a fault when the file leaves it out.
+    pub(crate) fn take_any(&mut self, index: usize) -> Result<Held, Fault> {
+        let held = self.held.get_mut(index).and_then(Option::take);
+        held.ok_or_else(|| Fault(format!("input {index} is missing")))
+    }
+
+    /// Input `index`, a tensor; a fault when the file leaves it out.
     pub(crate) fn take(&mut self, index: usize) -> Result<Tensor, Fault> {
-        self.optional(index).ok_or_else(|| Fault(format!("input {index} is missing")))
+        self.take_any(index)?.tensor()
     }
 
-    /// Input `index`, if there is one.
+    /// Input `index`, a list of tensors; a fault when the file leaves it out.
+    pub(crate) fn sequence(&mut self, index: usize) -> Result<Sequence, Fault> {
+        self.take_any(index)?.sequence()
+    }
+
+    /// Input `index`, if there is one and it is a tensor.
     pub(crate) fn optional(&mut self, index: usize) -> Option<Tensor> {
-        self.tensors.get_mut(index).and_then(Option::take)
+        self.held.get_mut(index).and_then(Option::take).and_then(|held| held.tensor().ok())
     }
 
-    /// Input `index` without taking it.
+    /// Input `index` without taking it, if there is one and it is a tensor.
     pub(crate) fn peek(&self, index: usize) -> Option<&Tensor> {
-        self.tensors.get(index).and_then(Option::as_ref)
+        match self.held.get(index) {
+            Some(Some(Held::Tensor(tensor))) => Some(tensor),
+            _ => None,
+        }
+    }
+
+    /// True when input `index` is given.
+    pub(crate) fn has(&self, index: usize) -> bool {
+        self.held.get(index).is_some_and(Option::is_some)
     }
 
     /// Input `index` as numbers or truth values.
@@ -94,7 +132,12 @@ impl<'a> Inputs<'a> {
 
     /// How many inputs the node declares.
     pub(crate) fn count(&self) -> usize {
-        self.tensors.len()
+        self.held.len()
+    }
+
+    /// All inputs for change.
+    pub(crate) fn all_mut(&mut self) -> &mut [Option<Held>] {
+        self.held
     }
 }
 
@@ -102,13 +145,32 @@ impl<'a> Inputs<'a> {
 pub(crate) enum Outputs {
     /// The only output.
     One(Tensor),
-    /// Any number of outputs.
+    /// Any number of tensors.
     Many(Vec<Tensor>),
+    /// Any number of outputs that need not be tensors.
+    Held(Vec<Held>),
+}
+
+impl Outputs {
+    /// The outputs in their order.
+    pub(crate) fn into_vec(self) -> Vec<Held> {
+        match self {
+            Self::One(tensor) => vec![tensor.into()],
+            Self::Many(tensors) => tensors.into_iter().map(Held::from).collect(),
+            Self::Held(held) => held,
+        }
+    }
 }
 
 impl From<Tensor> for Outputs {
     fn from(tensor: Tensor) -> Self {
         Self::One(tensor)
+    }
+}
+
+impl From<Held> for Outputs {
+    fn from(held: Held) -> Self {
+        Self::Held(vec![held])
     }
 }
 
@@ -127,32 +189,84 @@ where
     Ok(Box::new(run))
 }
 
-/// The builder of an operator, or `None` when this crate does not know it. The ONNX domain is `""`.
-pub(crate) fn find(domain: &str, operator: &str) -> Option<Builder> {
-    match domain {
-        "" => FAMILIES.iter().find_map(|family| family(operator)),
-        "ai.onnx.ml" => ML_FAMILIES.iter().find_map(|family| family(operator)),
-        _ => None,
+/// An operator that this crate runs: the row of the table from which nodes are built and the list of
+/// operators is written.
+pub(crate) struct Entry {
+    /// The operator's name.
+    pub(crate) name: &'static str,
+    /// The oldest version of the operator's domain whose form of it runs. All later ones do.
+    pub(crate) since: u8,
+    /// The element types of its main input, in words.
+    pub(crate) types: &'static str,
+    /// Computes in `FP32` what is given in `FP16` or `BF16`.
+    pub(crate) widens: bool,
+    /// Gives another result each time, so that it is never computed at load.
+    pub(crate) random: bool,
+    /// Makes the operator of a node.
+    pub(crate) build: Builder,
+}
+
+/// Floating-point numbers.
+pub(crate) const FLOATS: &str = "FP16 BF16 FP32 FP64";
+/// Floating-point numbers and integers of whole bytes.
+pub(crate) const NUMBERS: &str = "floats, integers";
+/// Integers of whole bytes.
+pub(crate) const INTEGERS: &str = "integers";
+/// Everything that is stored: numbers, truth values, small types and text.
+pub(crate) const ALL: &str = "all";
+
+impl Entry {
+    /// An operator that takes its types as they are.
+    pub(crate) const fn new(name: &'static str, since: u8, types: &'static str, build: Builder) -> Self {
+        Self { name, since, types, widens: false, random: false, build }
+    }
+
+    /// An operator that computes `FP16` and `BF16` in `FP32`, and gives its results in the type it was given.
+    pub(crate) const fn widening(name: &'static str, since: u8, types: &'static str, build: Builder) -> Self {
+        Self { name, since, types, widens: true, random: false, build }
+    }
+
+    /// The same, of an operator that gives another result each time.
+    pub(crate) const fn random(mut self) -> Self {
+        self.random = true;
+        self
+    }
+
+    /// Makes the operator of a node.
+    pub(crate) fn operator(&self, node: &Node<'_>) -> Built {
+        let built = (self.build)(node)?;
+        Ok(if self.widens { Box::new(widen::Widened(built)) } else { built })
     }
 }
 
-/// Each family knows its own operators.
-type Family = fn(&str) -> Option<Builder>;
+/// The row of an operator, or `None` when this crate does not know it. The ONNX domain is `""`.
+pub(crate) fn find(domain: &str, operator: &str) -> Option<&'static Entry> {
+    let families = DOMAINS.iter().find(|(name, _)| *name == domain)?.1;
+    families.iter().flat_map(|family| family.iter()).find(|entry| entry.name == operator)
+}
 
-const FAMILIES: &[Family] = &[
-    activation::find,
-    arithmetic::find,
-    cast::find,
-    compare::find,
-    convolution::find,
-    index::find,
-    matmul::find,
-    normalise::find,
-    pool::find,
-    reduce::find,
-    search::find,
-    shape::find,
-    slice::find,
+/// Each family has the rows of its own operators.
+type Family = &'static [Entry];
+
+/// The families of each domain.
+pub(crate) const DOMAINS: &[(&str, &[Family])] = &[
+    (
+        "",
+        &[
+            activation::OPERATORS,
+            arithmetic::OPERATORS,
+            cast::OPERATORS,
+            compare::OPERATORS,
+            convolution::OPERATORS,
+            index::OPERATORS,
+            matmul::OPERATORS,
+            normalise::OPERATORS,
+            pool::OPERATORS,
+            reduce::OPERATORS,
+            search::OPERATORS,
+            shape::OPERATORS,
+            slice::OPERATORS,
+        ],
+    ),
+    ("ai.onnx.ml", &[ml_encode::OPERATORS, ml_linear::OPERATORS, ml_tree::OPERATORS]),
 ];
-
-const ML_FAMILIES: &[Family] = &[ml_encode::find, ml_linear::find, ml_tree::find];

@@ -5,21 +5,19 @@ use burn::backend::ops::ActivationOps;
 use num_traits::Float;
 
 use super::arithmetic::{add, multiply};
-use super::{Builder, Built, Refusal, operator};
+use super::{Built, Entry, FLOATS, Refusal, operator};
 use crate::load::Node;
 use crate::tensor::{Fault, Item, Tensor, contiguous, fault, items, resolve_axis, type_of};
 use crate::value::DType;
 
-pub(super) fn find(operator: &str) -> Option<Builder> {
-    Some(match operator {
-        "Softmax" => |node| softmax(node, Flex::softmax),
-        "LogSoftmax" => |node| softmax(node, Flex::log_softmax),
-        "BatchNormalization" => batch,
-        "LayerNormalization" => layer,
-        "LpNormalization" => lp,
-        _ => return None,
-    })
-}
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[
+    Entry::widening("Softmax", 1, FLOATS, |node| softmax(node, Flex::softmax)),
+    Entry::widening("LogSoftmax", 1, FLOATS, |node| softmax(node, Flex::log_softmax)),
+    Entry::widening("BatchNormalization", 1, FLOATS, batch),
+    Entry::widening("LayerNormalization", 17, FLOATS, layer),
+    Entry::widening("LpNormalization", 1, FLOATS, lp),
+];
 
 /// Below opset 13 the input is a matrix of the dimensions before and after `axis`.
 fn softmax(node: &Node<'_>, kernel: fn(FlexTensor, usize) -> FlexTensor) -> Built {

@@ -7,20 +7,18 @@ use burn::backend::flex::FlexTensor;
 use num_traits::Float;
 
 use super::convolution::{Span, Window};
-use super::{Builder, Built, Refusal, operator};
+use super::{Built, Entry, FLOATS, Refusal, operator};
 use crate::load::Node;
 use crate::tensor::{Fault, Item, Tensor, check_size, contiguous, fault, items, type_of};
 use crate::value::DType;
 
-pub(super) fn find(operator: &str) -> Option<Builder> {
-    Some(match operator {
-        "MaxPool" => max_pool,
-        "AveragePool" => average_pool,
-        "GlobalAveragePool" => |_| global(Kind::Average { count_padding: false }),
-        "GlobalMaxPool" => |_| global(Kind::Max),
-        _ => return None,
-    })
-}
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[
+    Entry::widening("MaxPool", 1, FLOATS, max_pool),
+    Entry::widening("AveragePool", 1, FLOATS, average_pool),
+    Entry::widening("GlobalAveragePool", 1, FLOATS, |_| global(Kind::Average { count_padding: false })),
+    Entry::widening("GlobalMaxPool", 1, FLOATS, |_| global(Kind::Max)),
+];
 
 #[derive(Clone, Copy)]
 enum Kind {

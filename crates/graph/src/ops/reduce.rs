@@ -3,30 +3,28 @@
 use burn::backend::flex::FlexTensor;
 use num_traits::{Float, PrimInt, WrappingAdd, WrappingMul};
 
-use super::{Builder, Built, Inputs, Refusal, operator};
+use super::{Built, Entry, Inputs, NUMBERS, Refusal, operator};
 use crate::load::{Ints, Node};
 use crate::tensor::{
-    Fault, Item, Tensor, check_size, contiguous, fault, for_storage, items, resolve_axis, to_i64, type_of,
+    Fault, Item, Tensor, check_size, contiguous, fault, for_integers, for_storage, items, resolve_axis, to_i64, type_of,
 };
 use crate::value::DType;
 
-pub(super) fn find(operator: &str) -> Option<Builder> {
-    Some(match operator {
-        "ReduceSum" => |node| reduction(node, Kind::Sum, 13),
-        "ReduceMean" => |node| reduction(node, Kind::Mean, 18),
-        "ReduceMax" => |node| reduction(node, Kind::Max, 18),
-        "ReduceMin" => |node| reduction(node, Kind::Min, 18),
-        "ReduceProd" => |node| reduction(node, Kind::Prod, 18),
-        "ReduceL1" => |node| reduction(node, Kind::L1, 18),
-        "ReduceL2" => |node| reduction(node, Kind::L2, 18),
-        "ReduceSumSquare" => |node| reduction(node, Kind::SumSquare, 18),
-        "ReduceLogSum" => |node| reduction(node, Kind::LogSum, 18),
-        "ReduceLogSumExp" => |node| reduction(node, Kind::LogSumExp, 18),
-        "ArgMax" => |node| position(node, true),
-        "ArgMin" => |node| position(node, false),
-        _ => return None,
-    })
-}
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[
+    Entry::widening("ReduceSum", 1, NUMBERS, |node| reduction(node, Kind::Sum, 13)),
+    Entry::widening("ReduceMean", 1, NUMBERS, |node| reduction(node, Kind::Mean, 18)),
+    Entry::widening("ReduceMax", 1, NUMBERS, |node| reduction(node, Kind::Max, 18)),
+    Entry::widening("ReduceMin", 1, NUMBERS, |node| reduction(node, Kind::Min, 18)),
+    Entry::widening("ReduceProd", 1, NUMBERS, |node| reduction(node, Kind::Prod, 18)),
+    Entry::widening("ReduceL1", 1, NUMBERS, |node| reduction(node, Kind::L1, 18)),
+    Entry::widening("ReduceL2", 1, NUMBERS, |node| reduction(node, Kind::L2, 18)),
+    Entry::widening("ReduceSumSquare", 1, NUMBERS, |node| reduction(node, Kind::SumSquare, 18)),
+    Entry::widening("ReduceLogSum", 1, NUMBERS, |node| reduction(node, Kind::LogSum, 18)),
+    Entry::widening("ReduceLogSumExp", 1, NUMBERS, |node| reduction(node, Kind::LogSumExp, 18)),
+    Entry::widening("ArgMax", 1, NUMBERS, |node| position(node, true)),
+    Entry::widening("ArgMin", 1, NUMBERS, |node| position(node, false)),
+];
 
 #[derive(Clone, Copy)]
 enum Kind {
@@ -90,11 +88,8 @@ fn reduce(kind: Kind, x: &FlexTensor, axes: &[i64], keep: bool) -> Result<Tensor
     match type_of(&table.tensor) {
         DType::F32 => float_rows::<f32>(kind, &table, count),
         DType::F64 => float_rows::<f64>(kind, &table, count),
-        DType::I64 => whole_rows::<i64>(kind, &table, count),
-        DType::I32 => whole_rows::<i32>(kind, &table, count),
-        DType::I8 => whole_rows::<i8>(kind, &table, count),
-        DType::U8 => whole_rows::<u8>(kind, &table, count),
-        other @ (DType::Bool | DType::String) => fault!("{other} cannot be reduced"),
+        dtype => for_integers!(dtype, E => whole_rows::<E>(kind, &table, count),
+            other => fault!("{other} cannot be reduced")),
     }
 }
 

@@ -1,12 +1,11 @@
 //! Operators that order elements.
 
-use super::{Builder, Built, Outputs, operator};
+use super::{Built, Entry, NUMBERS, Outputs, operator};
 use crate::load::{Ints, Node};
 use crate::tensor::{Fault, Item, Tensor, contiguous, fault, for_storage, items, resolve_axis, to_i64};
 
-pub(super) fn find(operator: &str) -> Option<Builder> {
-    (operator == "TopK").then_some(top_k)
-}
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[Entry::new("TopK", 1, NUMBERS, top_k)];
 
 /// The number of elements is an attribute below opset 10 and an input from there on.
 fn top_k(node: &Node<'_>) -> Built {

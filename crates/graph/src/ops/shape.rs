@@ -1,33 +1,31 @@
 //! Operators that change the shape of a tensor, or make one of a shape.
 
-use super::{Builder, Built, Inputs, Outputs, Refusal, operator};
+use super::{ALL, Built, Entry, Inputs, Outputs, Refusal, operator};
 use crate::load::{Ints, Node};
 use crate::tensor::{
     Fault, Tensor, broadcast_shape, check_size, contiguous, fault, for_storage, items, resolve_axis, to_i64,
 };
 use crate::value::DType;
 
-pub(super) fn find(operator: &str) -> Option<Builder> {
-    Some(match operator {
-        "Identity" => |_| super::operator(|inputs| Ok(inputs.take(0)?.into())),
-        "Dropout" => dropout,
-        "Constant" => constant,
-        "ConstantOfShape" => constant_of_shape,
-        "Shape" => shape,
-        "Size" => |_| {
-            super::operator(|inputs| Ok(Tensor::from_items(&[], vec![to_i64(inputs.take(0)?.len())]).into()))
-        },
-        "Reshape" => reshape,
-        "Flatten" => flatten,
-        "Transpose" => transpose,
-        "Squeeze" => squeeze,
-        "Unsqueeze" => unsqueeze,
-        "Expand" => expand,
-        "Tile" => tile,
-        "Range" => |_| super::operator(range),
-        _ => return None,
-    })
-}
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[
+    Entry::new("Identity", 1, ALL, |_| operator(|inputs| Ok(inputs.take(0)?.into()))),
+    Entry::new("Dropout", 1, ALL, dropout),
+    Entry::new("Constant", 1, ALL, constant),
+    Entry::new("ConstantOfShape", 9, ALL, constant_of_shape),
+    Entry::new("Shape", 1, ALL, shape),
+    Entry::new("Size", 1, ALL, |_| {
+        operator(|inputs| Ok(Tensor::from_items(&[], vec![to_i64(inputs.take(0)?.len())]).into()))
+    }),
+    Entry::new("Reshape", 1, ALL, reshape),
+    Entry::new("Flatten", 1, ALL, flatten),
+    Entry::new("Transpose", 1, ALL, transpose),
+    Entry::new("Squeeze", 1, ALL, squeeze),
+    Entry::new("Unsqueeze", 1, ALL, unsqueeze),
+    Entry::new("Expand", 8, ALL, expand),
+    Entry::new("Tile", 1, ALL, tile),
+    Entry::new("Range", 11, ALL, |_| operator(range)),
+];
 
 /// At inference the input passes through. The mask says that every element was kept.
 fn dropout(node: &Node<'_>) -> Built {
@@ -180,7 +178,7 @@ fn transpose(node: &Node<'_>) -> Built {
             let strings: Option<Vec<String>> = moved.to_i64s()?.into_iter().map(pick).collect();
             return Ok(Tensor::from_text(moved.shape(), strings.unwrap_or_default()).into());
         }
-        Ok(x.dense()?.permute(&order).into())
+        Ok(Tensor::stored(x.dtype(), x.storage()?.permute(&order)).into())
     })
 }
 

@@ -2,7 +2,7 @@
 
 use burn::backend::flex::{FlexTensor, Layout};
 
-use super::{Builder, Built, Outputs, Refusal, operator};
+use super::{ALL, Built, Entry, Outputs, Refusal, operator};
 use crate::load::{Ints, Node};
 use crate::tensor::{
     Fault, Item, Tensor, check_size, contiguous, fault, for_storage, items, resolve_axis, shape_of, to_i64,
@@ -10,15 +10,13 @@ use crate::tensor::{
 };
 use crate::value::DType;
 
-pub(super) fn find(operator: &str) -> Option<Builder> {
-    Some(match operator {
-        "Slice" => slice,
-        "Split" => split,
-        "Concat" => concat,
-        "Pad" => pad,
-        _ => return None,
-    })
-}
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[
+    Entry::new("Slice", 1, ALL, slice),
+    Entry::new("Split", 1, ALL, split),
+    Entry::new("Concat", 1, ALL, concat),
+    Entry::new("Pad", 2, ALL, pad),
+];
 
 /// Where a slice begins, its step, and how many elements it takes.
 struct Cut {
@@ -93,7 +91,8 @@ fn view(x: Tensor, cuts: &[Cut]) -> Result<Tensor, Fault> {
         let strings: Option<Vec<String>> = part.to_i64s()?.into_iter().map(pick).collect();
         return Ok(Tensor::from_text(&shape, strings.unwrap_or_default()));
     }
-    let dense = x.dense()?;
+    let dtype = x.dtype();
+    let dense = x.storage()?;
     let layout = dense.layout();
     let mut offset = layout.start_offset().cast_signed();
     let mut strides = Vec::with_capacity(cuts.len());
@@ -106,7 +105,7 @@ fn view(x: Tensor, cuts: &[Cut]) -> Result<Tensor, Fault> {
     let part = FlexTensor::from_arc(dense.data_arc(), layout, dense.dtype());
     // Kernels of burn differ in whether they take negative strides; a copy suits all of them.
     let backwards = cuts.iter().any(|cut| cut.step < 0);
-    Ok(Tensor::Dense(if backwards { part.to_contiguous() } else { part }))
+    Ok(Tensor::stored(dtype, if backwards { part.to_contiguous() } else { part }))
 }
 
 /// A tensor without elements.
@@ -155,7 +154,7 @@ fn concat(node: &Node<'_>) -> Built {
 }
 
 /// Tensors of one type, side by side along an axis.
-pub(super) fn join(tensors: Vec<Tensor>, axis: i64) -> Result<Tensor, Fault> {
+pub(crate) fn join(tensors: Vec<Tensor>, axis: i64) -> Result<Tensor, Fault> {
     let Some(first) = tensors.first() else { fault!("there is nothing to join") };
     let (dtype, rank) = (first.dtype(), first.rank());
     let axis = resolve_axis(axis, rank)?;
@@ -177,13 +176,13 @@ pub(super) fn join(tensors: Vec<Tensor>, axis: i64) -> Result<Tensor, Fault> {
     let widths: Vec<usize> = tensors.iter().map(|tensor| tensor.shape()[axis] * after).collect();
     for_storage!(dtype, E => {
         let parts: Vec<FlexTensor> =
-            tensors.into_iter().map(|tensor| Ok(contiguous(&tensor.dense()?))).collect::<Result<_, Fault>>()?;
+            tensors.into_iter().map(|tensor| Ok(contiguous(&tensor.storage()?))).collect::<Result<_, Fault>>()?;
         let slices: Vec<&[E]> = parts.iter().map(items::<E>).collect();
         Ok(Tensor::of_type::<E>(dtype, &shape, interleave(&slices, &widths, rows, count)))
     }, text => {
         let slices: Vec<&[String]> = tensors.iter().map(|tensor| match tensor {
             Tensor::Text(text) => text.items(),
-            Tensor::Dense(_) => &[],
+            Tensor::Dense(_) | Tensor::Small(..) => &[],
         }).collect();
         Ok(Tensor::from_text(&shape, interleave(&slices, &widths, rows, count)))
     })

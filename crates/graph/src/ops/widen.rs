@@ -1,0 +1,44 @@
+//! Half precision computed in single precision.
+//!
+//! burn's kernels have most operators in `FP32` and `FP64` only, and a sum of many halves needs the wider
+//! type anyway. The result is rounded once, to the type that was given.
+
+use super::cast::cast;
+use super::{Inputs, Operator, Outputs};
+use crate::held::Held;
+use crate::tensor::{Fault, Tensor};
+use crate::value::DType;
+
+/// An operator that is given `FP32` instead of `FP16` and `BF16`.
+pub(super) struct Widened(pub(super) Box<dyn Operator>);
+
+impl Operator for Widened {
+    fn run(&self, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
+        let mut narrow = None;
+        for held in inputs.all_mut() {
+            if let Some(Held::Tensor(tensor)) = held {
+                let dtype = tensor.dtype();
+                if matches!(dtype, DType::F16 | DType::BF16) {
+                    // The first input's type is that of the result.
+                    narrow.get_or_insert(dtype);
+                    *tensor = cast(tensor.clone(), DType::F32)?;
+                }
+            }
+        }
+        let outputs = self.0.run(inputs)?;
+        let Some(narrow) = narrow else { return Ok(outputs) };
+        let back =
+            |tensor: Tensor| if tensor.dtype() == DType::F32 { cast(tensor, narrow) } else { Ok(tensor) };
+        Ok(match outputs {
+            Outputs::One(tensor) => Outputs::One(back(tensor)?),
+            Outputs::Many(tensors) => Outputs::Many(tensors.into_iter().map(back).collect::<Result<_, _>>()?),
+            Outputs::Held(held) => {
+                let back = |held| match held {
+                    Held::Tensor(tensor) => back(tensor).map(Held::Tensor),
+                    other => Ok(other),
+                };
+                Outputs::Held(held.into_iter().map(back).collect::<Result<_, _>>()?)
+            }
+        })
+    }
+}
