@@ -135,8 +135,7 @@ impl Graph {
     /// This is what the file declares. A graph may declare it and still mix rows (a mean over axis 0)
     /// or give another number of rows; [`Value::split`] notices the second.
     pub fn batch_axis(&self) -> bool {
-        let free_first =
-            |value: &ValueInfo| value.kind == Kind::Tensor && value.shape.first() == Some(&None);
+        let free_first = |value: &ValueInfo| value.kind == Kind::Tensor && value.shape.first() == Some(&None);
         !self.inputs.is_empty() && self.inputs.iter().chain(&self.outputs).all(free_first)
     }
 }
@@ -148,11 +147,8 @@ fn at_edge(name: &str, reason: String) -> RunError {
 /// Compares a value with what the graph declares.
 fn check_input(declared: &ValueInfo, value: &AnyValue) -> Result<(), RunError> {
     let wrong_kind = || RunError::WrongKind { name: declared.name.clone(), expected: declared.kind };
-    let wrong_type = |actual: DType| RunError::WrongType {
-        name: declared.name.clone(),
-        expected: declared.dtype,
-        actual,
-    };
+    let wrong_type =
+        |actual: DType| RunError::WrongType { name: declared.name.clone(), expected: declared.dtype, actual };
     let optional = matches!(declared.kind, Kind::OptionalTensor | Kind::OptionalSequence);
     match (declared.kind, value) {
         (Kind::Tensor | Kind::OptionalTensor, AnyValue::Tensor(value)) => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::tensor::{Fault, MAX_TENSOR_BYTES, Tensor};
-use crate::value::{DType, AnyValue, Value};
+use crate::value::{AnyValue, DType, Value};
 
 /// Tensors of one element type. A clone shares them.
 #[derive(Clone, Debug)]
@@ -23,7 +23,10 @@ impl Sequence {
         }
         let elements = items.iter().map(|item| item.len().max(1)).sum::<usize>();
         if elements > MAX_TENSOR_BYTES / 8 {
-            return Err(Fault(format!("a list of {elements} elements is larger than {}", MAX_TENSOR_BYTES / 8)));
+            return Err(Fault(format!(
+                "a list of {elements} elements is larger than {}",
+                MAX_TENSOR_BYTES / 8
+            )));
         }
         Ok(Self { dtype, items: Arc::new(items) })
     }
@@ -61,7 +64,9 @@ impl Held {
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Tensor(tensor) => tensor.describe(),
-            Self::Sequence(sequence) => format!("a list of {} {} tensors", sequence.items.len(), sequence.dtype),
+            Self::Sequence(sequence) => {
+                format!("a list of {} {} tensors", sequence.items.len(), sequence.dtype)
+            }
             Self::Nothing => "an empty optional".to_owned(),
         }
     }

@@ -36,6 +36,7 @@
 //! caller's thread. A program that wants one thread per request builds that pool with one thread.
 
 mod error;
+mod exchange;
 mod graph;
 mod held;
 mod load;

@@ -6,13 +6,8 @@ use crate::value::{DType, Kind, ValueInfo};
 
 /// ONNX's name of an element type that is not among ours, for messages.
 pub(crate) fn element_type_name(number: i32) -> String {
-    let names = [
-        (0, "undefined"),
-        (14, "COMPLEX64"),
-        (15, "COMPLEX128"),
-        (27, "FLOAT6E2M3"),
-        (28, "FLOAT6E3M2"),
-    ];
+    let names =
+        [(0, "undefined"), (14, "COMPLEX64"), (15, "COMPLEX128"), (27, "FLOAT6E2M3"), (28, "FLOAT6E3M2")];
     names
         .iter()
         .find(|(known, _)| *known == number)

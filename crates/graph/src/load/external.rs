@@ -30,23 +30,29 @@ impl Folder {
         count: usize,
     ) -> Result<Vec<u8>, Refusal> {
         let wrong = |reason: String| Refusal::Invalid(reason);
-        let entry = |key: &str| entries.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
+        let entry =
+            |key: &str| entries.iter().find(|entry| entry.key == key).map(|entry| entry.value.as_str());
         let number = |key: &str| match entry(key) {
             None => Ok(None),
             Some(text) => text.parse::<u64>().map(Some).map_err(|_| wrong(format!("`{key}` is `{text}`"))),
         };
-        let location = entry("location").ok_or_else(|| wrong("its data is in a file without a name".to_owned()))?;
+        let location =
+            entry("location").ok_or_else(|| wrong("its data is in a file without a name".to_owned()))?;
         let (offset, length) = (number("offset")?.unwrap_or(0), number("length")?);
         let wanted = (count as u64).checked_mul(dtype.bits() as u64).map(|bits| bits.div_ceil(8));
         let wanted = wanted.filter(|_| dtype != DType::String);
         let Some(wanted) = wanted.filter(|&wanted| length.is_none_or(|length| length == wanted)) else {
-            return Err(wrong(format!("`{location}` holds {length:?} bytes for {count} elements of {dtype}")));
+            return Err(wrong(format!(
+                "`{location}` holds {length:?} bytes for {count} elements of {dtype}"
+            )));
         };
         let mut file = self.open(location)?;
         let size = file.metadata().map_err(|error| wrong(format!("`{location}`: {error}")))?.len();
         // Before memory is taken: what is asked for must be there.
         if offset.checked_add(wanted).is_none_or(|end| end > size) {
-            return Err(wrong(format!("`{location}` has {size} bytes, too few for {wanted} from {offset} on")));
+            return Err(wrong(format!(
+                "`{location}` has {size} bytes, too few for {wanted} from {offset} on"
+            )));
         }
         let mut bytes = vec![0; usize::try_from(wanted).map_err(|error| wrong(error.to_string()))?];
         file.seek(SeekFrom::Start(offset))
@@ -57,12 +63,15 @@ impl Folder {
 
     fn open(&self, location: &str) -> Result<File, Refusal> {
         let relative = Path::new(location);
-        let plain = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-        let refused = || Refusal::Invalid(format!("its data is at `{location}`, outside of the model's folder"));
+        let plain =
+            relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        let refused =
+            || Refusal::Invalid(format!("its data is at `{location}`, outside of the model's folder"));
         if !plain || location.is_empty() {
             return Err(refused());
         }
-        let gone = |error| Refusal::Invalid(format!("its data is in `{location}`, which cannot be read: {error}"));
+        let gone =
+            |error| Refusal::Invalid(format!("its data is in `{location}`, which cannot be read: {error}"));
         let path = self.path.join(relative).canonicalize().map_err(gone)?;
         // Opening a pipe would wait for ever.
         if !path.starts_with(&self.path) || !path.is_file() {

@@ -62,7 +62,8 @@ fn inside(call: &str, error: LoadError) -> LoadError {
 /// A node of a function's body with the attributes of the call in the places that refer to them.
 fn with_attributes(node: &NodeProto, call: &NodeProto, function: &FunctionProto) -> NodeProto {
     let mut node = node.clone();
-    node.attribute = node.attribute.iter().filter_map(|attribute| filled(attribute, call, function)).collect();
+    node.attribute =
+        node.attribute.iter().filter_map(|attribute| filled(attribute, call, function)).collect();
     node
 }
 

@@ -6,7 +6,7 @@ use super::declare::element_type_name;
 use super::external::Folder;
 use crate::ops::Refusal;
 use crate::proto::{SparseTensorProto, TensorProto};
-use crate::tensor::{Item, Tensor, check_size};
+use crate::tensor::{Item, Tensor, check_size, contiguous, for_storage, items};
 use crate::value::{DType, element_count};
 
 /// Reads a stored tensor. Its size is bounded by the file's: data and dimensions must agree.
@@ -69,7 +69,11 @@ pub(crate) fn read(proto: &TensorProto, folder: Option<&Folder>) -> Result<Tenso
         small => {
             let bytes = match raw {
                 Some(raw) => raw.to_vec(),
-                #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "the low byte is meant")]
+                #[expect(
+                    clippy::cast_sign_loss,
+                    clippy::cast_possible_truncation,
+                    reason = "the low byte is meant"
+                )]
                 None => typed.iter().map(|&byte| byte as u8).collect(),
             };
             let bits = unpack(&bytes, small.bits(), count)?;
@@ -135,7 +139,8 @@ pub(crate) fn read_sparse(proto: &SparseTensorProto) -> Result<Tensor, Refusal> 
     };
     let (values, indices) = (read(values, None)?, read(indices, None)?);
     let shape: Option<Vec<usize>> = proto.dims.iter().map(|&length| usize::try_from(length).ok()).collect();
-    let shape = shape.ok_or_else(|| Refusal::Invalid(format!("the dimensions {:?} cannot be", proto.dims)))?;
+    let shape =
+        shape.ok_or_else(|| Refusal::Invalid(format!("the dimensions {:?} cannot be", proto.dims)))?;
     let fault = |fault: crate::tensor::Fault| Refusal::Invalid(fault.0);
     let count = check_size(&shape).map_err(fault)?;
     let places = indices.to_i64s().map_err(fault)?;
@@ -159,4 +164,34 @@ pub(crate) fn read_sparse(proto: &SparseTensorProto) -> Result<Tensor, Refusal> 
     let flat = values.clone().reshape(&[values.len()]).map_err(fault)?;
     let all = crate::ops::join(vec![zero, flat], 0).map_err(fault)?;
     crate::ops::pick(&all, &shape, &from).map_err(fault)
+}
+
+/// Stores a tensor, its elements as little-endian bytes.
+pub(crate) fn write(tensor: &Tensor, name: &str) -> TensorProto {
+    let dtype = tensor.dtype();
+    let mut proto = TensorProto {
+        dims: tensor.shape().iter().map(|&length| crate::tensor::to_i64(length)).collect(),
+        data_type: dtype.onnx_number(),
+        name: name.to_owned(),
+        ..TensorProto::default()
+    };
+    match tensor {
+        Tensor::Text(text) => {
+            proto.string_data = text.items().iter().map(|item| item.clone().into_bytes()).collect();
+        }
+        Tensor::Dense(storage) | Tensor::Small(_, storage) => {
+            let storage = contiguous(storage);
+            let bytes: Vec<u8> = for_storage!(dtype, E => {
+                items::<E>(&storage).iter().flat_map(|item| item.to_le_bytes()).collect()
+            }, text => Vec::new());
+            proto.raw_data = Some(if dtype.bits() < 8 { pack(&bytes, dtype.bits()) } else { bytes });
+        }
+    }
+    proto
+}
+
+/// The inverse of [`unpack`].
+fn pack(elements: &[u8], bits: usize) -> Vec<u8> {
+    let together = |part: &[u8]| part.iter().rev().fold(0u8, |byte, &element| (byte << bits) | element);
+    elements.chunks(8 / bits).map(together).collect()
 }

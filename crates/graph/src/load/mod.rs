@@ -20,6 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub(crate) use declare::element_type_name;
 pub(crate) use external::Folder;
+pub(crate) use initializer::{read as read_tensor, write as write_tensor};
 pub(crate) use node::{Ints, Nested, Node};
 
 use crate::error::{LoadError, UnsupportedOperator};
@@ -39,8 +40,7 @@ const MAX_FOLDED_ELEMENTS: usize = 1 << 20;
 /// The most elements that all nodes computed at load may give together: it bounds the time of a load.
 const MAX_FOLDED_TOTAL: usize = 1 << 26;
 /// Operators whose work is not bounded by the size of their output are not computed at load.
-const NEVER_FOLDED: [&str; 8] =
-    ["Conv", "ConvTranspose", "Einsum", "Gemm", "If", "Loop", "MatMul", "Scan"];
+const NEVER_FOLDED: [&str; 8] = ["Conv", "ConvTranspose", "Einsum", "Gemm", "If", "Loop", "MatMul", "Scan"];
 
 /// A graph that is ready to run, and what it declares.
 pub(crate) struct Loaded {
@@ -125,12 +125,16 @@ impl<'a> Loader<'a> {
             })
             .collect::<Result<_, _>>()?;
         let frame = self.frames.pop().ok_or_else(|| invalid(&graph.name, "it holds no graph"))?;
-        let sources = graph.output.iter().map(|output| frame.found(&output.name)).collect::<Result<_, _>>()?;
+        let sources =
+            graph.output.iter().map(|output| frame.found(&output.name)).collect::<Result<_, _>>()?;
         Ok(Loaded { inputs, outputs, plan: frame.into_plan(sources) })
     }
 
     /// Walks over a graph in the innermost frame. Gives the inputs that are not initialisers.
-    fn walk<'g>(&mut self, graph: &'g GraphProto) -> Result<Vec<&'g crate::proto::ValueInfoProto>, LoadError> {
+    fn walk<'g>(
+        &mut self,
+        graph: &'g GraphProto,
+    ) -> Result<Vec<&'g crate::proto::ValueInfoProto>, LoadError> {
         let refused = |name: &str, refusal: Refusal| match refusal {
             Refusal::Unsupported(reason) => unsupported(name, &reason),
             Refusal::Invalid(reason) => invalid(name, &reason),
@@ -193,9 +197,9 @@ impl<'a> Loader<'a> {
         for input in &proto.input {
             sources.push(match input.as_str() {
                 "" => Source::Absent,
-                name => self.resolve(name).ok_or_else(|| {
-                    invalid(node, &format!("no input or earlier node gives `{name}`"))
-                })?,
+                name => self
+                    .resolve(name)
+                    .ok_or_else(|| invalid(node, &format!("no input or earlier node gives `{name}`")))?,
             });
         }
         Ok(sources)
@@ -211,7 +215,8 @@ impl<'a> Loader<'a> {
         // A file that imports no version of a domain means the first one.
         let imported = self.opset(&domain);
         let entry = ops::find(&domain, &proto.op_type);
-        let function = self.functions.get(&(domain.as_str(), proto.op_type.as_str(), proto.overload.as_str()));
+        let function =
+            self.functions.get(&(domain.as_str(), proto.op_type.as_str(), proto.overload.as_str()));
         let function = function.copied();
         let refused = match (entry, function) {
             (Some(entry), _) => match self.build_node(&name, proto, entry, imported.unwrap_or(1))? {
@@ -277,8 +282,13 @@ impl<'a> Loader<'a> {
         for output in &proto.output {
             outputs.push(if frame.uses(output) { Some(frame.define_slot(output)?) } else { None });
         }
-        let step =
-            Step { name: name.to_owned(), op_type: proto.op_type.clone(), operator, inputs: sources, outputs };
+        let step = Step {
+            name: name.to_owned(),
+            op_type: proto.op_type.clone(),
+            operator,
+            inputs: sources,
+            outputs,
+        };
         frame.steps.push(step);
         Ok(None)
     }
@@ -301,21 +311,31 @@ impl<'a> Loader<'a> {
             for output in &graph.output {
                 // A graph may give what it only reads.
                 outputs.push(self.resolve(&output.name).ok_or_else(|| {
-                    invalid(name, &format!("the graph `{}` does not compute `{}`", attribute.name, output.name))
+                    invalid(
+                        name,
+                        &format!("the graph `{}` does not compute `{}`", attribute.name, output.name),
+                    )
                 })?);
             }
             let Some(mut frame) = self.frames.pop() else { continue };
             let captures = std::mem::take(&mut frame.captures);
             let captured = (sources.len()..sources.len() + captures.len()).collect();
             sources.extend(captures);
-            all.insert(attribute.name.clone(), Nested { plan: frame.into_plan(outputs), captured, inputs });
+            let plan = frame.into_plan(outputs);
+            let outputs =
+                graph.output.iter().map(|output| declare::value_info(output).ok().flatten()).collect();
+            all.insert(attribute.name.clone(), Nested { plan, captured, inputs, outputs });
         }
         Ok(all)
     }
 
     fn check_depth(&self) -> Result<(), LoadError> {
         let depth = self.frames.len() + self.opsets.len();
-        if depth > MAX_DEPTH { Err(too_large("depth of graphs and functions", depth, MAX_DEPTH)) } else { Ok(()) }
+        if depth > MAX_DEPTH {
+            Err(too_large("depth of graphs and functions", depth, MAX_DEPTH))
+        } else {
+            Ok(())
+        }
     }
 
     /// Computes a node whose inputs are all known, once and for all. False when it must run per request.

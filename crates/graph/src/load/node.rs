@@ -18,6 +18,8 @@ pub(crate) struct Nested {
     pub(crate) captured: Vec<usize>,
     /// How many inputs it declares.
     pub(crate) inputs: usize,
+    /// What it declares of its outputs; `None` where it declares nothing.
+    pub(crate) outputs: Vec<Option<crate::value::ValueInfo>>,
 }
 
 /// A node under construction.

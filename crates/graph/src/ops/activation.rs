@@ -9,7 +9,9 @@ use num_traits::{AsPrimitive, Float};
 
 use super::{Built, Entry, NUMBERS, Outputs, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Item, Tensor, contiguous, fault, for_integers, for_storage, items, items_mut, type_of};
+use crate::tensor::{
+    Fault, Item, Tensor, contiguous, fault, for_integers, for_storage, items, items_mut, type_of,
+};
 use crate::value::DType;
 
 /// The operators of this family.

@@ -11,7 +11,8 @@ use super::activation::map;
 use super::{Built, Entry, Inputs, NUMBERS, Outputs, operator};
 use crate::load::Node;
 use crate::tensor::{
-    Fault, Item, Tensor, broadcast_shape, check_size, contiguous, fault, for_integers, items, native_type, type_of,
+    Fault, Item, Tensor, broadcast_shape, check_size, contiguous, fault, for_integers, items, native_type,
+    type_of,
 };
 use crate::value::DType;
 

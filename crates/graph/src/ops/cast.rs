@@ -87,22 +87,52 @@ fn cast_as(tensor: Tensor, dtype: DType, how: Narrowing) -> Result<Tensor, Fault
 }
 
 /// Anything that Rust converts with `as`.
-trait Source: Copy + Zero + PartialEq + std::fmt::Display + AsPrimitive<f32> + AsPrimitive<f64>
-    + AsPrimitive<f16> + AsPrimitive<bf16> + AsPrimitive<i64> + AsPrimitive<i32> + AsPrimitive<i16>
-    + AsPrimitive<i8> + AsPrimitive<u64> + AsPrimitive<u32> + AsPrimitive<u16> + AsPrimitive<u8> {}
+trait Source:
+    Copy
+    + Zero
+    + PartialEq
+    + std::fmt::Display
+    + AsPrimitive<f32>
+    + AsPrimitive<f64>
+    + AsPrimitive<f16>
+    + AsPrimitive<bf16>
+    + AsPrimitive<i64>
+    + AsPrimitive<i32>
+    + AsPrimitive<i16>
+    + AsPrimitive<i8>
+    + AsPrimitive<u64>
+    + AsPrimitive<u32>
+    + AsPrimitive<u16>
+    + AsPrimitive<u8>
+{
+}
 
-impl<S> Source for S where S: Copy + Zero + PartialEq + std::fmt::Display + AsPrimitive<f32> + AsPrimitive<f64>
-    + AsPrimitive<f16> + AsPrimitive<bf16> + AsPrimitive<i64> + AsPrimitive<i32> + AsPrimitive<i16>
-    + AsPrimitive<i8> + AsPrimitive<u64> + AsPrimitive<u32> + AsPrimitive<u16> + AsPrimitive<u8> {}
+impl<S> Source for S where
+    S: Copy
+        + Zero
+        + PartialEq
+        + std::fmt::Display
+        + AsPrimitive<f32>
+        + AsPrimitive<f64>
+        + AsPrimitive<f16>
+        + AsPrimitive<bf16>
+        + AsPrimitive<i64>
+        + AsPrimitive<i32>
+        + AsPrimitive<i16>
+        + AsPrimitive<i8>
+        + AsPrimitive<u64>
+        + AsPrimitive<u32>
+        + AsPrimitive<u16>
+        + AsPrimitive<u8>
+{
+}
 
 fn convert<S: Source>(source: &[S], from: DType, dtype: DType, shape: &[usize], how: Narrowing) -> Tensor {
     fn each<S: Copy + AsPrimitive<T>, T: crate::tensor::Item>(source: &[S], shape: &[usize]) -> Tensor {
         Tensor::from_items(shape, source.iter().map(|x| x.as_()).collect())
     }
     match dtype {
-        DType::Bool => {
-            Tensor::from_bools(shape, source.iter().map(|x| u8::from(!x.is_zero())).collect())
-        }
+        DType::Bool => Tensor::from_bools(shape, source.iter().map(|x| u8::from(!x.is_zero())).collect()),
         DType::F32 => each::<S, f32>(source, shape),
         DType::F64 => each::<S, f64>(source, shape),
         DType::F16 => each::<S, f16>(source, shape),

@@ -8,15 +8,14 @@ use super::activation::map;
 use super::{Built, Entry, Inputs, NUMBERS, Outputs, operator};
 use crate::load::Node;
 use crate::tensor::{
-    Fault, Item, Tensor, broadcast_shape, check_size, contiguous, fault, for_integers, items, native_type, type_of,
+    Fault, Item, Tensor, broadcast_shape, check_size, contiguous, fault, for_integers, items, native_type,
+    type_of,
 };
 use crate::value::DType;
 
 /// The operators of this family.
-pub(super) const OPERATORS: &[Entry] = &[
-    Entry::widening("MatMul", 1, NUMBERS, |_| operator(matmul)),
-    Entry::widening("Gemm", 1, NUMBERS, gemm),
-];
+pub(super) const OPERATORS: &[Entry] =
+    &[Entry::widening("MatMul", 1, NUMBERS, |_| operator(matmul)), Entry::widening("Gemm", 1, NUMBERS, gemm)];
 
 /// `MatMul`, with NumPy's rules for vectors and stacks of matrices.
 fn matmul(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {

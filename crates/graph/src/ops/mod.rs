@@ -7,6 +7,7 @@ mod activation;
 mod arithmetic;
 pub(crate) mod cast;
 mod compare;
+mod control;
 mod convolution;
 mod index;
 mod matmul;
@@ -257,6 +258,7 @@ pub(crate) const DOMAINS: &[(&str, &[Family])] = &[
             arithmetic::OPERATORS,
             cast::OPERATORS,
             compare::OPERATORS,
+            control::OPERATORS,
             convolution::OPERATORS,
             index::OPERATORS,
             matmul::OPERATORS,

@@ -6,7 +6,8 @@ use num_traits::{Float, PrimInt, WrappingAdd, WrappingMul};
 use super::{Built, Entry, Inputs, NUMBERS, Refusal, operator};
 use crate::load::{Ints, Node};
 use crate::tensor::{
-    Fault, Item, Tensor, check_size, contiguous, fault, for_integers, for_storage, items, resolve_axis, to_i64, type_of,
+    Fault, Item, Tensor, check_size, contiguous, fault, for_integers, for_storage, items, resolve_axis,
+    to_i64, type_of,
 };
 use crate::value::DType;
 

@@ -108,6 +108,17 @@ fn view(x: Tensor, cuts: &[Cut]) -> Result<Tensor, Fault> {
     Ok(Tensor::stored(dtype, if backwards { part.to_contiguous() } else { part }))
 }
 
+/// A part of a dimension.
+pub(crate) fn part(x: Tensor, axis: usize, start: usize, count: usize) -> Result<Tensor, Fault> {
+    let Some(&length) = x.shape().get(axis).filter(|&&length| start + count <= length) else {
+        fault!("{} has no {count} elements from {start} on along dimension {axis}", x.describe());
+    };
+    debug_assert!(start + count <= length, "a part of {length}");
+    let mut cuts: Vec<Cut> = x.shape().iter().map(|&count| Cut { start: 0, step: 1, count }).collect();
+    cuts[axis] = Cut { start, step: 1, count };
+    view(x, &cuts)
+}
+
 /// A tensor without elements.
 fn empty(dtype: DType, shape: &[usize]) -> Result<Tensor, Fault> {
     super::cast::cast(Tensor::from_items::<f32>(shape, Vec::new()), dtype)

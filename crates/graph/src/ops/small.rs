@@ -180,14 +180,8 @@ fn encode_power(x: f32, rounding: PowerRounding) -> u8 {
 mod tests {
     use super::*;
 
-    const FLOATS: [DType; 6] = [
-        DType::F4E2M1,
-        DType::F8E4M3FN,
-        DType::F8E4M3FNUZ,
-        DType::F8E5M2,
-        DType::F8E5M2FNUZ,
-        DType::F8E8M0,
-    ];
+    const FLOATS: [DType; 6] =
+        [DType::F4E2M1, DType::F8E4M3FN, DType::F8E4M3FNUZ, DType::F8E5M2, DType::F8E5M2FNUZ, DType::F8E8M0];
 
     #[test]
     fn every_number_of_a_small_type_comes_back() {
@@ -195,7 +189,11 @@ mod tests {
             for bits in 0..=((1u32 << dtype.bits()) - 1) as u8 {
                 let number = decode(dtype, bits);
                 if number.is_finite() {
-                    assert_eq!(encode(dtype, number, Narrowing::default()), bits, "{dtype} {bits:#x} {number}");
+                    assert_eq!(
+                        encode(dtype, number, Narrowing::default()),
+                        bits,
+                        "{dtype} {bits:#x} {number}"
+                    );
                 }
             }
         }
@@ -204,9 +202,10 @@ mod tests {
     #[test]
     fn the_largest_numbers_are_those_of_the_formats() {
         let largest = |dtype| decode(dtype, encode(dtype, 1e30, Narrowing::default()));
-        assert_eq!(FLOATS[..5].iter().map(|&dtype| largest(dtype)).collect::<Vec<_>>(), [
-            6.0, 448.0, 240.0, 57_344.0, 57_344.0
-        ]);
+        assert_eq!(
+            FLOATS[..5].iter().map(|&dtype| largest(dtype)).collect::<Vec<_>>(),
+            [6.0, 448.0, 240.0, 57_344.0, 57_344.0]
+        );
     }
 
     #[test]
