@@ -14,10 +14,7 @@ pub fn program(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("where this program is")?;
     let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join(name));
     beside.into_iter().find(|path| path.is_file()).with_context(|| {
-        format!(
-            "there is no {name} beside {}: build with `cargo build --release --workspace --bins`",
-            own.display()
-        )
+        format!("there is no {name} beside {}: build with `e2e/build {name}`", own.display())
     })
 }
 

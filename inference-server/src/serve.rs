@@ -19,7 +19,7 @@ use crate::artifact::{Credentials, CredentialsError, Digest, FetchError, Fetcher
 use crate::batch::{Queue, start, warm};
 use crate::config::{Serve, Source};
 use crate::metrics::Metrics;
-use crate::protocol::Signature;
+use crate::protocol::{NotServable, Signature};
 use crate::service::{App, Limits, Loaded};
 
 /// How long readiness waits for warm-up at ever larger batches.
@@ -44,6 +44,14 @@ pub enum ServeError {
         /// What is wrong with it.
         error: LoadError,
     },
+    /// The model has inputs or outputs that the protocol cannot carry.
+    #[error("the model at {location} cannot be served: {error}")]
+    NotServable {
+        /// Where it came from.
+        location: String,
+        /// Which input or output, and why.
+        error: NotServable,
+    },
     /// A port cannot be bound.
     #[error("{address} cannot be bound: {error}")]
     Bind {
@@ -67,7 +75,7 @@ impl ServeError {
             Self::Credentials(_) => exit::BAD_CONFIGURATION,
             Self::Fetch(error) => error.exit_code(),
             Self::Load { error: LoadError::Read { .. }, .. } => exit::UNAVAILABLE,
-            Self::Load { .. } => exit::BAD_ARTIFACT,
+            Self::Load { .. } | Self::NotServable { .. } => exit::BAD_ARTIFACT,
             Self::Bind { .. } | Self::Start(_) | Self::Panicked => exit::INTERNAL,
         }
     }
@@ -194,7 +202,9 @@ async fn start_model(
 
     let begun = Instant::now();
     let graph = Arc::new(graph);
-    let signature = Arc::new(Signature::of(&graph));
+    let signature = Signature::of(&graph)
+        .map_err(|error| ServeError::NotServable { location: location.to_string(), error })?;
+    let signature = Arc::new(signature);
     let max_rows = settings.max_batch as usize;
     let warmth = {
         let (graph, signature) = (Arc::clone(&graph), Arc::clone(&signature));

@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
 use kube::CustomResourceExt;
-use kube::core::cel::{Validator, compile_schema};
+use kube_cel::{Validator, compile_schema};
 use serde_json::{Value, json};
 use stoker_api::artifact::Uri;
 use stoker_api::{ModelDeployment, ModelRoute, ModelRouter};

@@ -220,6 +220,13 @@ pub struct ValueInfo {
     pub ranked: bool,
 }
 
+impl ValueInfo {
+    /// A tensor whose rank is declared.
+    pub fn tensor(name: impl Into<String>, dtype: DType, shape: Vec<Option<usize>>) -> Self {
+        Self { name: name.into(), kind: Kind::Tensor, dtype, shape, ranked: true }
+    }
+}
+
 /// What an input or output of a graph can be: mostly a tensor, in some graphs a list, or nothing.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AnyValue {

@@ -111,7 +111,11 @@ fn input(
     let data = match info.dtype {
         DType::Bool => Data::Bool(items.map(|i| i % 2 == 1).collect()),
         DType::U8 => Data::U8(items.map(i8::unsigned_abs).collect()),
+        DType::U16 => Data::U16(items.map(|i| i.unsigned_abs().into()).collect()),
+        DType::U32 => Data::U32(items.map(|i| i.unsigned_abs().into()).collect()),
+        DType::U64 => Data::U64(items.map(|i| i.unsigned_abs().into()).collect()),
         DType::I8 => Data::I8(items.collect()),
+        DType::I16 => Data::I16(items.map(i16::from).collect()),
         DType::I32 => Data::I32(items.map(i32::from).collect()),
         DType::I64 => Data::I64(items.map(i64::from).collect()),
         DType::F32 => Data::F32(items.map(f32::from).collect()),
@@ -119,6 +123,8 @@ fn input(
         DType::String => {
             Data::String(items.map(|i| if i == 0 { String::new() } else { i.to_string() }).collect())
         }
+        // A model with such an input is refused when it is loaded.
+        _ => return None,
     };
     Value::new(shape, data).ok()
 }

@@ -152,12 +152,18 @@ impl Serialize for Elements<'_> {
         match self.0 {
             Data::Bool(items) => items.serialize(serializer),
             Data::U8(items) => items.serialize(serializer),
+            Data::U16(items) => items.serialize(serializer),
+            Data::U32(items) => items.serialize(serializer),
+            Data::U64(items) => items.serialize(serializer),
             Data::I8(items) => items.serialize(serializer),
+            Data::I16(items) => items.serialize(serializer),
             Data::I32(items) => items.serialize(serializer),
             Data::I64(items) => items.serialize(serializer),
             Data::F32(items) => items.serialize(serializer),
             Data::F64(items) => items.serialize(serializer),
             Data::String(items) => items.serialize(serializer),
+            // A model with such an output is refused when it is loaded.
+            other => Err(serde::ser::Error::custom(format!("{} cannot be sent as JSON", other.dtype()))),
         }
     }
 }
@@ -179,7 +185,7 @@ mod tests {
     use super::*;
 
     fn info(name: &str, dtype: DType) -> ValueInfo {
-        ValueInfo { name: name.to_owned(), dtype, shape: vec![None] }
+        ValueInfo::tensor(name, dtype, vec![None])
     }
 
     fn written(id: Option<&str>, outputs: &[(&ValueInfo, Value)]) -> Result<serde_json::Value, NotFinite> {
@@ -233,7 +239,7 @@ mod tests {
 
     #[test]
     fn metadata_writes_free_dimensions_as_minus_one() {
-        let input = ValueInfo { name: "x".to_owned(), dtype: DType::F32, shape: vec![None, Some(64)] };
+        let input = ValueInfo::tensor("x", DType::F32, vec![None, Some(64)]);
         let signature = Signature { inputs: vec![input], outputs: vec![], batch_axis: true };
         let text: serde_json::Value = serde_json::from_slice(&model_metadata("m", "v", &signature)).unwrap();
         let wanted = serde_json::json!({"name": "m", "versions": ["v"], "platform": "onnx_burn", "outputs": [],

@@ -89,12 +89,18 @@ impl<'de> DeserializeSeed<'de> for Elements {
         match self.0 {
             DType::Bool => read_as!(Bool),
             DType::U8 => read_as!(U8),
+            DType::U16 => read_as!(U16),
+            DType::U32 => read_as!(U32),
+            DType::U64 => read_as!(U64),
             DType::I8 => read_as!(I8),
+            DType::I16 => read_as!(I16),
             DType::I32 => read_as!(I32),
             DType::I64 => read_as!(I64),
             DType::F32 => read_as!(F32),
             DType::F64 => read_as!(F64),
             DType::String => read_as!(String),
+            // A model with such an input is refused when it is loaded.
+            other => Err(D::Error::custom(format!("{other} cannot be sent as JSON"))),
         }
     }
 }
@@ -154,6 +160,10 @@ macro_rules! integer {
     };
 }
 integer!(u8, "UINT8 (an integer from 0 to 255)");
+integer!(u16, "UINT16 (an integer from 0 to 65535)");
+integer!(u32, "UINT32 (an integer from 0 to 4294967295)");
+integer!(u64, "UINT64 (an integer from 0 to 18446744073709551615)");
+integer!(i16, "INT16 (an integer from -32768 to 32767)");
 integer!(i8, "INT8 (an integer from -128 to 127)");
 integer!(i32, "INT32 (an integer from -2147483648 to 2147483647)");
 integer!(i64, "INT64 (an integer from -9223372036854775808 to 9223372036854775807)");

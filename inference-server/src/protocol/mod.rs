@@ -10,4 +10,4 @@ pub mod request;
 pub mod signature;
 
 pub use request::{InferRequest, RequestError};
-pub use signature::Signature;
+pub use signature::{NotServable, Signature};

@@ -1,6 +1,6 @@
 //! What a model declares: its inputs and outputs, and whether requests can be joined.
 
-use stoker_graph::{Graph, ValueInfo};
+use stoker_graph::{DType, Graph, Kind, ValueInfo};
 
 /// The inputs and outputs of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,14 +14,33 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// What `graph` declares.
-    pub fn of(graph: &Graph) -> Self {
-        Self {
+    /// What `graph` declares; an error for an input or output that requests and answers cannot carry.
+    pub fn of(graph: &Graph) -> Result<Self, NotServable> {
+        if let Some(info) = graph.inputs().iter().chain(graph.outputs()).find(|info| !servable(info)) {
+            let what =
+                if info.kind == Kind::Tensor { info.dtype.to_string() } else { "no tensor".to_owned() };
+            return Err(NotServable { name: info.name.clone(), what });
+        }
+        Ok(Self {
             inputs: graph.inputs().to_vec(),
             outputs: graph.outputs().to_vec(),
             batch_axis: graph.batch_axis() && !graph.inputs().is_empty(),
-        }
+        })
     }
+}
+
+/// The model has an input or output that cannot be sent.
+#[derive(Debug, thiserror::Error)]
+#[error("`{name}` is {what}, which cannot be sent as JSON; cast it inside of the model, to FP32 for example")]
+pub struct NotServable {
+    name: String,
+    what: String,
+}
+
+/// True for tensors of the types that JSON has a form for.
+fn servable(info: &ValueInfo) -> bool {
+    let half = matches!(info.dtype, DType::F16 | DType::BF16);
+    info.kind == Kind::Tensor && !half && !info.dtype.is_small()
 }
 
 /// A declared shape as the protocol writes it: `[-1, 64]`, where -1 is a dimension that the request decides.

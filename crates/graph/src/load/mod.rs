@@ -414,3 +414,6 @@ fn unsupported(name: &str, reason: &str) -> LoadError {
 fn invalid(node: &str, reason: &str) -> LoadError {
     LoadError::Invalid { node: node.to_owned(), reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+mod tests;

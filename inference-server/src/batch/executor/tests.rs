@@ -52,7 +52,7 @@ impl Telemetry for Counts {
 /// Queues requests of the given rows, then starts one executor, so that they run together. Gives the answers, the rows
 /// of each run, and the number of panics.
 fn answers(requests: &[&[i64]]) -> (Vec<Given>, Vec<usize>, usize) {
-    let info = |name: &str| ValueInfo { name: name.to_owned(), dtype: DType::I64, shape: vec![None] };
+    let info = |name: &str| ValueInfo::tensor(name, DType::I64, vec![None]);
     let signature =
         Arc::new(Signature { inputs: vec![info("x")], outputs: vec![info("y")], batch_axis: true });
     let (queue, model) = (Arc::new(Queue::new(100)), Arc::new(Model { runs: Mutex::default() }));
@@ -116,7 +116,7 @@ fn a_model_that_does_not_keep_its_rows_is_not_batched() {
 
 #[test]
 fn outputs_are_matched_by_name() {
-    let info = |name: &str| ValueInfo { name: name.to_owned(), dtype: DType::I64, shape: vec![None] };
+    let info = |name: &str| ValueInfo::tensor(name, DType::I64, vec![None]);
     let signature = Signature { inputs: vec![], outputs: vec![info("a"), info("b")], batch_axis: true };
     let value = |item| Value::new(vec![1], Data::I64(vec![item])).unwrap();
     let given = vec![("b".to_owned(), value(2)), ("a".to_owned(), value(1))];

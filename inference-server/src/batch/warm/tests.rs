@@ -7,8 +7,7 @@ use super::*;
 const LONG: Duration = Duration::from_hours(1);
 
 fn signature(batch_axis: bool) -> Signature {
-    let info =
-        |name: &str| ValueInfo { name: name.to_owned(), dtype: DType::F32, shape: vec![None, Some(3)] };
+    let info = |name: &str| ValueInfo::tensor(name, DType::F32, vec![None, Some(3)]);
     Signature { inputs: vec![info("x")], outputs: vec![info("y")], batch_axis }
 }
 

@@ -3,7 +3,7 @@
 use super::*;
 
 fn info(name: &str, dtype: DType, shape: &[Option<usize>]) -> ValueInfo {
-    ValueInfo { name: name.to_owned(), dtype, shape: shape.to_vec() }
+    ValueInfo::tensor(name, dtype, shape.to_vec())
 }
 
 fn digits() -> Signature {
