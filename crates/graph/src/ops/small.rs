@@ -102,16 +102,18 @@ pub(crate) fn decode(dtype: DType, bits: u8) -> f32 {
 
 /// The bits of the element that a number becomes. Whole numbers are cut to the width.
 pub(crate) fn encode(dtype: DType, x: f32, how: Narrowing) -> u8 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the low bits are meant")]
-    let low = |bits: u32| (x as i64 as u8) & ((1u32 << bits) - 1) as u8;
-    match dtype {
-        DType::U2 | DType::I2 => return low(2),
-        DType::U4 | DType::I4 => return low(4),
-        DType::F8E8M0 => return encode_power(x, how.power),
-        _ => {}
+    #[expect(clippy::cast_possible_truncation, reason = "a number out of range has no defined bits")]
+    match (dtype, form(dtype)) {
+        (DType::F8E8M0, _) => encode_power(x, how),
+        (_, Some(form)) => encode_float(&form, x, how.saturate),
+        (_, None) => low_bits(dtype, x as i64),
     }
-    let Some(form) = form(dtype) else { return low(8) };
-    encode_float(&form, x, how.saturate)
+}
+
+/// The bits of an integer of less than a byte: those that do not fit are cut off.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the low bits are meant")]
+pub(super) fn low_bits(dtype: DType, x: i64) -> u8 {
+    x as u8 & ((1u32 << dtype.bits().min(8)) - 1) as u8
 }
 
 #[expect(
@@ -155,25 +157,30 @@ fn exponent_of(size: f64) -> i32 {
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range")]
-fn encode_power(x: f32, rounding: PowerRounding) -> u8 {
+fn encode_power(x: f32, how: Narrowing) -> u8 {
     if x.is_nan() {
         return u8::MAX;
     }
     let size = f64::from(x.abs());
+    // Without saturation, what no power is near to is not a number.
     if size == 0.0 {
-        return 0;
+        return if how.saturate { 0 } else { u8::MAX };
     }
     if size.is_infinite() {
-        return 254;
+        return if how.saturate { 254 } else { u8::MAX };
     }
     let below = exponent_of(size);
     let part = size / 2f64.powi(below);
-    let up = match rounding {
+    let up = match how.power {
         PowerRounding::Up => part > 1.0,
         PowerRounding::Down => false,
         PowerRounding::Nearest => part >= 1.5,
     };
-    (below + i32::from(up) + 127).clamp(0, 254) as u8
+    let exponent = below + i32::from(up) + 127;
+    if !how.saturate && !(0..=254).contains(&exponent) {
+        return u8::MAX;
+    }
+    exponent.clamp(0, 254) as u8
 }
 
 #[cfg(test)]
