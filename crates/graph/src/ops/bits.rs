@@ -92,8 +92,11 @@ fn bit_cast(node: &Node<'_>) -> Built {
             bytemuck::cast_slice::<E, u8>(items::<E>(&dense)).to_vec()
         }, text => fault!("strings have no bits"));
         if to == DType::Bool {
-            return Ok(Tensor::from_bools(&shape, bytes.into_iter().map(|byte| u8::from(byte != 0)).collect())
-                .into());
+            return Ok(Tensor::from_bools(
+                &shape,
+                bytes.into_iter().map(|byte| u8::from(byte != 0)).collect(),
+            )
+            .into());
         }
         Ok(for_storage!(to, E => {
             Tensor::of_type::<E>(to, &shape, bytemuck::pod_collect_to_vec::<u8, E>(&bytes))

@@ -70,22 +70,17 @@ pub(super) fn cast_as(tensor: Tensor, dtype: DType, how: Narrowing) -> Result<Te
     let shape = tensor.shape().to_vec();
     match tensor {
         Tensor::Text(text) if dtype.is_integer() => {
-            let numbers: Option<Vec<i128>> = text.items().iter().map(|item| item.trim().parse().ok()).collect();
-            match numbers {
-                // Whole numbers keep all their digits.
-                Some(numbers) => Ok(for_integers!(dtype, E => {
+            let numbers: Option<Vec<i128>> =
+                text.items().iter().map(|item| item.trim().parse().ok()).collect();
+            // Whole numbers keep all their digits.
+            if let Some(numbers) = numbers {
+                return Ok(for_integers!(dtype, E => {
                     Tensor::from_items(&shape, numbers.into_iter().map(AsPrimitive::<E>::as_).collect())
-                }, _other => Tensor::Text(text))),
-                None => {
-                    let numbers: Result<Vec<f64>, Fault> = text.items().iter().map(|item| parse(item)).collect();
-                    cast_as(Tensor::from_items(&shape, numbers?), dtype, how)
-                }
+                }, _other => Tensor::Text(text)));
             }
+            cast_as(parsed(text.items(), &shape)?, dtype, how)
         }
-        Tensor::Text(text) => {
-            let numbers: Result<Vec<f64>, Fault> = text.items().iter().map(|item| parse(item)).collect();
-            cast_as(Tensor::from_items(&shape, numbers?), dtype, how)
-        }
+        Tensor::Text(text) => cast_as(parsed(text.items(), &shape)?, dtype, how),
         Tensor::Small(small, bits) => {
             let bits = contiguous(&bits);
             let numbers = items::<u8>(&bits).iter().map(|&bits| decode(small, bits)).collect();
@@ -182,6 +177,10 @@ fn written(number: &str) -> String {
         "-inf" => "-INF".to_owned(),
         number => number.to_owned(),
     }
+}
+
+fn parsed(items: &[String], shape: &[usize]) -> Result<Tensor, Fault> {
+    Ok(Tensor::from_items(shape, items.iter().map(|item| parse(item)).collect::<Result<Vec<f64>, _>>()?))
 }
 
 fn parse(item: &str) -> Result<f64, Fault> {

@@ -110,7 +110,7 @@ impl Labelled {
 
     /// Takes the diagonal of labels that come more than once, and leaves out dimensions that are repeated to
     /// the length that other operands have.
-    fn new(tensor: FlexTensor, labels: &[Label], lengths: &BTreeMap<Label, usize>) -> Self {
+    fn new(tensor: &FlexTensor, labels: &[Label], lengths: &BTreeMap<Label, usize>) -> Self {
         let layout = tensor.layout();
         let (mut kept, mut shape, mut strides): (Vec<Label>, Vec<usize>, Vec<isize>) = Default::default();
         for ((&label, &length), &stride) in labels.iter().zip(&layout.shape()[..]).zip(layout.strides()) {
@@ -156,8 +156,7 @@ impl Labelled {
         let (shared, own): (Vec<Label>, Vec<Label>) =
             one.labels.iter().partition(|label| two.labels.contains(label));
         let (batch, inner): (Vec<Label>, Vec<Label>) = shared.iter().partition(|&&label| needed(label));
-        let added: Vec<Label> =
-            two.labels.iter().copied().filter(|label| !shared.contains(label)).collect();
+        let added: Vec<Label> = two.labels.iter().copied().filter(|label| !shared.contains(label)).collect();
         let left = one.arranged([&batch, &own, &inner])?;
         let right = two.arranged([&batch, &inner, &added])?;
         let shape: Vec<usize> = [&batch[..], &own, &added]
@@ -196,18 +195,17 @@ fn einsum(node: &Node<'_>) -> Built {
             tensors.push((tensor, labels));
         }
         let dots = lengths.keys().filter(|label| matches!(label, Label::Dots(_))).count();
-        let result: Vec<Label> = match &equation.result {
-            Some(result) => labels(result, dots + result.iter().flatten().count())?,
+        let result: Vec<Label> = if let Some(result) = &equation.result {
+            labels(result, dots + result.iter().flatten().count())?
+        } else {
             // All that come once, in the order of the alphabet, dots before.
-            None => {
-                let once = uses.iter().filter(|&(label, &uses)| matches!(label, Label::Letter(_)) && uses == 1);
-                (0..dots).rev().map(Label::Dots).chain(once.map(|(&label, _)| label)).collect()
-            }
+            let once = uses.iter().filter(|&(label, &uses)| matches!(label, Label::Letter(_)) && uses == 1);
+            (0..dots).rev().map(Label::Dots).chain(once.map(|(&label, _)| label)).collect()
         };
         // The first operand is the last of those that wait.
         let operands = tensors.into_iter().rev();
         let mut waiting: Vec<Labelled> =
-            operands.map(|(tensor, labels)| Labelled::new(tensor, &labels, &lengths)).collect();
+            operands.map(|(tensor, labels)| Labelled::new(&tensor, &labels, &lengths)).collect();
         let Some(mut joined) = waiting.pop() else { fault!("there is nothing to sum") };
         while let Some(next) = waiting.pop() {
             let later: Vec<Label> = waiting.iter().flat_map(|operand| operand.labels.clone()).collect();
@@ -234,7 +232,10 @@ mod tests {
         assert!(Equation::parse("ij->k").is_err());
         assert!(Equation::parse("i1->i").is_err());
         assert!(Equation::parse("...i...").is_err());
-        assert_eq!(labels(&[None, Some('i')], 3).unwrap(), [Label::Dots(1), Label::Dots(0), Label::Letter('i')]);
+        assert_eq!(
+            labels(&[None, Some('i')], 3).unwrap(),
+            [Label::Dots(1), Label::Dots(0), Label::Letter('i')]
+        );
         assert!(labels(&[Some('i')], 2).is_err());
     }
 }

@@ -306,7 +306,8 @@ mod tests {
     /// The definition.
     fn slow(signal: &[Complex], sign: f64) -> Vec<Complex> {
         let length = signal.len() as f64;
-        let term = |k: usize, (n, &x): (usize, &Complex)| times(x, turned(sign * TAU * (k * n) as f64 / length));
+        let term =
+            |k: usize, (n, &x): (usize, &Complex)| times(x, turned(sign * TAU * (k * n) as f64 / length));
         let sum = |(a, b): Complex, (c, d): Complex| (a + c, b + d);
         (0..signal.len())
             .map(|k| signal.iter().enumerate().map(|x| term(k, x)).fold((0.0, 0.0), sum))

@@ -6,9 +6,7 @@
 use super::arithmetic::Ring;
 use super::{ALL, Built, Entry, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{
-    Fault, Tensor, check_size, contiguous, fault, for_storage, items, resolve_axis, to_i64,
-};
+use crate::tensor::{Fault, Tensor, check_size, contiguous, fault, for_storage, items, resolve_axis, to_i64};
 use crate::value::DType;
 
 /// The operators of this family.

@@ -150,18 +150,18 @@ fn quantise(node: &Node<'_>) -> Built {
             _ => DType::F32,
         };
         let (grid, scales, zeros) = layout.parameters(x.shape(), &scales, zeros.as_ref())?;
-        let scaled = numbers(&x)?.into_iter().enumerate().map(|(at, x)| {
+        let quotients = numbers(&x)?.into_iter().enumerate().map(|(at, x)| {
             let place = grid.place(at);
             let (scale, zero) = (rounded(precision, scales[place]), zeros[place]);
             (rounded(precision, rounded(precision, x) / scale), zero)
         });
         let shape = x.shape();
         Ok(if let Some((low, high)) = range(dtype) {
-            let whole = scaled.map(|(x, zero)| (x.round_ties_even() + zero).clamp(low, high)).collect();
+            let whole = quotients.map(|(x, zero)| (x.round_ties_even() + zero).clamp(low, high)).collect();
             cast(Tensor::from_items(shape, whole), dtype)?
         } else if dtype.is_small() && dtype != DType::F8E8M0 {
             let how = Narrowing { saturate, ..Narrowing::default() };
-            cast_as(Tensor::from_items(shape, scaled.map(|(x, zero)| x + zero).collect()), dtype, how)?
+            cast_as(Tensor::from_items(shape, quotients.map(|(x, zero)| x + zero).collect()), dtype, how)?
         } else {
             fault!("nothing is quantised to {dtype}")
         }
@@ -188,11 +188,11 @@ fn dequantise(node: &Node<'_>) -> Built {
         let (grid, scales, zeros) = layout.parameters(x.shape(), &scales, zeros.as_ref())?;
         // The product in the width of the result, and never in less than single precision.
         let width = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
-        let scaled = numbers(&x)?.into_iter().enumerate().map(|(at, x)| {
+        let products = numbers(&x)?.into_iter().enumerate().map(|(at, x)| {
             let place = grid.place(at);
             rounded(width, rounded(width, x - zeros[place]) * scales[place])
         });
-        Ok(cast(Tensor::from_items(x.shape(), scaled.collect()), dtype)?.into())
+        Ok(cast(Tensor::from_items(x.shape(), products.collect()), dtype)?.into())
     })
 }
 

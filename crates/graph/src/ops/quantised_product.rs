@@ -80,14 +80,13 @@ fn linear_product(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
     let Some((low, high)) = range(dtype).filter(|_| matches!(dtype, DType::I8 | DType::U8)) else {
         fault!("bytes are needed, not {dtype}")
     };
-    let scale = divide(multiply(a_scale, b_scale)?, y_scale)?;
-    let scaled = multiply(product.dense()?, cast(scale.into(), DType::F64)?.dense()?)?;
-    let scaled = map(scaled, f64::round_ties_even);
-    let moved = add(scaled, cast(y_zero, DType::F64)?.dense()?)?;
+    // As ONNX Runtime does, the sum is scaled in single precision: it decides where halves are rounded to.
+    let scaled = multiply(single(product)?, divide(multiply(a_scale, b_scale)?, y_scale)?)?;
+    let moved = add(map(scaled, f32::round_ties_even), single(y_zero)?)?;
     if moved.layout().shape()[..] != shape[..] {
         fault!("scales and zero points do not fit a product of {shape:?}");
     }
     let moved = contiguous(&moved);
-    let kept = items::<f64>(&moved).iter().map(|x| x.clamp(low, high)).collect();
+    let kept = items::<f32>(&moved).iter().map(|&x| f64::from(x).clamp(low, high)).collect();
     Ok(cast(Tensor::from_items(moved.layout().shape(), kept), dtype)?.into())
 }

@@ -20,6 +20,7 @@ pub(super) const OPERATORS: &[Entry] = &[
 ];
 
 /// The coordinates of all elements that are not zero or empty, one row per dimension.
+#[expect(clippy::float_cmp, reason = "exactly zero is meant")]
 fn non_zero(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
     let x = inputs.take(0)?;
     let shape = x.shape().to_vec();
@@ -73,16 +74,12 @@ fn compress(node: &Node<'_>) -> Built {
 
 /// The tensor and the dimension of its slices: without an axis, it is one line of elements.
 fn in_line(x: Tensor, axis: Option<i64>) -> Result<(Tensor, usize), Fault> {
-    match axis {
-        Some(axis) => {
-            let axis = resolve_axis(axis, x.rank())?;
-            Ok((x, axis))
-        }
-        None => {
-            let count = x.len();
-            Ok((x.reshape(&[count])?, 0))
-        }
+    if let Some(axis) = axis {
+        let axis = resolve_axis(axis, x.rank())?;
+        return Ok((x, axis));
     }
+    let count = x.len();
+    Ok((x.reshape(&[count])?, 0))
 }
 
 /// Equal slices in groups, in order.

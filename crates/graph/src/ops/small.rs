@@ -70,6 +70,7 @@ fn form(dtype: DType) -> Option<Form> {
 }
 
 /// The number that an element's bits mean.
+#[expect(clippy::cast_possible_truncation, reason = "the masks have eight bits at most")]
 pub(crate) fn decode(dtype: DType, bits: u8) -> f32 {
     let sign_extended = |width: u32| f32::from((bits << (8 - width)).cast_signed() >> (8 - width));
     match dtype {
@@ -123,8 +124,8 @@ pub(super) fn low_bits(dtype: DType, x: i64) -> u8 {
 )]
 fn encode_float(form: &Form, x: f32, saturate: bool) -> u8 {
     let sign = if x.is_sign_negative() { 1u8 << form.magnitude } else { 0 };
-    // A type without NaN has its largest number for it.
-    let nan = form.nan.map_or(form.largest, |nan| if form.one_zero { nan } else { nan | sign });
+    // ONNX leaves open what NaN becomes in a type without it. Its reference gives a negative zero.
+    let nan = form.nan.map_or(1 << form.magnitude, |nan| if form.one_zero { nan } else { nan | sign });
     if x.is_nan() {
         return nan;
     }
@@ -150,13 +151,12 @@ fn encode_float(form: &Form, x: f32, saturate: bool) -> u8 {
 }
 
 /// The power of two at or below a positive number.
-#[expect(clippy::cast_possible_truncation, reason = "eleven bits")]
 fn exponent_of(size: f64) -> i32 {
     // Every `f32` is a normal `f64`.
     ((size.to_bits() >> 52) & 0x7ff) as i32 - 1023
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range")]
+#[expect(clippy::cast_sign_loss, reason = "clamped to the range")]
 fn encode_power(x: f32, how: Narrowing) -> u8 {
     if x.is_nan() {
         return u8::MAX;

@@ -7,10 +7,8 @@ use crate::tensor::{Fault, Tensor, contiguous, fault, items};
 use crate::value::DType;
 
 /// The operators of this family.
-pub(super) const OPERATORS: &[Entry] = &[
-    Entry::new("IsNaN", 9, FLOATS, |_| test(f64::is_nan)),
-    Entry::new("IsInf", 10, FLOATS, is_inf),
-];
+pub(super) const OPERATORS: &[Entry] =
+    &[Entry::new("IsNaN", 9, FLOATS, |_| test(f64::is_nan)), Entry::new("IsInf", 10, FLOATS, is_inf)];
 
 fn is_inf(node: &Node<'_>) -> Built {
     let (positive, negative) = (node.flag("detect_positive", true), node.flag("detect_negative", true));

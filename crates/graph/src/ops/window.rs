@@ -88,9 +88,12 @@ fn corners(bands: usize, length: usize, rate: usize, low: f64, high: f64) -> Res
     let mel = |frequency: f64| 2595.0 * (frequency / 700.0).ln_1p() / std::f64::consts::LN_10;
     let (low, step) = (mel(low), (mel(high) - mel(low)) / count as f64);
     let corner = |at: usize| {
-        let frequency =
-            700.0 * ((low + at as f64 * step) / 2595.0 * std::f64::consts::LN_10).exp_m1();
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates, and is checked")]
+        let frequency = 700.0 * ((low + at as f64 * step) / 2595.0 * std::f64::consts::LN_10).exp_m1();
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates, and is checked"
+        )]
         let row = ((length as f64 + 1.0) * frequency / rate as f64).floor() as usize;
         row
     };
