@@ -3,6 +3,7 @@
 //! Scale and zero point are one for the whole tensor, one for each position of a dimension, or one for each
 //! block of a dimension.
 
+use burn::backend::flex::FlexTensor;
 use half::{bf16, f16};
 
 use super::cast::{cast, cast_as};
@@ -10,7 +11,7 @@ use super::matrix::type_attribute;
 use super::small::{Narrowing, decode};
 use super::{Built, Entry, Inputs, Outputs, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Tensor, contiguous, fault, items, resolve_axis};
+use crate::tensor::{Fault, Tensor, contiguous, fault, items, resolve_axis, type_of};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -75,13 +76,24 @@ impl Grid {
         if shape == expected { Ok(Self::Blocks { length, inner, block, blocks }) } else { Err(unfit()) }
     }
 
-    fn place(&self, at: usize) -> usize {
+    /// A function of each element and the place of its scale.
+    fn apply<E: Copy, R>(&self, all: &[E], function: impl Fn(E, usize) -> R) -> Vec<R> {
         match *self {
-            Self::One => 0,
-            Self::Axis { length, inner } => at / inner % length,
+            Self::One => all.iter().map(|&x| function(x, 0)).collect(),
+            Self::Axis { length, inner } => {
+                let mut results = Vec::with_capacity(all.len());
+                for (row, run) in all.chunks(inner.max(1)).enumerate() {
+                    let place = row % length;
+                    results.extend(run.iter().map(|&x| function(x, place)));
+                }
+                results
+            }
             Self::Blocks { length, inner, block, blocks } => {
-                let (outer, position, rest) = (at / (inner * length), at / inner % length, at % inner);
-                (outer * blocks + position / block) * inner + rest
+                let place = |at: usize| {
+                    let (outer, position) = (at / (inner * length), at / inner % length);
+                    (outer * blocks + position / block) * inner + at % inner
+                };
+                all.iter().enumerate().map(|(at, &x)| function(x, place(at))).collect()
             }
         }
     }
@@ -150,18 +162,19 @@ fn quantise(node: &Node<'_>) -> Built {
             _ => DType::F32,
         };
         let (grid, scales, zeros) = layout.parameters(x.shape(), &scales, zeros.as_ref())?;
-        let quotients = numbers(&x)?.into_iter().enumerate().map(|(at, x)| {
-            let place = grid.place(at);
-            let (scale, zero) = (rounded(precision, scales[place]), zeros[place]);
-            (rounded(precision, rounded(precision, x) / scale), zero)
-        });
-        let shape = x.shape();
+        if let (DType::F32, DType::F32, DType::U8 | DType::I8) = (x.dtype(), precision, dtype) {
+            return Ok(quantised_bytes(&x.dense()?, &grid, &single(&scales), &single(&zeros), dtype).into());
+        }
+        let quotient =
+            |x, place: usize| rounded(precision, rounded(precision, x) / rounded(precision, scales[place]));
+        let (all, shape) = (numbers(&x)?, x.shape());
         Ok(if let Some((low, high)) = range(dtype) {
-            let whole = quotients.map(|(x, zero)| (x.round_ties_even() + zero).clamp(low, high)).collect();
-            cast(Tensor::from_items(shape, whole), dtype)?
+            let whole = |x, at: usize| (quotient(x, at).round_ties_even() + zeros[at]).clamp(low, high);
+            cast(Tensor::from_items(shape, grid.apply(&all, whole)), dtype)?
         } else if dtype.is_small() && dtype != DType::F8E8M0 {
             let how = Narrowing { saturate, ..Narrowing::default() };
-            cast_as(Tensor::from_items(shape, quotients.map(|(x, zero)| x + zero).collect()), dtype, how)?
+            let moved = grid.apply(&all, |x, at| quotient(x, at) + zeros[at]);
+            cast_as(Tensor::from_items(shape, moved), dtype, how)?
         } else {
             fault!("nothing is quantised to {dtype}")
         }
@@ -188,12 +201,38 @@ fn dequantise(node: &Node<'_>) -> Built {
         let (grid, scales, zeros) = layout.parameters(x.shape(), &scales, zeros.as_ref())?;
         // The product in the width of the result, and never in less than single precision.
         let width = if dtype == DType::F64 { DType::F64 } else { DType::F32 };
-        let products = numbers(&x)?.into_iter().enumerate().map(|(at, x)| {
-            let place = grid.place(at);
-            rounded(width, rounded(width, x - zeros[place]) * scales[place])
-        });
-        Ok(cast(Tensor::from_items(x.shape(), products.collect()), dtype)?.into())
+        let shape = x.shape().to_vec();
+        if let (DType::F32, DType::U8 | DType::I8) = (width, x.dtype()) {
+            let (scales, zeros, bytes) = (single(&scales), single(&zeros), contiguous(&x.dense()?));
+            let meant = |x: f32, place: usize| (x - zeros[place]) * scales[place];
+            let products = match type_of(&bytes) {
+                DType::I8 => grid.apply(items::<i8>(&bytes), |x, place| meant(x.into(), place)),
+                _ => grid.apply(items::<u8>(&bytes), |x, place| meant(x.into(), place)),
+            };
+            return Ok(cast(Tensor::from_items(&shape, products), dtype)?.into());
+        }
+        let meant = |x: f64, at: usize| rounded(width, rounded(width, x - zeros[at]) * scales[at]);
+        Ok(cast(Tensor::from_items(&shape, grid.apply(&numbers(&x)?, meant)), dtype)?.into())
     })
+}
+
+/// Numbers that were single precision before.
+#[expect(clippy::cast_possible_truncation, reason = "they come back as they were")]
+fn single(numbers: &[f64]) -> Vec<f32> {
+    numbers.iter().map(|&x| x as f32).collect()
+}
+
+/// The most frequent case: bytes of single precision, in one pass.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "kept in range before")]
+fn quantised_bytes(x: &FlexTensor, grid: &Grid, scales: &[f32], zeros: &[f32], dtype: DType) -> Tensor {
+    let x = contiguous(x);
+    let (all, shape) = (items::<f32>(&x), x.layout().shape());
+    let moved = |x: f32, at: usize| (x / scales[at]).round_ties_even() + zeros[at];
+    if dtype == DType::I8 {
+        Tensor::from_items(shape, grid.apply(all, |x, at| moved(x, at).clamp(-128.0, 127.0) as i8))
+    } else {
+        Tensor::from_items(shape, grid.apply(all, |x, at| moved(x, at).clamp(0.0, 255.0) as u8))
+    }
 }
 
 /// Bytes with a scale and a zero point for the range of the elements, which always includes zero.
@@ -222,7 +261,7 @@ mod tests {
     #[test]
     fn every_element_finds_its_scale() {
         let scales = |shape: &[usize]| Tensor::from_items(shape, vec![1f32; shape.iter().product()]);
-        let places = |grid: Grid, count: usize| (0..count).map(|at| grid.place(at)).collect::<Vec<_>>();
+        let places = |grid: Grid, count: usize| grid.apply(&vec![(); count], |(), place| place);
         let grid = Grid::new(&scales(&[3]), &[2, 3], 1, 0).unwrap();
         assert_eq!(places(grid, 6), [0, 1, 2, 0, 1, 2]);
         let grid = Grid::new(&scales(&[2, 2]), &[2, 3], -1, 2).unwrap();
