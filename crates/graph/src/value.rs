@@ -174,6 +174,14 @@ impl DType {
         }
     }
 
+    /// True for integers of whole bytes.
+    pub(crate) fn is_integer(self) -> bool {
+        matches!(
+            self,
+            Self::U8 | Self::U16 | Self::U32 | Self::U64 | Self::I8 | Self::I16 | Self::I32 | Self::I64
+        )
+    }
+
     /// True for the types that are exchanged as bit patterns in [`Data::Small`].
     pub fn is_small(self) -> bool {
         self.bits() < 8 && self != Self::String

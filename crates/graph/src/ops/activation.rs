@@ -7,6 +7,7 @@ use burn::backend::flex::{Flex, FlexTensor};
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
 use num_traits::{AsPrimitive, Float};
 
+use super::cast::cast;
 use super::{Built, Entry, NUMBERS, Outputs, Refusal, operator};
 use crate::load::Node;
 use crate::tensor::{
@@ -38,6 +39,9 @@ pub(super) const OPERATORS: &[Entry] = &[
     Entry::widening("Atan", 7, NUMBERS, |_| float(Flex::float_atan)),
     Entry::widening("Sinh", 9, NUMBERS, |_| float(Flex::float_sinh)),
     Entry::widening("Cosh", 9, NUMBERS, |_| float(Flex::float_cosh)),
+    Entry::widening("Asinh", 9, NUMBERS, |_| real(Asinh)),
+    Entry::widening("Acosh", 9, NUMBERS, |_| real(Acosh)),
+    Entry::widening("Atanh", 9, NUMBERS, |_| real(Atanh)),
     Entry::widening("LeakyRelu", 1, NUMBERS, |node| {
         let slope = Scalar::from(node.float("alpha", 0.01));
         float(move |x| Flex::leaky_relu(x, slope))
@@ -61,7 +65,6 @@ pub(super) const OPERATORS: &[Entry] = &[
     Entry::widening("Gelu", 20, NUMBERS, gelu),
     Entry::new("Clip", 1, NUMBERS, clip),
     Entry::new("Not", 1, "BOOL", |_| operator(not)),
-    Entry::widening("IsNaN", 9, NUMBERS, |_| operator(is_nan)),
 ];
 
 /// An operator of floating-point tensors only.
@@ -148,6 +151,30 @@ impl RealFunction for HardSwish {
     }
 }
 
+struct Asinh;
+
+impl RealFunction for Asinh {
+    fn apply<F: Float>(&self, x: F) -> F {
+        x.asinh()
+    }
+}
+
+struct Acosh;
+
+impl RealFunction for Acosh {
+    fn apply<F: Float>(&self, x: F) -> F {
+        x.acosh()
+    }
+}
+
+struct Atanh;
+
+impl RealFunction for Atanh {
+    fn apply<F: Float>(&self, x: F) -> F {
+        x.atanh()
+    }
+}
+
 /// ln(1 + e^x), in a form that does not overflow.
 fn softplus<F: Float>(x: F) -> F {
     x.max(F::zero()) + (-x.abs()).exp().ln_1p()
@@ -198,15 +225,20 @@ fn gelu(node: &Node<'_>) -> Built {
 /// Bounds are attributes below opset 11 and inputs from there on; a bound of NaN does nothing.
 fn clip(node: &Node<'_>) -> Built {
     let fixed = node.opset() < 11;
-    let (low, high) = (node.float("min", f32::MIN), node.float("max", f32::MAX));
+    let bound = |name: &str| node.has(name).then(|| node.float(name, 0.0));
+    let (low, high) = (bound("min"), bound("max"));
     operator(move |inputs| {
+        let x = inputs.dense(0)?;
+        let dtype = type_of(&x);
         let bounds = if fixed {
-            [Some(Tensor::from_items(&[], vec![low])), Some(Tensor::from_items(&[], vec![high]))]
+            let bound = |number: f32| cast(Tensor::from_items(&[], vec![number]), dtype).map(Some);
+            [low.map_or(Ok(None), bound)?, high.map_or(Ok(None), bound)?]
         } else {
             [inputs.optional(1), inputs.optional(2)]
         };
-        let x = inputs.dense(0)?;
-        let dtype = type_of(&x);
+        if !dtype.is_integer() && !matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
+            fault!("numbers are needed, not {dtype}");
+        }
         for_storage!(dtype, E => {
             let [low, high] = bounds;
             let (low, high) = (scalar::<E>(low)?, scalar::<E>(high)?);
@@ -233,15 +265,6 @@ fn not(inputs: &mut super::Inputs<'_>) -> Result<Outputs, Fault> {
         fault!("truth values are needed, not {}", type_of(&x));
     }
     Ok(map(x, |truth: u8| u8::from(truth == 0)).into())
-}
-
-fn is_nan(inputs: &mut super::Inputs<'_>) -> Result<Outputs, Fault> {
-    let x = contiguous(&inputs.float(0)?);
-    let truths: Vec<u8> = match type_of(&x) {
-        DType::F64 => items::<f64>(&x).iter().map(|x| u8::from(x.is_nan())).collect(),
-        _ => items::<f32>(&x).iter().map(|x| u8::from(x.is_nan())).collect(),
-    };
-    Ok(Tensor::from_bools(x.layout().shape(), truths).into())
 }
 
 /// Applies a function to each element, in place where the tensor is not shared.

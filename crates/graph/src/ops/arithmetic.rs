@@ -12,21 +12,21 @@ use super::{Built, Entry, Inputs, NUMBERS, Outputs, operator};
 use crate::load::Node;
 use crate::tensor::{
     Fault, Item, Tensor, broadcast_shape, check_size, contiguous, fault, for_integers, items, native_type,
-    type_of,
+    resolve_axis, type_of,
 };
 use crate::value::DType;
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[
-    Entry::widening("Add", 1, NUMBERS, |_| binary(Kind::Add)),
-    Entry::widening("Sub", 1, NUMBERS, |_| binary(Kind::Sub)),
-    Entry::widening("Mul", 1, NUMBERS, |_| binary(Kind::Mul)),
-    Entry::widening("Div", 1, NUMBERS, |_| binary(Kind::Div)),
+    Entry::widening("Add", 1, NUMBERS, |node| binary(node, Kind::Add)),
+    Entry::widening("Sub", 1, NUMBERS, |node| binary(node, Kind::Sub)),
+    Entry::widening("Mul", 1, NUMBERS, |node| binary(node, Kind::Mul)),
+    Entry::widening("Div", 1, NUMBERS, |node| binary(node, Kind::Div)),
     Entry::widening("Min", 1, NUMBERS, |_| variadic(Kind::Min)),
     Entry::widening("Max", 1, NUMBERS, |_| variadic(Kind::Max)),
     Entry::widening("Sum", 1, NUMBERS, |_| variadic(Kind::Add)),
     Entry::widening("Mean", 1, NUMBERS, mean),
-    Entry::widening("Pow", 1, NUMBERS, |_| operator(pow)),
+    Entry::widening("Pow", 1, NUMBERS, |node| aligned(node, operator(pow))),
     Entry::widening("Mod", 10, NUMBERS, modulo),
     Entry::widening("PRelu", 1, NUMBERS, |_| operator(prelu)),
 ];
@@ -41,10 +41,32 @@ enum Kind {
     Max,
 }
 
-fn binary(kind: Kind) -> Built {
-    operator(move |inputs| {
+fn binary(node: &Node<'_>, kind: Kind) -> Built {
+    let combined = operator(move |inputs| {
         let (left, right) = (inputs.dense(0)?, inputs.dense(1)?);
         Ok(combine(kind, left, right)?.into())
+    });
+    aligned(node, combined)
+}
+
+/// Below opset 7 an operator of two inputs says at which dimension of the first the second begins.
+pub(super) fn aligned(node: &Node<'_>, built: Built) -> Built {
+    if node.opset() >= 7 || !node.flag("broadcast", false) || !node.has("axis") {
+        return built;
+    }
+    let (axis, inner) = (node.int("axis", 0), built?);
+    operator(move |inputs| {
+        let rank = inputs.peek(0).map_or(0, Tensor::rank);
+        let right = inputs.take(1)?;
+        let end = resolve_axis(axis, rank)? + right.rank();
+        let Some(missing) = rank.checked_sub(end) else {
+            fault!("{} does not fit {rank} dimensions from dimension {axis} on", right.describe());
+        };
+        let shape = [right.shape(), &vec![1; missing]].concat();
+        if let Some(held) = inputs.all_mut().get_mut(1) {
+            *held = Some(right.reshape(&shape)?.into());
+        }
+        inner.run(inputs)
     })
 }
 
@@ -94,6 +116,16 @@ pub(super) fn add(left: FlexTensor, right: FlexTensor) -> Result<FlexTensor, Fau
 /// The product of two tensors.
 pub(super) fn multiply(left: FlexTensor, right: FlexTensor) -> Result<FlexTensor, Fault> {
     combine(Kind::Mul, left, right)
+}
+
+/// The difference of two tensors.
+pub(super) fn subtract(left: FlexTensor, right: FlexTensor) -> Result<FlexTensor, Fault> {
+    combine(Kind::Sub, left, right)
+}
+
+/// The quotient of two tensors.
+pub(super) fn divide(left: FlexTensor, right: FlexTensor) -> Result<FlexTensor, Fault> {
+    combine(Kind::Div, left, right)
 }
 
 fn combine(kind: Kind, left: FlexTensor, right: FlexTensor) -> Result<FlexTensor, Fault> {
@@ -226,7 +258,7 @@ fn pow(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
             }
             .into())
         }
-        (DType::I64 | DType::I32, _) if matches!(exponent.dtype(), DType::I64 | DType::I32) => {
+        (DType::I64 | DType::I32, _) if exponent.dtype().is_integer() => {
             let base = super::cast::cast(base.into(), DType::I64)?.dense()?;
             let exponent = super::cast::cast(exponent, DType::I64)?.dense()?;
             Ok(super::cast::cast(zip(&base, &exponent, integer_power)?.into(), dtype)?.into())
@@ -240,14 +272,24 @@ fn pow(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
     }
 }
 
-/// A power of whole numbers; one below 1 is cut to a whole number.
+/// A power of whole numbers, which wraps around; one below 1 is cut to a whole number.
 fn integer_power(base: i64, exponent: i64) -> i64 {
-    match u32::try_from(exponent) {
-        Ok(exponent) => base.wrapping_pow(exponent),
-        Err(_) if base == 1 => 1,
-        Err(_) if base == -1 => 1 - 2 * (exponent & 1),
-        Err(_) => 0,
+    if exponent < 0 {
+        return match base {
+            1 => 1,
+            -1 => 1 - 2 * (exponent & 1),
+            _ => 0,
+        };
     }
+    let (mut power, mut square, mut rest) = (1i64, base, exponent);
+    while rest > 0 {
+        if rest & 1 == 1 {
+            power = power.wrapping_mul(square);
+        }
+        square = square.wrapping_mul(square);
+        rest >>= 1;
+    }
+    power
 }
 
 /// With `fmod` the sign is that of the dividend, as in C; else that of the divisor, as in Python.
@@ -259,12 +301,26 @@ fn modulo(node: &Node<'_>) -> Built {
         Ok(match dtype {
             DType::F32 if like_c => zip(&left, &right, |a: f32, b| a % b)?,
             DType::F64 if like_c => zip(&left, &right, |a: f64, b| a % b)?,
-            DType::F32 | DType::F64 => Flex::float_remainder(left, right),
+            DType::F32 => zip(&left, &right, floored_remainder::<f32>)?,
+            DType::F64 => zip(&left, &right, floored_remainder::<f64>)?,
             dtype => for_integers!(dtype, E => remainder::<E>(&left, &right, like_c)?,
                 other => fault!("numbers are needed, not {other}")),
         }
         .into())
     })
+}
+
+/// What is left of a division whose quotient is rounded down: it has the sign of the divisor, also where it
+/// is zero, and a finite number divided by an infinity of the other sign leaves that infinity.
+fn floored_remainder<F: Float>(a: F, b: F) -> F {
+    let rest = a % b;
+    if rest.is_zero() {
+        F::zero().copysign(b)
+    } else if (rest < F::zero()) != (b < F::zero()) {
+        rest + b
+    } else {
+        rest
+    }
 }
 
 fn remainder<E: Item + PrimInt>(
@@ -279,6 +335,50 @@ fn remainder<E: Item + PrimInt>(
         let other_sign = (rest < E::zero()) != (b < E::zero());
         if !like_c && rest != E::zero() && other_sign { rest + b } else { rest }
     })
+}
+
+/// A number with sums and products of its own type: those of integers wrap around.
+pub(super) trait Ring: Item {
+    /// Changes no sum.
+    const ZERO: Self;
+    /// Changes no product.
+    const ONE: Self;
+    /// The sum.
+    fn plus(self, other: Self) -> Self;
+    /// The product.
+    fn times(self, other: Self) -> Self;
+}
+
+macro_rules! ring {
+    ($($type:ty, $zero:expr, $one:expr, $plus:expr, $times:expr;)*) => {$(
+        impl Ring for $type {
+            const ZERO: Self = $zero;
+            const ONE: Self = $one;
+
+            fn plus(self, other: Self) -> Self {
+                $plus(self, other)
+            }
+
+            fn times(self, other: Self) -> Self {
+                $times(self, other)
+            }
+        }
+    )*};
+}
+
+ring! {
+    f32, 0.0, 1.0, std::ops::Add::add, std::ops::Mul::mul;
+    f64, 0.0, 1.0, std::ops::Add::add, std::ops::Mul::mul;
+    half::f16, half::f16::ZERO, half::f16::ONE, std::ops::Add::add, std::ops::Mul::mul;
+    half::bf16, half::bf16::ZERO, half::bf16::ONE, std::ops::Add::add, std::ops::Mul::mul;
+    i64, 0, 1, i64::wrapping_add, i64::wrapping_mul;
+    i32, 0, 1, i32::wrapping_add, i32::wrapping_mul;
+    i16, 0, 1, i16::wrapping_add, i16::wrapping_mul;
+    i8, 0, 1, i8::wrapping_add, i8::wrapping_mul;
+    u64, 0, 1, u64::wrapping_add, u64::wrapping_mul;
+    u32, 0, 1, u32::wrapping_add, u32::wrapping_mul;
+    u16, 0, 1, u16::wrapping_add, u16::wrapping_mul;
+    u8, 0, 1, u8::wrapping_add, u8::wrapping_mul;
 }
 
 fn prelu(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {

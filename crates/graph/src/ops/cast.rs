@@ -3,10 +3,10 @@
 use half::{bf16, f16};
 use num_traits::{AsPrimitive, Zero};
 
-use super::small::{Narrowing, PowerRounding, decode, encode};
+use super::small::{Narrowing, PowerRounding, decode, encode, low_bits};
 use super::{ALL, Built, Entry, Refusal, operator};
 use crate::load::{Node, element_type_name};
-use crate::tensor::{Fault, Tensor, contiguous, for_storage, items};
+use crate::tensor::{Fault, Tensor, contiguous, for_integers, for_storage, items};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -62,17 +62,25 @@ pub(crate) fn cast(tensor: Tensor, dtype: DType) -> Result<Tensor, Fault> {
 
 /// The elements as another type. Floating-point numbers are cut towards zero and kept in range;
 /// integers are cut to the width; truth is any number but zero.
-fn cast_as(tensor: Tensor, dtype: DType, how: Narrowing) -> Result<Tensor, Fault> {
+pub(super) fn cast_as(tensor: Tensor, dtype: DType, how: Narrowing) -> Result<Tensor, Fault> {
     let from = tensor.dtype();
     if from == dtype {
         return Ok(tensor);
     }
     let shape = tensor.shape().to_vec();
     match tensor {
-        Tensor::Text(text) => {
-            let numbers: Result<Vec<f64>, Fault> = text.items().iter().map(|item| parse(item)).collect();
-            cast_as(Tensor::from_items(&shape, numbers?), dtype, how)
+        Tensor::Text(text) if dtype.is_integer() => {
+            let numbers: Option<Vec<i128>> =
+                text.items().iter().map(|item| item.trim().parse().ok()).collect();
+            // Whole numbers keep all their digits.
+            if let Some(numbers) = numbers {
+                return Ok(for_integers!(dtype, E => {
+                    Tensor::from_items(&shape, numbers.into_iter().map(AsPrimitive::<E>::as_).collect())
+                }, _other => Tensor::Text(text)));
+            }
+            cast_as(parsed(text.items(), &shape)?, dtype, how)
         }
+        Tensor::Text(text) => cast_as(parsed(text.items(), &shape)?, dtype, how),
         Tensor::Small(small, bits) => {
             let bits = contiguous(&bits);
             let numbers = items::<u8>(&bits).iter().map(|&bits| decode(small, bits)).collect();
@@ -149,12 +157,30 @@ fn convert<S: Source>(source: &[S], from: DType, dtype: DType, shape: &[usize], 
             let word = |x: &S| if x.is_zero() { "False" } else { "True" };
             Tensor::from_text(shape, source.iter().map(|x| word(x).to_owned()).collect())
         }
-        DType::String => Tensor::from_text(shape, source.iter().map(ToString::to_string).collect()),
+        DType::String => Tensor::from_text(shape, source.iter().map(|x| written(&x.to_string())).collect()),
+        // Integers lose their upper bits, which single precision has no room for.
+        DType::U2 | DType::U4 | DType::I2 | DType::I4 if from.is_integer() => {
+            let bits = source.iter().map(|x| low_bits(dtype, AsPrimitive::<i64>::as_(*x))).collect();
+            Tensor::of_type::<u8>(dtype, shape, bits)
+        }
         small => {
             let bits = source.iter().map(|x| encode(small, AsPrimitive::<f32>::as_(*x), how)).collect();
             Tensor::of_type::<u8>(small, shape, bits)
         }
     }
+}
+
+/// A number as ONNX writes it: what is not finite has names of its own.
+fn written(number: &str) -> String {
+    match number {
+        "inf" => "INF".to_owned(),
+        "-inf" => "-INF".to_owned(),
+        number => number.to_owned(),
+    }
+}
+
+fn parsed(items: &[String], shape: &[usize]) -> Result<Tensor, Fault> {
+    Ok(Tensor::from_items(shape, items.iter().map(|item| parse(item)).collect::<Result<Vec<f64>, _>>()?))
 }
 
 fn parse(item: &str) -> Result<f64, Fault> {

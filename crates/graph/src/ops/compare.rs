@@ -1,20 +1,21 @@
 //! Comparisons, logic and choice.
 
-use super::arithmetic::zip_with;
+use super::arithmetic::{aligned, zip_with};
 use super::{ALL, Built, Entry, Inputs, NUMBERS, Outputs, operator};
+use crate::load::Node;
 use crate::tensor::{Fault, Tensor, broadcast_shape, check_size, contiguous, fault, for_storage, items};
 use crate::value::DType;
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[
-    Entry::new("Equal", 1, NUMBERS, |_| comparison(Relation::Equal)),
-    Entry::new("Greater", 1, NUMBERS, |_| comparison(Relation::Greater)),
-    Entry::new("GreaterOrEqual", 12, NUMBERS, |_| comparison(Relation::GreaterOrEqual)),
-    Entry::new("Less", 1, NUMBERS, |_| comparison(Relation::Less)),
-    Entry::new("LessOrEqual", 12, NUMBERS, |_| comparison(Relation::LessOrEqual)),
-    Entry::new("And", 1, "BOOL", |_| logic(|a, b| a & b)),
-    Entry::new("Or", 1, "BOOL", |_| logic(|a, b| a | b)),
-    Entry::new("Xor", 1, "BOOL", |_| logic(|a, b| a ^ b)),
+    Entry::new("Equal", 1, "floats, integers, BOOL, BYTES", |node| comparison(node, Relation::Equal)),
+    Entry::new("Greater", 1, NUMBERS, |node| comparison(node, Relation::Greater)),
+    Entry::new("GreaterOrEqual", 12, NUMBERS, |node| comparison(node, Relation::GreaterOrEqual)),
+    Entry::new("Less", 1, NUMBERS, |node| comparison(node, Relation::Less)),
+    Entry::new("LessOrEqual", 12, NUMBERS, |node| comparison(node, Relation::LessOrEqual)),
+    Entry::new("And", 1, "BOOL", |node| logic(node, |a, b| a & b)),
+    Entry::new("Or", 1, "BOOL", |node| logic(node, |a, b| a | b)),
+    Entry::new("Xor", 1, "BOOL", |node| logic(node, |a, b| a ^ b)),
     Entry::new("Where", 9, ALL, |_| operator(choose)),
 ];
 
@@ -39,8 +40,8 @@ impl Relation {
     }
 }
 
-fn comparison(relation: Relation) -> Built {
-    operator(move |inputs| {
+fn comparison(node: &Node<'_>, relation: Relation) -> Built {
+    let compared = operator(move |inputs| {
         let (left, right) = (inputs.take(0)?, inputs.take(1)?);
         let dtype = left.dtype();
         if dtype != right.dtype() {
@@ -50,7 +51,8 @@ fn comparison(relation: Relation) -> Built {
             zip_with::<E, u8>(&left.dense()?, &right.dense()?, |a, b| u8::from(relation.holds(&a, &b)))?
         }, text => compare_text(relation, left, right)?);
         Ok(Tensor::from_bools(&shape, truths).into())
-    })
+    });
+    aligned(node, compared)
 }
 
 fn compare_text(relation: Relation, left: Tensor, right: Tensor) -> Result<(Vec<usize>, Vec<u8>), Fault> {
@@ -66,15 +68,16 @@ fn compare_text(relation: Relation, left: Tensor, right: Tensor) -> Result<(Vec<
     }
 }
 
-fn logic(function: fn(u8, u8) -> u8) -> Built {
-    operator(move |inputs| {
+fn logic(node: &Node<'_>, function: fn(u8, u8) -> u8) -> Built {
+    let truth = operator(move |inputs| {
         let (left, right) = (inputs.take(0)?, inputs.take(1)?);
         if left.dtype() != DType::Bool || right.dtype() != DType::Bool {
             fault!("truth values are needed, not {} and {}", left.dtype(), right.dtype());
         }
         let (shape, truths) = zip_with(&left.dense()?, &right.dense()?, function)?;
         Ok(Tensor::from_bools(&shape, truths).into())
-    })
+    });
+    aligned(node, truth)
 }
 
 /// `Where`: from the second input where the first is true, else from the third.

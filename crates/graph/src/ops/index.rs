@@ -3,11 +3,11 @@
 //! A position that is out of range is a fault of that request: burn would panic, and a file made to
 //! do harm can ask for any position.
 
-use super::{ALL, Built, Entry, Inputs, Outputs, Refusal, operator};
+use super::arithmetic::Ring;
+use super::{ALL, Built, Entry, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{
-    Fault, Item, Tensor, check_size, contiguous, fault, for_storage, items, resolve_axis, to_i64,
-};
+use crate::tensor::{Fault, Tensor, check_size, contiguous, fault, for_storage, items, resolve_axis, to_i64};
+use crate::value::DType;
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[
@@ -16,6 +16,7 @@ pub(super) const OPERATORS: &[Entry] = &[
     Entry::new("GatherND", 11, ALL, gather_nd),
     Entry::new("Scatter", 1, ALL, scatter_elements),
     Entry::new("ScatterElements", 11, ALL, scatter_elements),
+    Entry::new("ScatterND", 11, ALL, scatter_nd),
     Entry::new("OneHot", 9, ALL, one_hot),
 ];
 
@@ -49,33 +50,39 @@ fn gather(node: &Node<'_>) -> Built {
     operator(move |inputs| {
         let (x, indices) = (inputs.take(0)?, inputs.take(1)?);
         let axis = resolve_axis(axis, x.rank())?;
-        let (before, after) = (&x.shape()[..axis], &x.shape()[axis + 1..]);
-        let shape = [before, indices.shape(), after].concat();
-        let count = check_size(&shape)?;
         let length = x.shape()[axis];
         let rows: Vec<usize> =
             indices.to_i64s()?.into_iter().map(|index| resolve(index, length)).collect::<Result<_, _>>()?;
-        let width: usize = after.iter().product();
-        let blocks: usize = before.iter().product();
-        let dtype = x.dtype();
-        Ok(for_storage!(dtype, E => {
-            let dense = contiguous(&x.storage()?);
-            let all = items::<E>(&dense);
-            let mut picked = Vec::with_capacity(count);
-            for block in 0..blocks {
-                for row in &rows {
-                    picked.extend_from_slice(&all[(block * length + row) * width..][..width]);
-                }
+        Ok(slices(x, axis, &rows, indices.shape())?.into())
+    })
+}
+
+/// Whole slices at positions of a dimension, which are in range: the dimensions of the list of positions
+/// come in the place of that dimension.
+pub(super) fn slices(x: Tensor, axis: usize, rows: &[usize], listed: &[usize]) -> Result<Tensor, Fault> {
+    let (before, after) = (&x.shape()[..axis], &x.shape()[axis + 1..]);
+    let shape = [before, listed, after].concat();
+    let count = check_size(&shape)?;
+    let length = x.shape()[axis];
+    let width: usize = after.iter().product();
+    let blocks: usize = before.iter().product();
+    let dtype = x.dtype();
+    for_storage!(dtype, E => {
+        let dense = contiguous(&x.storage()?);
+        let all = items::<E>(&dense);
+        let mut picked = Vec::with_capacity(count);
+        for block in 0..blocks {
+            for row in rows {
+                picked.extend_from_slice(&all[(block * length + row) * width..][..width]);
             }
-            Tensor::of_type::<E>(dtype, &shape, picked)
-        }, text => {
-            let start = |block, row: &usize| (block * length + row) * width;
-            let positions: Vec<usize> = (0..blocks)
-                .flat_map(|block| rows.iter().flat_map(move |row| start(block, row)..start(block, row) + width))
-                .collect();
-            pick(&x, &shape, &positions)?
-        })
-        .into())
+        }
+        Ok(Tensor::of_type::<E>(dtype, &shape, picked))
+    }, text => {
+        let start = |block, row: &usize| (block * length + row) * width;
+        let positions: Vec<usize> = (0..blocks)
+            .flat_map(|block| rows.iter().flat_map(move |row| start(block, row)..start(block, row) + width))
+            .collect();
+        pick(&x, &shape, &positions)
     })
 }
 
@@ -113,46 +120,86 @@ fn gather_elements(node: &Node<'_>) -> Built {
     })
 }
 
+/// Slices at positions of the dimensions after the first `batch_dims`, which both inputs share.
 fn gather_nd(node: &Node<'_>) -> Built {
-    if node.int("batch_dims", 0) != 0 {
-        return Err(Refusal::Unsupported("`batch_dims` is not supported".to_owned()));
-    }
-    operator(|inputs| {
+    let Ok(shared) = usize::try_from(node.int("batch_dims", 0)) else {
+        return Err(Refusal::Invalid("`batch_dims` is negative".to_owned()));
+    };
+    operator(move |inputs| {
         let (x, indices) = (inputs.take(0)?, inputs.take(1)?);
         let Some((&depth, places)) = indices.shape().split_last() else { fault!("the indices are a scalar") };
-        if depth == 0 || depth > x.rank() {
-            fault!("{depth} coordinates are given for {} dimensions", x.rank());
+        let fits = shared < x.rank() && shared <= places.len() && x.shape()[..shared] == places[..shared];
+        if !fits {
+            fault!("{} and {} do not share {shared} dimensions", x.describe(), indices.describe());
         }
-        let shape = [places, &x.shape()[depth..]].concat();
-        check_size(&shape)?;
-        let width: usize = x.shape()[depth..].iter().product();
-        let mut positions = Vec::new();
-        for coordinates in indices.to_i64s()?.chunks_exact(depth) {
-            let mut row = 0;
-            for (&index, &length) in coordinates.iter().zip(x.shape()) {
-                row = row * length + resolve(index, length)?;
-            }
+        let inner = &x.shape()[shared..];
+        if depth == 0 || depth > inner.len() {
+            fault!("{depth} coordinates are given for {} dimensions", inner.len());
+        }
+        let shape = [places, &inner[depth..]].concat();
+        let count = check_size(&shape)?;
+        let per_batch: usize = places[shared..].iter().product();
+        let rows_of_batch: usize = inner[..depth].iter().product();
+        let width: usize = inner[depth..].iter().product();
+        let mut positions = Vec::with_capacity(count);
+        for (place, coordinates) in indices.to_i64s()?.chunks_exact(depth).enumerate() {
+            let row = place / per_batch * rows_of_batch + row_of(coordinates, inner)?;
             positions.extend(row * width..(row + 1) * width);
         }
         Ok(pick(&x, &shape, &positions)?.into())
     })
 }
 
-fn scatter_elements(node: &Node<'_>) -> Built {
-    let axis = node.int("axis", 0);
-    let reduction = match node.string("reduction", "none")?.as_str() {
-        "none" => None,
-        "add" => Some(Reduction::Add),
-        "mul" => Some(Reduction::Mul),
-        "max" => Some(Reduction::Max),
-        "min" => Some(Reduction::Min),
-        other => return Err(Refusal::Invalid(format!("`reduction` cannot be `{other}`"))),
-    };
-    operator(move |inputs| scatter(inputs, axis, reduction))
+/// The row that coordinates of the first dimensions mean.
+fn row_of(coordinates: &[i64], shape: &[usize]) -> Result<usize, Fault> {
+    let mut row = 0;
+    for (&index, &length) in coordinates.iter().zip(shape) {
+        row = row * length + resolve(index, length)?;
+    }
+    Ok(row)
 }
 
+fn scatter_elements(node: &Node<'_>) -> Built {
+    let axis = node.int("axis", 0);
+    let reduction = Reduction::read(node)?;
+    operator(move |inputs| {
+        let (x, indices, updates) = (inputs.take(0)?, inputs.take(1)?, inputs.take(2)?);
+        let axis = resolve_axis(axis, x.rank())?;
+        if updates.shape() != indices.shape() {
+            fault!("updates {} do not fit indices {}", updates.describe(), indices.describe());
+        }
+        let positions = element_positions(x.shape(), &indices, axis)?;
+        Ok(write(x, &positions, updates, reduction)?.into())
+    })
+}
+
+/// Writes slices at positions of the first dimensions.
+fn scatter_nd(node: &Node<'_>) -> Built {
+    let reduction = Reduction::read(node)?;
+    operator(move |inputs| {
+        let (x, indices, updates) = (inputs.take(0)?, inputs.take(1)?, inputs.take(2)?);
+        let Some((&depth, places)) = indices.shape().split_last() else { fault!("the indices are a scalar") };
+        if depth == 0 || depth > x.rank() {
+            fault!("{depth} coordinates are given for {} dimensions", x.rank());
+        }
+        let expected = [places, &x.shape()[depth..]].concat();
+        if updates.shape() != expected {
+            fault!("updates {} do not fit indices {}", updates.describe(), indices.describe());
+        }
+        let width: usize = x.shape()[depth..].iter().product();
+        let mut positions = Vec::with_capacity(updates.len());
+        for coordinates in indices.to_i64s()?.chunks_exact(depth) {
+            let row = row_of(coordinates, x.shape())?;
+            positions.extend(row * width..(row + 1) * width);
+        }
+        Ok(write(x, &positions, updates, reduction)?.into())
+    })
+}
+
+/// What becomes of an element that is written to.
 #[derive(Clone, Copy)]
 enum Reduction {
+    Replace,
     Add,
     Mul,
     Max,
@@ -160,46 +207,63 @@ enum Reduction {
 }
 
 impl Reduction {
-    fn apply<E: Item + num_traits::Num>(self, old: E, new: E) -> E {
-        match self {
-            Self::Add => old + new,
-            Self::Mul => old * new,
-            Self::Max => {
-                if new > old {
-                    new
-                } else {
-                    old
-                }
-            }
-            Self::Min => {
-                if new < old {
-                    new
-                } else {
-                    old
-                }
-            }
-        }
+    fn read(node: &Node<'_>) -> Result<Self, Refusal> {
+        Ok(match node.string("reduction", "none")?.as_str() {
+            "none" => Self::Replace,
+            "add" => Self::Add,
+            "mul" => Self::Mul,
+            "max" => Self::Max,
+            "min" => Self::Min,
+            other => return Err(Refusal::Invalid(format!("`reduction` cannot be `{other}`"))),
+        })
+    }
+
+    fn apply<E: Ring>(self, old: E, new: E) -> E {
+        // What is not a number stays so.
+        let not_a_number = new.partial_cmp(&new).is_none();
+        let takes_new = match self {
+            Self::Replace => true,
+            Self::Add => return old.plus(new),
+            Self::Mul => return old.times(new),
+            Self::Max => new > old || not_a_number,
+            Self::Min => new < old || not_a_number,
+        };
+        if takes_new { new } else { old }
     }
 }
 
-fn scatter(inputs: &mut Inputs<'_>, axis: i64, reduction: Option<Reduction>) -> Result<Outputs, Fault> {
-    let (x, indices, updates) = (inputs.take(0)?, inputs.take(1)?, inputs.take(2)?);
-    let axis = resolve_axis(axis, x.rank())?;
+/// Writes to positions of a tensor, in their order.
+fn write(x: Tensor, positions: &[usize], updates: Tensor, reduction: Reduction) -> Result<Tensor, Fault> {
     let dtype = x.dtype();
-    if updates.shape() != indices.shape() || updates.dtype() != dtype {
-        fault!("updates {} do not fit indices {}", updates.describe(), indices.describe());
+    if updates.dtype() != dtype {
+        fault!("updates {} do not fit {}", updates.describe(), x.describe());
     }
-    let positions = element_positions(x.shape(), &indices, axis)?;
+    let reduction = match (dtype, reduction) {
+        (_, Reduction::Replace) => reduction,
+        // A sum of truth values is true where one of them is, a product where all are.
+        (DType::Bool, Reduction::Add) => Reduction::Max,
+        (DType::Bool, Reduction::Mul) => Reduction::Min,
+        (dtype, _) if dtype.is_small() => fault!("{dtype} can be replaced only"),
+        _ => reduction,
+    };
     let shape = x.shape().to_vec();
-    Ok(for_storage!(dtype, E => {
+    for_storage!(dtype, E => {
         let (dense, updates) = (contiguous(&x.storage()?), contiguous(&updates.storage()?));
         let mut all = items::<E>(&dense).to_vec();
         for (&at, &update) in positions.iter().zip(items::<E>(&updates)) {
-            all[at] = reduction.map_or(update, |reduction| reduction.apply(all[at], update));
+            all[at] = reduction.apply(all[at], update);
         }
-        Tensor::of_type::<E>(dtype, &shape, all)
-    }, text => fault!("strings are not scattered"))
-    .into())
+        Ok(Tensor::of_type::<E>(dtype, &shape, all))
+    }, text => match (&x, &updates, reduction) {
+        (Tensor::Text(x), Tensor::Text(updates), Reduction::Replace) => {
+            let mut all = x.items().to_vec();
+            for (&at, update) in positions.iter().zip(updates.items()) {
+                all[at].clone_from(update);
+            }
+            Ok(Tensor::from_text(&shape, all))
+        }
+        _ => fault!("strings can be replaced only"),
+    })
 }
 
 /// An index that is out of range gives no hot element, as ONNX asks.

@@ -17,9 +17,13 @@ use crate::value::DType;
 pub(super) const OPERATORS: &[Entry] =
     &[Entry::widening("MatMul", 1, NUMBERS, |_| operator(matmul)), Entry::widening("Gemm", 1, NUMBERS, gemm)];
 
-/// `MatMul`, with NumPy's rules for vectors and stacks of matrices.
 fn matmul(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
     let (left, right) = (inputs.take(0)?, inputs.take(1)?);
+    Ok(stacked(left, right)?.into())
+}
+
+/// The product by NumPy's rules for vectors and stacks of matrices.
+pub(super) fn stacked(left: Tensor, right: Tensor) -> Result<Tensor, Fault> {
     let (left_rank, right_rank) = (left.rank(), right.rank());
     if left_rank == 0 || right_rank == 0 {
         fault!("a scalar has no matrix product");
@@ -29,7 +33,7 @@ fn matmul(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
     let right = if right_rank == 1 { suffixed(right)? } else { right };
     let product = Tensor::Dense(product(&left.dense()?, &right.dense()?)?);
     if left_rank > 1 && right_rank > 1 {
-        return Ok(product.into());
+        return Ok(product);
     }
     let mut shape = product.shape().to_vec();
     let columns = shape.pop().unwrap_or(1);
@@ -39,7 +43,7 @@ fn matmul(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
     if right_rank > 1 {
         shape.push(columns);
     }
-    Ok(product.reshape(&shape)?.into())
+    product.reshape(&shape)
 }
 
 fn prefixed(vector: Tensor) -> Result<Tensor, Fault> {
@@ -53,7 +57,7 @@ fn suffixed(vector: Tensor) -> Result<Tensor, Fault> {
 }
 
 /// The product of two tensors of at least two dimensions, after the checks that burn would assert on.
-fn product(left: &FlexTensor, right: &FlexTensor) -> Result<FlexTensor, Fault> {
+pub(super) fn product(left: &FlexTensor, right: &FlexTensor) -> Result<FlexTensor, Fault> {
     let (left_shape, right_shape) = (left.layout().shape(), right.layout().shape());
     let (left_stack, left_matrix) = left_shape.split_at(left_shape.len() - 2);
     let (right_stack, right_matrix) = right_shape.split_at(right_shape.len() - 2);

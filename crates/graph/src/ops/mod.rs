@@ -5,23 +5,34 @@
 
 mod activation;
 mod arithmetic;
+mod bits;
 pub(crate) mod cast;
 mod compare;
 mod control;
 mod convolution;
+mod cumulative;
+mod einsum;
+mod fourier;
 mod index;
 mod matmul;
+mod matrix;
 mod ml_encode;
 mod ml_linear;
 mod ml_tree;
 mod normalise;
 mod pool;
+mod quantise;
+mod quantised_product;
+mod random;
 mod reduce;
 mod search;
+mod select;
 mod shape;
 mod slice;
 mod small;
+mod special;
 mod widen;
+mod window;
 
 use std::cell::Cell;
 
@@ -256,18 +267,29 @@ pub(crate) const DOMAINS: &[(&str, &[Family])] = &[
         &[
             activation::OPERATORS,
             arithmetic::OPERATORS,
+            bits::OPERATORS,
             cast::OPERATORS,
             compare::OPERATORS,
             control::OPERATORS,
             convolution::OPERATORS,
+            cumulative::OPERATORS,
+            einsum::OPERATORS,
+            fourier::OPERATORS,
             index::OPERATORS,
             matmul::OPERATORS,
+            matrix::OPERATORS,
             normalise::OPERATORS,
             pool::OPERATORS,
+            quantise::OPERATORS,
+            quantised_product::OPERATORS,
+            random::OPERATORS,
             reduce::OPERATORS,
             search::OPERATORS,
+            select::OPERATORS,
             shape::OPERATORS,
             slice::OPERATORS,
+            special::OPERATORS,
+            window::OPERATORS,
         ],
     ),
     ("ai.onnx.ml", &[ml_encode::OPERATORS, ml_linear::OPERATORS, ml_tree::OPERATORS]),

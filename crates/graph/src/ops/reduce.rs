@@ -1,8 +1,9 @@
 //! Reductions over dimensions, and the position of the largest or smallest element.
 
 use burn::backend::flex::FlexTensor;
-use num_traits::{Float, PrimInt, WrappingAdd, WrappingMul};
+use num_traits::{AsPrimitive, Float, PrimInt, WrappingAdd, WrappingMul};
 
+use super::cast::cast;
 use super::{Built, Entry, Inputs, NUMBERS, Refusal, operator};
 use crate::load::{Ints, Node};
 use crate::tensor::{
@@ -15,8 +16,8 @@ use crate::value::DType;
 pub(super) const OPERATORS: &[Entry] = &[
     Entry::widening("ReduceSum", 1, NUMBERS, |node| reduction(node, Kind::Sum, 13)),
     Entry::widening("ReduceMean", 1, NUMBERS, |node| reduction(node, Kind::Mean, 18)),
-    Entry::widening("ReduceMax", 1, NUMBERS, |node| reduction(node, Kind::Max, 18)),
-    Entry::widening("ReduceMin", 1, NUMBERS, |node| reduction(node, Kind::Min, 18)),
+    Entry::widening("ReduceMax", 1, "floats, integers, BOOL", |node| reduction(node, Kind::Max, 18)),
+    Entry::widening("ReduceMin", 1, "floats, integers, BOOL", |node| reduction(node, Kind::Min, 18)),
     Entry::widening("ReduceProd", 1, NUMBERS, |node| reduction(node, Kind::Prod, 18)),
     Entry::widening("ReduceL1", 1, NUMBERS, |node| reduction(node, Kind::L1, 18)),
     Entry::widening("ReduceL2", 1, NUMBERS, |node| reduction(node, Kind::L2, 18)),
@@ -49,11 +50,22 @@ fn reduction(node: &Node<'_>, kind: Kind, since: i64) -> Built {
     operator(move |inputs| {
         let axes = axes.get(inputs)?.unwrap_or_default().into_owned();
         let x = inputs.dense(0)?;
-        if axes.is_empty() && nothing_if_empty {
-            return Ok(x.into());
-        }
-        reduce(kind, &x, &axes, keep).map(Into::into)
+        // Without axes each element may be a set of its own: what is not a sum or a product of it stays.
+        let table = if axes.is_empty() && nothing_if_empty {
+            Table { width: 1, shape: x.layout().shape().to_vec(), tensor: contiguous(&x) }
+        } else {
+            table(&x, &axes, keep)?
+        };
+        reduce(kind, &table).map(Into::into)
     })
+}
+
+/// The sum over some dimensions, which are left out of the result.
+pub(super) fn total(x: &FlexTensor, axes: &[i64]) -> Result<Tensor, Fault> {
+    if axes.is_empty() {
+        return Ok(x.clone().into());
+    }
+    reduce(Kind::Sum, &table(x, axes, false)?)
 }
 
 /// A tensor as a table of `rows` by what is reduced, and the shape of the result.
@@ -83,13 +95,28 @@ fn table(x: &FlexTensor, axes: &[i64], keep: bool) -> Result<Table, Fault> {
     Ok(Table { tensor, width, shape: result })
 }
 
-fn reduce(kind: Kind, x: &FlexTensor, axes: &[i64], keep: bool) -> Result<Tensor, Fault> {
-    let table = table(x, axes, keep)?;
+fn reduce(kind: Kind, table: &Table) -> Result<Tensor, Fault> {
     let count = check_size(&table.shape)?;
-    match type_of(&table.tensor) {
-        DType::F32 => float_rows::<f32>(kind, &table, count),
-        DType::F64 => float_rows::<f64>(kind, &table, count),
-        dtype => for_integers!(dtype, E => whole_rows::<E>(kind, &table, count),
+    match (type_of(&table.tensor), kind) {
+        (DType::F32, _) => Ok(float_rows::<f32>(kind, table, count)),
+        (DType::F64, _) => Ok(float_rows::<f64>(kind, table, count)),
+        (DType::Bool, Kind::Max | Kind::Min) => {
+            let truth = |row: &[u8]| match kind {
+                Kind::Max => row.iter().any(|&x| x != 0),
+                _ => row.iter().all(|&x| x != 0),
+            };
+            let truths = rows::<u8>(table, count).map(|row| u8::from(truth(row))).collect();
+            Ok(Tensor::from_bools(&table.shape, truths))
+        }
+        (dtype, Kind::LogSum | Kind::LogSumExp) if dtype.is_integer() => {
+            let wide = Table {
+                tensor: cast(table.tensor.clone().into(), DType::F64)?.dense()?,
+                width: table.width,
+                shape: table.shape.clone(),
+            };
+            cast(float_rows::<f64>(kind, &wide, count), dtype)
+        }
+        (dtype, _) => for_integers!(dtype, E => whole_rows::<E>(kind, table, count),
             other => fault!("{other} cannot be reduced")),
     }
 }
@@ -100,10 +127,7 @@ fn rows<E: Item>(table: &Table, count: usize) -> impl Iterator<Item = &[E]> {
     (0..count).map(move |row| &all[row * table.width..(row + 1) * table.width])
 }
 
-fn float_rows<F: Item + Float>(kind: Kind, table: &Table, count: usize) -> Result<Tensor, Fault> {
-    if table.width == 0 && matches!(kind, Kind::Max | Kind::Min) {
-        fault!("nothing has no largest or smallest element");
-    }
+fn float_rows<F: Item + Float>(kind: Kind, table: &Table, count: usize) -> Tensor {
     let width = F::from(table.width).unwrap_or_else(F::nan);
     let row = |row: &[F]| match kind {
         Kind::Sum => sum(row, |x| x),
@@ -119,11 +143,12 @@ fn float_rows<F: Item + Float>(kind: Kind, table: &Table, count: usize) -> Resul
         Kind::LogSum => sum(row, |x| x).ln(),
         Kind::LogSumExp => {
             // Relative to the largest, so that no power overflows.
-            let largest = row.iter().fold(F::neg_infinity(), |best, &x| best.max(x));
+            let larger = |best: F, &x: &F| if x > best || x.is_nan() { x } else { best };
+            let largest = row.iter().fold(F::neg_infinity(), larger);
             if largest.is_finite() { largest + sum(row, |x| (x - largest).exp()).ln() } else { largest }
         }
     };
-    Ok(Tensor::from_items(&table.shape, rows::<F>(table, count).map(row).collect()))
+    Tensor::from_items(&table.shape, rows::<F>(table, count).map(row).collect())
 }
 
 /// A sum in eight strands: faster than one, and the error grows more slowly.
@@ -140,19 +165,21 @@ fn sum<F: Float>(row: &[F], term: impl Fn(F) -> F) -> F {
 
 fn whole_rows<E>(kind: Kind, table: &Table, count: usize) -> Result<Tensor, Fault>
 where
-    E: Item + PrimInt + WrappingAdd + WrappingMul,
+    E: Item + PrimInt + WrappingAdd + WrappingMul + AsPrimitive<i128>,
+    i128: AsPrimitive<E>,
 {
-    if table.width == 0 && matches!(kind, Kind::Max | Kind::Min | Kind::Mean) {
-        fault!("nothing has no largest, smallest or mean element");
+    if table.width == 0 && matches!(kind, Kind::Mean) {
+        fault!("nothing has no mean");
     }
     let total = |row: &[E]| row.iter().fold(E::zero(), |sum, x| sum.wrapping_add(x));
     let square = |row: &[E]| row.iter().fold(E::zero(), |sum, x| sum.wrapping_add(&x.wrapping_mul(x)));
-    let width = E::from(table.width);
+    let wide = |row: &[E]| row.iter().map(|&x| AsPrimitive::<i128>::as_(x)).sum::<i128>();
+    let width = i128::from(to_i64(table.width));
     let row = |row: &[E]| match kind {
         Kind::Sum => Some(total(row)),
-        Kind::Mean => total(row).checked_div(&width?),
-        Kind::Max => row.iter().copied().max(),
-        Kind::Min => row.iter().copied().min(),
+        Kind::Mean => Some((wide(row) / width).as_()),
+        Kind::Max => Some(row.iter().copied().max().unwrap_or(E::min_value())),
+        Kind::Min => Some(row.iter().copied().min().unwrap_or(E::max_value())),
         Kind::Prod => Some(row.iter().fold(E::one(), |product, x| product.wrapping_mul(x))),
         Kind::L1 => Some(row.iter().fold(E::zero(), |sum, &x| sum.wrapping_add(&absolute(x)))),
         Kind::SumSquare => Some(square(row)),

@@ -2,9 +2,7 @@
 
 use super::{ALL, Built, Entry, Inputs, Outputs, Refusal, operator};
 use crate::load::{Ints, Node};
-use crate::tensor::{
-    Fault, Tensor, broadcast_shape, check_size, contiguous, fault, for_storage, items, resolve_axis, to_i64,
-};
+use crate::tensor::{Fault, Tensor, broadcast_shape, check_size, fault, resolve_axis, to_i64};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -67,8 +65,10 @@ fn constant(node: &Node<'_>) -> Built {
     } else if node.has("value_strings") {
         let strings = node.strings("value_strings")?;
         Tensor::from_text(&[strings.len()], strings)
+    } else if let Some(tensor) = node.sparse_tensor("sparse_value")? {
+        tensor
     } else {
-        return Err(Refusal::Unsupported("sparse constants are not supported".to_owned()));
+        return Err(Refusal::Invalid("no value is given".to_owned()));
     };
     operator(move |_| Ok(value.clone().into()))
 }
@@ -236,12 +236,24 @@ fn expand(node: &Node<'_>) -> Built {
     })
 }
 
+/// Below opset 6 one dimension is repeated, which a third input names.
 fn tile(node: &Node<'_>) -> Built {
     let repeats = Ints::input(node, 1)?;
+    let one_axis = node.opset() < 6;
     operator(move |inputs| {
-        let repeats =
+        let mut repeats =
             lengths(&repeats.get(inputs)?.ok_or_else(|| Fault("the repeats are missing".to_owned()))?)?;
+        let axis = if one_axis { inputs.optional(2) } else { None };
         let x = inputs.take(0)?;
+        if let Some(axis) = axis {
+            let (&[axis], &[times]) = (axis.to_f64s()?.as_slice(), repeats.as_slice()) else {
+                fault!("one dimension and its repeats are needed");
+            };
+            #[expect(clippy::cast_possible_truncation, reason = "saturates, and is checked")]
+            let axis = resolve_axis(axis as i64, x.rank())?;
+            repeats = vec![1; x.rank()];
+            repeats[axis] = times;
+        }
         if repeats.len() != x.rank() {
             fault!("{} repeats are given for {} dimensions", repeats.len(), x.rank());
         }
@@ -264,7 +276,7 @@ fn range(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
     if [&start, &limit, &delta].iter().any(|bound| bound.len() != 1 || bound.dtype() != dtype) {
         fault!("three numbers of one type are needed");
     }
-    if matches!(dtype, DType::I64 | DType::I32) {
+    if dtype.is_integer() {
         let number = |tensor: &Tensor| tensor.to_i64s().map(|numbers| i128::from(numbers[0]));
         let (start, limit, delta) = (number(&start)?, number(&limit)?, number(&delta)?);
         if delta == 0 {
@@ -277,18 +289,17 @@ fn range(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
             (0..).take(count).map(|step: i64| i64::try_from(start + delta * i128::from(step)).unwrap_or(0));
         return Ok(super::cast::cast(Tensor::from_items(&[count], steps.collect()), dtype)?.into());
     }
-    let (from, to, by) =
-        (contiguous(&start.float()?), contiguous(&limit.float()?), contiguous(&delta.float()?));
-    for_storage!(dtype, E => {
-        let (from, to, by) = (items::<E>(&from)[0], items::<E>(&to)[0], items::<E>(&by)[0]);
-        let wide = |x: E| num_traits::ToPrimitive::to_f64(&x).unwrap_or(f64::NAN);
-        let count = ((wide(to) - wide(from)) / wide(by)).ceil().max(0.0);
-        if !count.is_finite() || count > 1e9 {
-            fault!("the range has {count} steps");
-        }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
-        let count = check_size(&[count as usize])?;
-        let steps = (0..count).map(|step| wide(from) + step as f64 * wide(by)).collect();
-        Ok(super::cast::cast(Tensor::from_items(&[count], steps), dtype)?.into())
-    }, text => fault!("strings have no range"))
+    if !matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
+        fault!("numbers are needed, not {dtype}");
+    }
+    let number = |tensor: &Tensor| tensor.to_f64s().map(|numbers| numbers[0]);
+    let (from, to, by) = (number(&start)?, number(&limit)?, number(&delta)?);
+    let count = ((to - from) / by).ceil().max(0.0);
+    if !count.is_finite() || count > 1e9 {
+        fault!("the range has {count} steps");
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+    let count = check_size(&[count as usize])?;
+    let steps = (0..count).map(|step| from + step as f64 * by).collect();
+    Ok(super::cast::cast(Tensor::from_items(&[count], steps), dtype)?.into())
 }

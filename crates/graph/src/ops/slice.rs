@@ -125,9 +125,14 @@ fn empty(dtype: DType, shape: &[usize]) -> Result<Tensor, Fault> {
 }
 
 fn split(node: &Node<'_>) -> Built {
-    let sizes = Ints::attribute_or_input(node, "split", 1, 13)?;
+    // The first form took the sizes as an input too.
+    let as_input = node.opset() < 2 && node.has_input(1);
+    let sizes = Ints::attribute_or_input(node, "split", 1, if as_input { 1 } else { 13 })?;
     let axis = node.int("axis", 0);
     let outputs = node.output_count();
+    if usize::try_from(node.int("num_outputs", to_i64(outputs))) != Ok(outputs) {
+        return Err(Refusal::Invalid(format!("`num_outputs` is not {outputs}")));
+    }
     operator(move |inputs| {
         let sizes = sizes.get(inputs)?.map(|sizes| super::shape::lengths(&sizes)).transpose()?;
         let x = inputs.take(0)?;
@@ -156,7 +161,8 @@ fn split(node: &Node<'_>) -> Built {
 }
 
 fn concat(node: &Node<'_>) -> Built {
-    let axis = node.int("axis", 0);
+    // Below opset 4 the axis had a default.
+    let axis = node.int("axis", 1);
     operator(move |inputs| {
         let tensors: Vec<Tensor> =
             (0..inputs.count()).map(|index| inputs.take(index)).collect::<Result<_, _>>()?;

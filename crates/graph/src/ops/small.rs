@@ -70,6 +70,7 @@ fn form(dtype: DType) -> Option<Form> {
 }
 
 /// The number that an element's bits mean.
+#[expect(clippy::cast_possible_truncation, reason = "the masks have eight bits at most")]
 pub(crate) fn decode(dtype: DType, bits: u8) -> f32 {
     let sign_extended = |width: u32| f32::from((bits << (8 - width)).cast_signed() >> (8 - width));
     match dtype {
@@ -102,16 +103,18 @@ pub(crate) fn decode(dtype: DType, bits: u8) -> f32 {
 
 /// The bits of the element that a number becomes. Whole numbers are cut to the width.
 pub(crate) fn encode(dtype: DType, x: f32, how: Narrowing) -> u8 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the low bits are meant")]
-    let low = |bits: u32| (x as i64 as u8) & ((1u32 << bits) - 1) as u8;
-    match dtype {
-        DType::U2 | DType::I2 => return low(2),
-        DType::U4 | DType::I4 => return low(4),
-        DType::F8E8M0 => return encode_power(x, how.power),
-        _ => {}
+    #[expect(clippy::cast_possible_truncation, reason = "a number out of range has no defined bits")]
+    match (dtype, form(dtype)) {
+        (DType::F8E8M0, _) => encode_power(x, how),
+        (_, Some(form)) => encode_float(&form, x, how.saturate),
+        (_, None) => low_bits(dtype, x as i64),
     }
-    let Some(form) = form(dtype) else { return low(8) };
-    encode_float(&form, x, how.saturate)
+}
+
+/// The bits of an integer of less than a byte: those that do not fit are cut off.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the low bits are meant")]
+pub(super) fn low_bits(dtype: DType, x: i64) -> u8 {
+    x as u8 & ((1u32 << dtype.bits().min(8)) - 1) as u8
 }
 
 #[expect(
@@ -121,8 +124,8 @@ pub(crate) fn encode(dtype: DType, x: f32, how: Narrowing) -> u8 {
 )]
 fn encode_float(form: &Form, x: f32, saturate: bool) -> u8 {
     let sign = if x.is_sign_negative() { 1u8 << form.magnitude } else { 0 };
-    // A type without NaN has its largest number for it.
-    let nan = form.nan.map_or(form.largest, |nan| if form.one_zero { nan } else { nan | sign });
+    // ONNX leaves open what NaN becomes in a type without it. Its reference gives a negative zero.
+    let nan = form.nan.map_or(1 << form.magnitude, |nan| if form.one_zero { nan } else { nan | sign });
     if x.is_nan() {
         return nan;
     }
@@ -148,32 +151,36 @@ fn encode_float(form: &Form, x: f32, saturate: bool) -> u8 {
 }
 
 /// The power of two at or below a positive number.
-#[expect(clippy::cast_possible_truncation, reason = "eleven bits")]
 fn exponent_of(size: f64) -> i32 {
     // Every `f32` is a normal `f64`.
     ((size.to_bits() >> 52) & 0x7ff) as i32 - 1023
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the range")]
-fn encode_power(x: f32, rounding: PowerRounding) -> u8 {
+#[expect(clippy::cast_sign_loss, reason = "clamped to the range")]
+fn encode_power(x: f32, how: Narrowing) -> u8 {
     if x.is_nan() {
         return u8::MAX;
     }
     let size = f64::from(x.abs());
+    // Without saturation, what no power is near to is not a number.
     if size == 0.0 {
-        return 0;
+        return if how.saturate { 0 } else { u8::MAX };
     }
     if size.is_infinite() {
-        return 254;
+        return if how.saturate { 254 } else { u8::MAX };
     }
     let below = exponent_of(size);
     let part = size / 2f64.powi(below);
-    let up = match rounding {
+    let up = match how.power {
         PowerRounding::Up => part > 1.0,
         PowerRounding::Down => false,
         PowerRounding::Nearest => part >= 1.5,
     };
-    (below + i32::from(up) + 127).clamp(0, 254) as u8
+    let exponent = below + i32::from(up) + 127;
+    if !how.saturate && !(0..=254).contains(&exponent) {
+        return u8::MAX;
+    }
+    exponent.clamp(0, 254) as u8
 }
 
 #[cfg(test)]

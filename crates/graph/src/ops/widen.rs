@@ -14,19 +14,22 @@ pub(super) struct Widened(pub(super) Box<dyn Operator>);
 
 impl Operator for Widened {
     fn run(&self, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
-        let mut narrow = None;
+        let mut first = None;
         for held in inputs.all_mut() {
             if let Some(Held::Tensor(tensor)) = held {
                 let dtype = tensor.dtype();
-                if matches!(dtype, DType::F16 | DType::BF16) {
-                    // The first input's type is that of the result.
-                    narrow.get_or_insert(dtype);
+                // The type of the first floating-point input is that of the result.
+                let narrowed = matches!(dtype, DType::F16 | DType::BF16);
+                if narrowed || matches!(dtype, DType::F32 | DType::F64) {
+                    first.get_or_insert(dtype);
+                }
+                if narrowed {
                     *tensor = cast(tensor.clone(), DType::F32)?;
                 }
             }
         }
         let outputs = self.0.run(inputs)?;
-        let Some(narrow) = narrow else { return Ok(outputs) };
+        let Some(narrow @ (DType::F16 | DType::BF16)) = first else { return Ok(outputs) };
         let back =
             |tensor: Tensor| if tensor.dtype() == DType::F32 { cast(tensor, narrow) } else { Ok(tensor) };
         Ok(match outputs {
