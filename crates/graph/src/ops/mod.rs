@@ -5,22 +5,36 @@
 
 mod activation;
 mod arithmetic;
+mod attention;
+mod attention_bias;
+mod batch;
+mod cache;
 pub(crate) mod cast;
+mod causal_convolution;
 mod compare;
 mod control;
 mod convolution;
+mod dropout;
+mod flex_attention;
+mod gated;
 mod index;
+mod linear_attention;
+mod loss;
 mod matmul;
 mod ml_encode;
 mod ml_linear;
 mod ml_tree;
 mod normalise;
+mod optimiser;
 mod pool;
+mod recurrent;
+mod recurrent_cell;
 mod reduce;
 mod search;
 mod shape;
 mod slice;
 mod small;
+mod softmax;
 mod widen;
 
 use std::cell::Cell;
@@ -256,19 +270,31 @@ pub(crate) const DOMAINS: &[(&str, &[Family])] = &[
         &[
             activation::OPERATORS,
             arithmetic::OPERATORS,
+            attention::OPERATORS,
+            batch::OPERATORS,
+            cache::OPERATORS,
             cast::OPERATORS,
+            causal_convolution::OPERATORS,
             compare::OPERATORS,
             control::OPERATORS,
             convolution::OPERATORS,
+            dropout::OPERATORS,
+            gated::OPERATORS,
             index::OPERATORS,
+            linear_attention::OPERATORS,
+            loss::OPERATORS,
             matmul::OPERATORS,
             normalise::OPERATORS,
             pool::OPERATORS,
+            recurrent::OPERATORS,
             reduce::OPERATORS,
             search::OPERATORS,
             shape::OPERATORS,
             slice::OPERATORS,
+            softmax::OPERATORS,
         ],
     ),
+    ("ai.onnx.preview", &[flex_attention::OPERATORS]),
+    ("ai.onnx.preview.training", &[optimiser::OPERATORS]),
     ("ai.onnx.ml", &[ml_encode::OPERATORS, ml_linear::OPERATORS, ml_tree::OPERATORS]),
 ];
