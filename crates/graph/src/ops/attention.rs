@@ -12,6 +12,7 @@ use num_traits::{AsPrimitive, Float};
 use super::attention_bias::{Bias, Mask};
 use super::cast::{cast, numbers};
 use super::matmul::product;
+use super::softmax::softmax_of_row;
 use super::{Built, Entry, FLOATS, Inputs, Outputs, Refusal, join, operator};
 use crate::load::Node;
 use crate::tensor::{Fault, Item, Tensor, contiguous, fault, into_vec, native_type};
@@ -268,7 +269,7 @@ impl Attention {
                 // Nothing to attend to: the scores may be anything, the result is zero.
                 row.fill(F::zero());
             } else {
-                softmax_in(row, self.precision);
+                softmax_in(row, self.precision, narrow);
                 round(row);
             }
             show(Step::Softmax, row);
@@ -307,43 +308,34 @@ fn cap_row<F: Wide>(row: &mut [F], cap: f32, narrow: Option<Narrow<F>>) {
     }
 }
 
-/// The softmax of a row, computed in another type where one is given.
-fn softmax_in<F: Wide>(row: &mut [F], precision: Option<DType>) {
+/// The softmax of a row, in another type where one is given.
+fn softmax_in<F: Wide>(row: &mut [F], precision: Option<DType>, own: Option<Narrow<F>>) {
     match precision {
-        Some(dtype @ (DType::F16 | DType::BF16)) => {
-            let Some(narrow) = narrow::<F>(dtype) else { return };
-            row.iter_mut().for_each(|x| *x = narrow(*x));
-            softmax(row);
-            row.iter_mut().for_each(|x| *x = narrow(*x));
-        }
+        None => softmax(row, own),
         Some(DType::F64) if native_type::<F>() == DType::F32 => through::<F, f64>(row),
         Some(DType::F32) if native_type::<F>() == DType::F64 => through::<F, f32>(row),
-        _ => softmax(row),
+        Some(dtype) => softmax(row, narrow::<F>(dtype)),
     }
 }
 
 fn through<F: Wide + AsPrimitive<C>, C: Wide>(row: &mut [F]) {
     let mut other: Vec<C> = row.iter().map(|x| AsPrimitive::<C>::as_(*x)).collect();
-    softmax(&mut other);
+    softmax(&mut other, None);
     for (x, other) in row.iter_mut().zip(other) {
         *x = <F as num_traits::NumCast>::from(other).unwrap_or_else(F::nan);
     }
 }
 
-/// The softmax of a row; zeros where all of it is negative infinity.
-fn softmax<F: Float>(row: &mut [F]) {
-    // A number that is none must not be passed over.
-    let largest = row.iter().fold(F::neg_infinity(), |best, &x| if x > best || x.is_nan() { x } else { best });
-    if largest == F::neg_infinity() {
+/// The softmax of a row that is rounded to its type; zeros where all of it is negative infinity.
+fn softmax<F: Float>(row: &mut [F], narrow: Option<Narrow<F>>) {
+    if let Some(narrow) = narrow {
+        row.iter_mut().for_each(|x| *x = narrow(*x));
+    }
+    if row.iter().all(|&x| x == F::neg_infinity()) {
         row.fill(F::zero());
-        return;
+    } else {
+        softmax_of_row(row, narrow);
     }
-    let mut sum = F::zero();
-    for x in row.iter_mut() {
-        *x = (*x - largest).exp();
-        sum = sum + *x;
-    }
-    row.iter_mut().for_each(|x| *x = *x / sum);
 }
 
 /// Four dimensions: batch, head, position, feature. Three have the heads packed into the last.
