@@ -40,7 +40,24 @@ const MAX_FOLDED_ELEMENTS: usize = 1 << 20;
 /// The most elements that all nodes computed at load may give together: it bounds the time of a load.
 const MAX_FOLDED_TOTAL: usize = 1 << 26;
 /// Operators whose work is not bounded by the size of their output are not computed at load.
-const NEVER_FOLDED: [&str; 8] = ["Conv", "ConvTranspose", "Einsum", "Gemm", "If", "Loop", "MatMul", "Scan"];
+const NEVER_FOLDED: [&str; 16] = [
+    "Attention",
+    "CausalConvWithState",
+    "Conv",
+    "ConvTranspose",
+    "Einsum",
+    "FlexAttention",
+    "GRU",
+    "Gemm",
+    "If",
+    "LRN",
+    "LSTM",
+    "LinearAttention",
+    "Loop",
+    "MatMul",
+    "RNN",
+    "Scan",
+];
 
 /// A graph that is ready to run, and what it declares.
 pub(crate) struct Loaded {

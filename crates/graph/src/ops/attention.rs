@@ -171,7 +171,10 @@ impl Attention {
         }
         let narrow = narrow::<F>(dtype);
         let bias = Bias {
-            mask: inputs.optional(3).map(|mask| self.mask(mask, narrow, [batch, heads, rows, keys])).transpose()?,
+            mask: inputs
+                .optional(3)
+                .map(|mask| self.mask(mask, narrow, [batch, heads, rows, keys]))
+                .transpose()?,
             first: keys - fresh,
             filled: inputs.optional(6).map(|counts| counts.to_i64s()).transpose()?,
             causal: self.causal,
@@ -179,10 +182,9 @@ impl Attention {
             keys,
             queries: rows,
         };
-        if let Some(filled) = &bias.filled {
-            if filled.len() != batch || keys != fresh {
-                fault!("{} counts of keys for {batch} rows of a batch, or keys from before beside them", filled.len());
-            }
+        // Counts of keys are for a cache that is kept outside.
+        if let Some(filled) = bias.filled.as_ref().filter(|filled| filled.len() != batch || keys != fresh) {
+            fault!("{} counts of keys do not fit {batch} rows with {} past keys", filled.len(), keys - fresh);
         }
         let scores = self.scores::<F>(query, key.clone(), narrow)?;
         let (probabilities, shown) = self.weigh(scores, &bias, [batch, heads, rows, keys], narrow)?;
@@ -203,7 +205,12 @@ impl Attention {
         Ok(Outputs::Many(outputs))
     }
 
-    fn mask<F: Wide>(&self, mask: Tensor, narrow: Option<Narrow<F>>, shape: [usize; 4]) -> Result<Mask<F>, Fault> {
+    fn mask<F: Wide>(
+        &self,
+        mask: Tensor,
+        narrow: Option<Narrow<F>>,
+        shape: [usize; 4],
+    ) -> Result<Mask<F>, Fault> {
         let truths = mask.dtype() == DType::Bool;
         let own = mask.shape().to_vec();
         let mut items: Vec<F> = numbers(mask)?;
@@ -219,7 +226,12 @@ impl Attention {
     }
 
     /// Queries times keys, both scaled by the root of the scale so that neither grows large.
-    fn scores<F: Wide>(&self, query: Tensor, key: Tensor, narrow: Option<Narrow<F>>) -> Result<FlexTensor, Fault> {
+    fn scores<F: Wide>(
+        &self,
+        query: Tensor,
+        key: Tensor,
+        narrow: Option<Narrow<F>>,
+    ) -> Result<FlexTensor, Fault> {
         let dtype = native_type::<F>();
         let factor = root_of_scale(self.scale, query.shape()[3]);
         let query = scaled::<F>(cast(query, dtype)?.dense()?, factor, narrow);
@@ -235,7 +247,7 @@ impl Attention {
         shape: [usize; 4],
         narrow: Option<Narrow<F>>,
     ) -> Result<(FlexTensor, Option<Vec<F>>), Fault> {
-        let mut scores: Vec<F> = into_vec(contiguous(&scores))?;
+        let mut scores: Vec<F> = into_vec(scores)?;
         let mut shown = self.shown.map(|step| (step, Vec::with_capacity(scores.len())));
         let mut show = |step: Step, row: &[F]| {
             if let Some((_, copy)) = shown.as_mut().filter(|(wanted, _)| *wanted == step) {
@@ -246,10 +258,12 @@ impl Attention {
         let cap = self.cap();
         let round = |row: &mut [F]| {
             if let Some(narrow) = narrow {
-                row.iter_mut().for_each(|x| *x = narrow(*x));
+                for x in row.iter_mut() {
+                    *x = narrow(*x);
+                }
             }
         };
-        let mut added = vec![F::zero(); keys];
+        let mut added = vec![F::zero(); if scores.is_empty() { 0 } else { keys }];
         for (position, row) in scores.chunks_exact_mut(keys.max(1)).enumerate() {
             round(row);
             show(Step::Product, row);
@@ -329,7 +343,9 @@ fn through<F: Wide + AsPrimitive<C>, C: Wide>(row: &mut [F]) {
 /// The softmax of a row that is rounded to its type; zeros where all of it is negative infinity.
 fn softmax<F: Float>(row: &mut [F], narrow: Option<Narrow<F>>) {
     if let Some(narrow) = narrow {
-        row.iter_mut().for_each(|x| *x = narrow(*x));
+        for x in row.iter_mut() {
+            *x = narrow(*x);
+        }
     }
     if row.iter().all(|&x| x == F::neg_infinity()) {
         row.fill(F::zero());
@@ -364,7 +380,8 @@ pub(super) fn split_heads(x: Tensor, heads: usize) -> Result<Tensor, Fault> {
 /// on the left share one on the right: they are one product of a taller matrix.
 pub(super) fn grouped(left: &FlexTensor, right: &FlexTensor) -> Result<FlexTensor, Fault> {
     let (left_shape, right_shape) = (left.layout().shape(), right.layout().shape());
-    let (&[batch, heads, rows, inner], &[other, shared, _, columns]) = (&left_shape[..], &right_shape[..]) else {
+    let (&[batch, heads, rows, inner], &[other, shared, _, columns]) = (&left_shape[..], &right_shape[..])
+    else {
         fault!("four dimensions are needed, not {left_shape:?} and {right_shape:?}")
     };
     if batch != other || (heads != shared && (shared == 0 || !heads.is_multiple_of(shared))) {

@@ -60,10 +60,14 @@ fn build(node: &Node<'_>) -> Built {
         if !batch.training {
             return Ok(batch.apply(x, &given.factors(&given.mean, &given.variance, batch.epsilon))?.into());
         }
-        let (mean, variance) = batch.statistics(&x)?;
-        if mean.len() != given.scale.len() {
-            fault!("{} channels are normalised, but the input has the shape {:?}", given.scale.len(), x.shape());
+        if batch.blocks(x.shape())[1] != given.scale.len() {
+            fault!(
+                "{} channels are normalised, but the input has the shape {:?}",
+                given.scale.len(),
+                x.shape()
+            );
         }
+        let (mean, variance) = batch.statistics(&x)?;
         let result = batch.apply(x, &given.factors(&mean, &variance, batch.epsilon))?;
         let running = |before: &[f64], now: &[f64]| {
             let both = before.iter().zip(now);
@@ -144,9 +148,10 @@ impl Batch {
             starts.flat_map(|start| &all[start..start + pixels])
         };
         let mean: Vec<f64> = (0..channels).map(|channel| of_channel(channel).sum::<f64>() / count).collect();
-        let variance = mean.iter().enumerate().map(|(channel, mean)| {
-            of_channel(channel).map(|x| (x - mean).powi(2)).sum::<f64>() / count
-        });
+        let variance = mean
+            .iter()
+            .enumerate()
+            .map(|(channel, mean)| of_channel(channel).map(|x| (x - mean).powi(2)).sum::<f64>() / count);
         let variance = variance.collect();
         Ok((mean, variance))
     }

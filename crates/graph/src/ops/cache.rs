@@ -6,7 +6,9 @@ use super::attention::heads_attribute;
 use super::cast::numbers;
 use super::{ALL, Built, Entry, FLOATS, Inputs, Outputs, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Item, Tensor, contiguous, fault, for_storage, into_vec, items, resolve_axis};
+use crate::tensor::{
+    Fault, Item, Tensor, check_size, contiguous, fault, for_storage, into_vec, items, resolve_axis,
+};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -64,7 +66,8 @@ impl Rotation {
         let mut result = numbers::<F>(x)?;
         let packed = shape.len() == 3;
         for (at, features) in result.chunks_exact_mut(size.max(1)).enumerate() {
-            let position = if packed { at / heads } else { at / (heads * positions) * positions + at % positions };
+            let position =
+                if packed { at / heads } else { at / (heads * positions) * positions + at % positions };
             let line = lines[position] * half;
             for pair in 0..half {
                 let (first, second) =
@@ -86,15 +89,23 @@ fn lines(
     [batch, positions]: [usize; 2],
     half: usize,
 ) -> Result<Vec<usize>, Fault> {
-    let unfit = || Fault(format!("a table of {table:?} does not fit {batch} times {positions} tokens with {half} pairs"));
+    let unfit = || {
+        Fault(format!("a table of {table:?} does not fit {batch} times {positions} tokens with {half} pairs"))
+    };
+    // A tensor without elements may be said to have any number of tokens.
+    check_size(&[batch, positions])?;
     match (table, ids) {
         (&[count, width], Some(ids)) if width == half && ids.shape() == [batch, positions] => {
             let line = |id: i64| usize::try_from(id).ok().filter(|&id| id < count);
             let lines: Option<Vec<usize>> = ids.to_i64s()?.into_iter().map(line).collect();
             lines.ok_or_else(|| Fault(format!("a position is out of range for a table of {count}")))
         }
-        (&[rows, count, width], None) if width == half && count == positions && (rows == batch || rows == 1) => {
-            Ok((0..batch * positions).map(|token| if rows == 1 { token % positions } else { token }).collect())
+        (&[rows, count, width], None)
+            if width == half && count == positions && (rows == batch || rows == 1) =>
+        {
+            Ok((0..batch * positions)
+                .map(|token| if rows == 1 { token % positions } else { token })
+                .collect())
         }
         _ => Err(unfit()),
     }
@@ -130,6 +141,9 @@ fn tensor_scatter(node: &Node<'_>) -> Built {
         if axis == 0 || update.shape() != expected || update.dtype() != dtype || count > shape[axis] {
             fault!("{} cannot be written into {} along axis {axis}", update.describe(), cache.describe());
         }
+        if update.len() == 0 {
+            return Ok(cache.into());
+        }
         let first = match inputs.optional(2) {
             Some(first) => first.to_i64s()?,
             None => vec![0; shape[0]],
@@ -156,7 +170,7 @@ fn tensor_scatter(node: &Node<'_>) -> Built {
         };
         for_storage!(dtype, E => {
             let update = contiguous(&update.storage()?);
-            let mut all: Vec<E> = into_vec(contiguous(&cache.storage()?))?;
+            let mut all: Vec<E> = into_vec(cache.storage()?)?;
             writes.apply(&mut all, items::<E>(&update));
             Ok(Tensor::of_type::<E>(dtype, &shape, all).into())
         }, text => match (&cache, &update) {

@@ -88,7 +88,7 @@ fn cast_as(tensor: Tensor, dtype: DType, how: Narrowing) -> Result<Tensor, Fault
 
 /// The elements as numbers of one type, row-major; a fault for text that is none.
 pub(crate) fn numbers<E: Item>(tensor: Tensor) -> Result<Vec<E>, Fault> {
-    into_vec(contiguous(&cast(tensor, native_type::<E>())?.dense()?))
+    into_vec(cast(tensor, native_type::<E>())?.dense()?)
 }
 
 /// Anything that Rust converts with `as`.

@@ -36,6 +36,8 @@ fn run<F: Wide>(inputs: &mut Inputs<'_>, swish: bool) -> Result<Outputs, Fault> 
         &[count, 1, width] if count == channels && width > 0 => width,
         other => fault!("a kernel of {other:?} does not fit {channels} channels"),
     };
+    // A tensor without elements may be said to have any number of rows.
+    check_size(&[batch, channels])?;
     let state_shape = [batch, channels, width - 1];
     let state_size = check_size(&state_shape)?;
     let past = match past {

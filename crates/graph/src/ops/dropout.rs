@@ -90,10 +90,14 @@ const MIDDLE: usize = 397;
 
 impl Twister {
     fn new(seed: i64) -> Self {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the low bits are the seed")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "the low bits are the seed"
+        )]
         let mut word = seed as u32;
         let mut state = Vec::with_capacity(WORDS);
-        for index in 1..=WORDS as u32 {
+        for index in (1u32..).take(WORDS) {
             state.push(word);
             word = 1_812_433_253u32.wrapping_mul(word ^ (word >> 30)).wrapping_add(index);
         }

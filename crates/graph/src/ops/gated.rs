@@ -26,7 +26,7 @@ pub(super) const OPERATORS: &[Entry] = &[
             .into())
         })
     }),
-    Entry::new("SwiGLU", 1, FLOATS, |node| {
+    Entry::new("SwiGLU", 28, FLOATS, |node| {
         let alpha = node.float("alpha", 1.0);
         operator(move |inputs| match inputs.peek(0).map(Tensor::dtype) {
             Some(DType::F64) => gated_unit::<f64>(inputs, alpha),
@@ -104,7 +104,7 @@ fn prelu(node: &Node<'_>) -> Built {
         let result = match dtype {
             DType::F64 => sloped::<f64>(&x, &slope, |x, slope| x * slope)?,
             DType::F32 => sloped::<f32>(&x, &slope, |x, slope| x * slope)?,
-            dtype => for_integers!(dtype, E => sloped::<E>(&x, &slope, |x, slope| x.wrapping_mul(slope))?,
+            dtype => for_integers!(dtype, E => sloped::<E>(&x, &slope, E::wrapping_mul)?,
                 other => fault!("numbers are needed, not {other}")),
         };
         Ok(result.into())

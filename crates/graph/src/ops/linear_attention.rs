@@ -36,10 +36,14 @@ fn build(node: &Node<'_>) -> Built {
     };
     let (query_heads, key_heads) = (heads("q_num_heads")?, heads("kv_num_heads")?);
     if !query_heads.is_multiple_of(key_heads) {
-        return Err(Refusal::Invalid(format!("{key_heads} heads of keys cannot serve {query_heads} of queries")));
+        return Err(Refusal::Invalid(format!(
+            "{key_heads} heads of keys cannot serve {query_heads} of queries"
+        )));
     }
     if node.has_input(4) != fades || node.has_input(5) != corrects {
-        return Err(Refusal::Invalid("`update_rule` and the inputs `decay` and `beta` do not go together".to_owned()));
+        return Err(Refusal::Invalid(
+            "`update_rule` and the inputs `decay` and `beta` do not go together".to_owned(),
+        ));
     }
     let scale = node.float("scale", 0.0);
     let attention = LinearAttention { query_heads, key_heads, scale, fades, corrects };
@@ -107,7 +111,12 @@ impl LinearAttention {
     }
 
     /// Checks all shapes against each other.
-    fn sizes(&self, given: [&Tensor; 3], decay: Option<&Tensor>, rate: Option<&Tensor>) -> Result<Sizes, Fault> {
+    fn sizes(
+        &self,
+        given: [&Tensor; 3],
+        decay: Option<&Tensor>,
+        rate: Option<&Tensor>,
+    ) -> Result<Sizes, Fault> {
         let [query, key, value] = given;
         let &[batch, tokens, width] = query.shape() else {
             fault!("queries need three dimensions, not {}", query.describe())
@@ -153,7 +162,9 @@ impl LinearAttention {
                 let decays = &given.decays[part(self.key_heads, head, sizes.decays)];
                 for (at, line) in state.chunks_exact_mut(sizes.value).enumerate() {
                     let factor = decays[at % sizes.decays].exp();
-                    line.iter_mut().for_each(|x| *x = *x * factor);
+                    for x in line {
+                        *x = *x * factor;
+                    }
                 }
             }
             if self.corrects {
@@ -161,7 +172,9 @@ impl LinearAttention {
                     written.iter_mut().zip(line).for_each(|(w, &s)| *w = *w - s * k);
                 }
                 let rate = given.rates[token * sizes.rates + head % sizes.rates];
-                written.iter_mut().for_each(|w| *w = *w * rate);
+                for written in &mut written {
+                    *written = *written * rate;
+                }
             }
             for (line, &k) in state.chunks_exact_mut(sizes.value).zip(key) {
                 line.iter_mut().zip(&written).for_each(|(s, &w)| *s = *s + k * w);
@@ -172,7 +185,9 @@ impl LinearAttention {
                 for (line, &q) in state.chunks_exact(sizes.value).zip(query) {
                     out.iter_mut().zip(line).for_each(|(o, &s)| *o = *o + q * s);
                 }
-                out.iter_mut().for_each(|o| *o = *o * scale);
+                for out in out {
+                    *out = *out * scale;
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::value::DType;
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[
-    Entry::new("LayerNormalization", 1, FLOATS, |node| layer(node, true)),
+    Entry::new("LayerNormalization", 17, FLOATS, |node| layer(node, true)),
     Entry::new("RMSNormalization", 23, FLOATS, |node| layer(node, false)),
     Entry::widening("GroupNormalization", 18, FLOATS, group),
     Entry::widening("InstanceNormalization", 1, FLOATS, instance),

@@ -103,15 +103,15 @@ impl Layer {
         let peepholes = if has_cell { optional::<F>(inputs, 7, &[directions, 3 * hidden])? } else { None };
         let x = x.reshape(&[steps * batch, sizes.input])?.dense()?;
         for (direction, (backwards, cell)) in self.directions.iter().enumerate() {
-            let part = |vector: &Option<Vec<F>>, width: usize| {
+            let own = |vector: &Option<Vec<F>>, width: usize| {
                 vector.as_ref().map(|all| all[direction * width..(direction + 1) * width].to_vec())
             };
             let weights = matrix(&weights, direction)?;
             let projected = product(&x, &weights.transpose(0, 1))?;
             let past = Past {
                 recurrence: matrix(&recurrence, direction)?.transpose(0, 1),
-                bias: part(&bias, 2 * gates * hidden),
-                peepholes: part(&peepholes, 3 * hidden),
+                bias: own(&bias, 2 * gates * hidden),
+                peepholes: own(&peepholes, 3 * hidden),
                 kind: self.kind,
                 batch,
                 hidden,
@@ -157,6 +157,9 @@ impl Layer {
         if weights.dtype() != x.dtype() || recurrence.dtype() != x.dtype() {
             fault!("input and weights must have one type");
         }
+        // A tensor without elements may be said to have any number of steps or rows.
+        check_size(&[steps])?;
+        check_size(&[directions, batch, hidden])?;
         Ok(Sizes { steps, batch, input, hidden, directions })
     }
 
@@ -205,7 +208,8 @@ impl Run<'_> {
         let mut state = results.hidden[own.clone()].to_vec();
         let mut memory = results.cell.get(own.clone()).map(<[F]>::to_vec).unwrap_or_default();
         let mut active = vec![true; batch];
-        for round in 0..steps {
+        let rounds = if batch == 0 { 0 } else { steps };
+        for round in 0..rounds {
             if context.stop.is_some_and(|stop| stop()) {
                 fault!("the request was stopped");
             }
@@ -214,7 +218,7 @@ impl Run<'_> {
                 *active = step < length;
             }
             let inputs = &projected[step * width..(step + 1) * width];
-            cell.step(past, Step { inputs, active: &active, hidden: &mut state, cell: &mut memory })?;
+            cell.step(past, &mut Step { inputs, active: &active, hidden: &mut state, cell: &mut memory })?;
             let start = (step * directions + self.direction) * size;
             let outputs = &mut results.outputs[start..start + size];
             for (row, _) in active.iter().enumerate().filter(|(_, active)| **active) {
@@ -240,13 +244,17 @@ fn lengths(given: Option<Tensor>, sizes: Sizes) -> Result<Vec<usize>, Fault> {
     let Some(given) = given else { return Ok(vec![sizes.steps; sizes.batch]) };
     let length = |length: i64| usize::try_from(length).ok().filter(|&length| length <= sizes.steps);
     let lengths: Option<Vec<usize>> = given.to_i64s()?.into_iter().map(length).collect();
-    lengths
-        .filter(|lengths| lengths.len() == sizes.batch)
-        .ok_or_else(|| Fault(format!("lengths for {} rows of at most {} steps are needed", sizes.batch, sizes.steps)))
+    lengths.filter(|lengths| lengths.len() == sizes.batch).ok_or_else(|| {
+        Fault(format!("lengths for {} rows of at most {} steps are needed", sizes.batch, sizes.steps))
+    })
 }
 
 /// An input of the given shape, if there is one.
-fn optional<F: Item>(inputs: &mut Inputs<'_>, index: usize, shape: &[usize]) -> Result<Option<Vec<F>>, Fault> {
+fn optional<F: Item>(
+    inputs: &mut Inputs<'_>,
+    index: usize,
+    shape: &[usize],
+) -> Result<Option<Vec<F>>, Fault> {
     inputs.optional(index).map(|tensor| exactly(tensor, shape)).transpose()
 }
 

@@ -89,11 +89,29 @@ impl Activation {
             Self::Softsign => x / (one + x.abs()),
             Self::Softplus => softplus(x),
             Self::Affine(alpha, beta) => of::<F>(alpha) * x + of(beta),
-            Self::LeakyRelu(alpha) => if x >= zero { x } else { of::<F>(alpha) * x },
-            Self::ThresholdedRelu(alpha) => if x >= of(alpha) { x } else { zero },
+            Self::LeakyRelu(alpha) => {
+                if x >= zero {
+                    x
+                } else {
+                    of::<F>(alpha) * x
+                }
+            }
+            Self::ThresholdedRelu(alpha) => {
+                if x >= of(alpha) {
+                    x
+                } else {
+                    zero
+                }
+            }
             Self::ScaledTanh(alpha, beta) => of::<F>(alpha) * (of::<F>(beta) * x).tanh(),
             Self::HardSigmoid(alpha, beta) => (of::<F>(alpha) * x + of(beta)).max(zero).min(one),
-            Self::Elu(alpha) => if x >= zero { x } else { of::<F>(alpha) * x.exp_m1() },
+            Self::Elu(alpha) => {
+                if x >= zero {
+                    x
+                } else {
+                    of::<F>(alpha) * x.exp_m1()
+                }
+            }
         }
     }
 }
@@ -113,7 +131,9 @@ impl Cell {
             names = defaults.repeat(directions).into_iter().map(str::to_owned).collect();
         }
         if names.len() != defaults.len() * directions {
-            return Err(Refusal::Invalid(format!("{names:?} are not the functions of {directions} directions")));
+            return Err(Refusal::Invalid(format!(
+                "{names:?} are not the functions of {directions} directions"
+            )));
         }
         let clip = node.has("clip").then(|| node.float("clip", 0.0));
         if clip.is_some_and(|clip| clip.is_nan() || clip < 0.0) {
@@ -124,7 +144,8 @@ impl Cell {
         let mut activations = Vec::with_capacity(names.len());
         for name in &names {
             let activation = Activation::read(name, &mut alphas, &mut betas);
-            activations.push(activation.ok_or_else(|| Refusal::Invalid(format!("`{name}` is not an activation")))?);
+            activations
+                .push(activation.ok_or_else(|| Refusal::Invalid(format!("`{name}` is not an activation")))?);
         }
         let of_direction = |activations: &[Activation]| Self { activations: activations.to_vec(), clip };
         Ok(activations.chunks(defaults.len()).map(of_direction).collect())
@@ -149,9 +170,9 @@ pub(super) struct Step<'a, F> {
     pub(super) inputs: &'a [F],
     /// The rows of the batch whose sequence has this step.
     pub(super) active: &'a [bool],
-    pub(super) hidden: &'a mut Vec<F>,
+    pub(super) hidden: &'a mut [F],
     /// The memory, of a network that has one.
-    pub(super) cell: &'a mut Vec<F>,
+    pub(super) cell: &'a mut [F],
 }
 
 impl<F: Item + Float> Past<F> {
@@ -184,10 +205,7 @@ impl Cell {
     }
 
     /// Changes the states of the active rows.
-    pub(super) fn step<F: Item + Float>(&self, past: &Past<F>, step: Step<'_, F>) -> Result<(), Fault> {
-        if past.batch == 0 {
-            return Ok(());
-        }
+    pub(super) fn step<F: Item + Float>(&self, past: &Past<F>, step: &mut Step<'_, F>) -> Result<(), Fault> {
         match past.kind {
             Kind::Rnn => self.plain(past, step),
             Kind::Gru { reset_after: true } => self.gated_reset_after(past, step),
@@ -197,7 +215,7 @@ impl Cell {
     }
 
     /// H = f(x W + H R + b).
-    fn plain<F: Item + Float>(&self, past: &Past<F>, step: Step<'_, F>) -> Result<(), Fault> {
+    fn plain<F: Item + Float>(&self, past: &Past<F>, step: &mut Step<'_, F>) -> Result<(), Fault> {
         let recurrent = past.product(step.hidden, &past.recurrence)?;
         let recurrent = items::<F>(&recurrent);
         let rows = step.hidden.chunks_exact_mut(past.hidden).enumerate();
@@ -212,7 +230,11 @@ impl Cell {
     }
 
     /// z = f(..), r = f(..), h = g(x W + r (H R + b) + b), H = (1 - z) h + z H: one product per step.
-    fn gated_reset_after<F: Item + Float>(&self, past: &Past<F>, step: Step<'_, F>) -> Result<(), Fault> {
+    fn gated_reset_after<F: Item + Float>(
+        &self,
+        past: &Past<F>,
+        step: &mut Step<'_, F>,
+    ) -> Result<(), Fault> {
         let recurrent = past.product(step.hidden, &past.recurrence)?;
         let recurrent = items::<F>(&recurrent);
         let rows = step.hidden.chunks_exact_mut(past.hidden).enumerate();
@@ -223,7 +245,8 @@ impl Cell {
                     let (first, second) = past.biases(gate, unit);
                     (step.inputs[at] + first, recurrent[at] + second)
                 };
-                let [update, reset] = [gate(0), gate(1)].map(|(input, recurrent)| self.apply(0, input + recurrent));
+                let [update, reset] =
+                    [gate(0), gate(1)].map(|(input, recurrent)| self.apply(0, input + recurrent));
                 let (input, recurrent) = gate(2);
                 let candidate = self.apply(1, input + reset * recurrent);
                 *state = (F::one() - update) * candidate + update * *state;
@@ -233,7 +256,7 @@ impl Cell {
     }
 
     /// The same with h = g(x W + (r H) R + b): the reset comes between two products.
-    fn gated<F: Item + Float>(&self, past: &Past<F>, step: Step<'_, F>) -> Result<(), Fault> {
+    fn gated<F: Item + Float>(&self, past: &Past<F>, step: &mut Step<'_, F>) -> Result<(), Fault> {
         let width = past.hidden;
         let columns = |start: usize, count: usize| {
             super::slice::part(Tensor::Dense(past.recurrence.clone()), 1, start, count)?.dense()
@@ -242,10 +265,11 @@ impl Cell {
         let recurrent = items::<F>(&recurrent);
         let gate = |gate: usize, row: usize, unit: usize| {
             let (first, second) = past.biases(gate, unit);
-            let (input, state) = (step.inputs[(row * 3 + gate) * width + unit], (row * 2 + gate) * width + unit);
+            let (input, state) =
+                (step.inputs[(row * 3 + gate) * width + unit], (row * 2 + gate) * width + unit);
             self.apply(0, input + recurrent[state] + first + second)
         };
-        let mut kept = step.hidden.clone();
+        let mut kept = step.hidden.to_vec();
         for (row, kept) in kept.chunks_exact_mut(width).enumerate() {
             for (unit, kept) in kept.iter_mut().enumerate() {
                 *kept = *kept * gate(1, row, unit);
@@ -267,7 +291,12 @@ impl Cell {
     }
 
     /// i = f(.. + p C), f = f(.. + p C), c = g(..), C = f C + i c, o = f(.. + p C), H = o h(C).
-    fn with_memory<F: Item + Float>(&self, past: &Past<F>, step: Step<'_, F>, coupled: bool) -> Result<(), Fault> {
+    fn with_memory<F: Item + Float>(
+        &self,
+        past: &Past<F>,
+        step: &mut Step<'_, F>,
+        coupled: bool,
+    ) -> Result<(), Fault> {
         let recurrent = past.product(step.hidden, &past.recurrence)?;
         let recurrent = items::<F>(&recurrent);
         let states = step.hidden.chunks_exact_mut(past.hidden).zip(step.cell.chunks_exact_mut(past.hidden));
@@ -286,7 +315,9 @@ impl Cell {
                 };
                 *memory = forget * *memory + input * self.apply(1, sum(3));
                 let output = self.apply(0, sum(1) + past.peephole(1, unit) * *memory);
-                *state = output * self.apply(2, *memory);
+                // The memory is the only input of a function that is not clipped: ONNX's text does not say so, but
+                // ONNX Runtime, with which files are made, has it so.
+                *state = output * self.activations[2].apply(*memory);
             }
         }
         Ok(())

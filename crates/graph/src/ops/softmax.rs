@@ -17,7 +17,9 @@ pub(super) const OPERATORS: &[Entry] = &[
     Entry::widening("LogSoftmax", 1, FLOATS, |node| {
         build(node, |x, axis| Ok(Flex::log_softmax(x.float()?, axis).into()))
     }),
-    Entry::widening("Hardmax", 1, FLOATS, |node| build(node, |x, axis| Ok(hardmax(x.float()?, axis).into()))),
+    Entry::widening("Hardmax", 1, FLOATS, |node| {
+        build(node, |x, axis| Ok(hardmax(&x.float()?, axis).into()))
+    }),
 ];
 
 /// Below opset 13 the input is a matrix of the dimensions before and after `axis`.
@@ -62,19 +64,22 @@ fn softmax(x: Tensor, axis: usize) -> Result<Tensor, Fault> {
 pub(super) fn softmax_of_row<F: Float>(row: &mut [F], narrow: Option<Narrow<F>>) {
     let round = |x: F| narrow.map_or(x, |narrow| narrow(x));
     // A number that is none must not be passed over.
-    let largest = row.iter().fold(F::neg_infinity(), |best, &x| if x > best || x.is_nan() { x } else { best });
+    let largest =
+        row.iter().fold(F::neg_infinity(), |best, &x| if x > best || x.is_nan() { x } else { best });
     let mut sum = F::zero();
     for x in row.iter_mut() {
         *x = round(round(*x - largest).exp());
         sum = sum + *x;
     }
     let sum = round(sum);
-    row.iter_mut().for_each(|x| *x = round(*x / sum));
+    for x in row {
+        *x = round(*x / sum);
+    }
 }
 
 /// One where the first of the largest elements along a dimension is, zero elsewhere.
-fn hardmax(x: FlexTensor, axis: usize) -> FlexTensor {
-    let x = contiguous(&x);
+fn hardmax(x: &FlexTensor, axis: usize) -> FlexTensor {
+    let x = contiguous(x);
     let marked = match type_of(&x) {
         DType::F64 => marked::<f64>(&x, axis),
         _ => marked::<f32>(&x, axis),
