@@ -6,62 +6,20 @@
 
 use burn::backend::flex::{Flex, FlexTensor};
 use burn::backend::ops::FloatTensorOps;
-use half::{bf16, f16};
 use num_traits::{AsPrimitive, Float};
 
 use super::attention_bias::{Bias, Mask};
 use super::cast::{cast, numbers};
 use super::matmul::product;
 use super::softmax::softmax_of_row;
+use super::widen::{Narrow, Wide, narrow};
 use super::{Built, Entry, FLOATS, Inputs, Outputs, Refusal, join, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Item, Tensor, contiguous, fault, into_vec, native_type};
+use crate::tensor::{Fault, Tensor, contiguous, fault, into_vec, native_type};
 use crate::value::DType;
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[Entry::new("Attention", 23, FLOATS, build)];
-
-/// A type in which attention is computed.
-pub(super) trait Wide:
-    Item + Float + AsPrimitive<f16> + AsPrimitive<bf16> + AsPrimitive<f32> + AsPrimitive<f64>
-{
-    /// The number rounded to `f16`, and back.
-    fn through_f16(self) -> Self;
-    /// The number rounded to `bf16`, and back.
-    fn through_bf16(self) -> Self;
-}
-
-impl Wide for f32 {
-    fn through_f16(self) -> Self {
-        f16::from_f32(self).to_f32()
-    }
-
-    fn through_bf16(self) -> Self {
-        bf16::from_f32(self).to_f32()
-    }
-}
-
-impl Wide for f64 {
-    fn through_f16(self) -> Self {
-        f16::from_f64(self).to_f64()
-    }
-
-    fn through_bf16(self) -> Self {
-        bf16::from_f64(self).to_f64()
-    }
-}
-
-/// Rounds a number to a type, and back.
-pub(super) type Narrow<F> = fn(F) -> F;
-
-/// What rounds to `dtype` where that is narrower than all types that are computed in.
-pub(super) fn narrow<F: Wide>(dtype: DType) -> Option<Narrow<F>> {
-    match dtype {
-        DType::F16 => Some(F::through_f16),
-        DType::BF16 => Some(F::through_bf16),
-        _ => None,
-    }
-}
 
 /// Which step's result is the fourth output.
 #[derive(Clone, Copy, PartialEq)]
@@ -379,9 +337,8 @@ pub(super) fn split_heads(x: Tensor, heads: usize) -> Result<Tensor, Fault> {
 /// Products of matrices per head, [b, h, m, k] by [b, g, k, n]. Where h is a multiple of g, consecutive heads
 /// on the left share one on the right: they are one product of a taller matrix.
 pub(super) fn grouped(left: &FlexTensor, right: &FlexTensor) -> Result<FlexTensor, Fault> {
-    let (left_shape, right_shape) = (left.layout().shape(), right.layout().shape());
-    let (&[batch, heads, rows, inner], &[other, shared, _, columns]) = (&left_shape[..], &right_shape[..])
-    else {
+    let (left_shape, right_shape) = (&left.layout().shape()[..], &right.layout().shape()[..]);
+    let (&[batch, heads, rows, inner], &[other, shared, _, columns]) = (left_shape, right_shape) else {
         fault!("four dimensions are needed, not {left_shape:?} and {right_shape:?}")
     };
     if batch != other || (heads != shared && (shared == 0 || !heads.is_multiple_of(shared))) {

@@ -1,7 +1,7 @@
 //! `CausalConvWithState`: a convolution per channel that looks back only, and carries what it looks back at.
 
-use super::attention::{Wide, narrow};
 use super::cast::{cast, numbers};
+use super::widen::{Wide, narrow};
 use super::{Built, Entry, FLOATS, Inputs, Outputs, Refusal, operator};
 use crate::load::Node;
 use crate::tensor::{Fault, Tensor, check_size, fault};

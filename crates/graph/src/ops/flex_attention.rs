@@ -3,9 +3,10 @@
 use burn::backend::flex::{Flex, FlexTensor};
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
 
-use super::attention::{Wide, grouped, narrow, precision, root_of_scale, scaled};
+use super::attention::{grouped, precision, root_of_scale, scaled};
 use super::cast::cast;
 use super::control::{call, captured};
+use super::widen::{Wide, narrow};
 use super::{Built, Entry, FLOATS, Inputs, Outputs, operator};
 use crate::held::Held;
 use crate::load::{Nested, Node};

@@ -4,8 +4,8 @@ use num_traits::{AsPrimitive, Float};
 
 use super::activation::{map, of};
 use super::arithmetic::zip_with;
-use super::attention::{Wide, narrow};
 use super::cast::{cast, numbers};
+use super::widen::{Wide, narrow};
 use super::{Built, Entry, FLOATS, Inputs, NUMBERS, Outputs, operator};
 use crate::load::Node;
 use crate::tensor::{Fault, Item, Tensor, contiguous, fault, for_integers, type_of};

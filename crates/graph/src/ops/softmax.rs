@@ -4,8 +4,8 @@ use burn::backend::flex::{Flex, FlexTensor};
 use burn::backend::ops::ActivationOps;
 use num_traits::Float;
 
-use super::attention::{Narrow, narrow};
 use super::cast::{cast, numbers};
+use super::widen::{Narrow, narrow};
 use super::{Built, Entry, FLOATS, operator};
 use crate::load::Node;
 use crate::tensor::{Fault, Item, Tensor, contiguous, items, resolve_axis, type_of};
