@@ -40,6 +40,7 @@ const MAX_FOLDED_ELEMENTS: usize = 1 << 20;
 /// The most elements that all nodes computed at load may give together: it bounds the time of a load.
 const MAX_FOLDED_TOTAL: usize = 1 << 26;
 /// Operators whose work is not bounded by the size of their output are not computed at load.
+<<<<<<< HEAD
 const NEVER_FOLDED: [&str; 13] = [
     "Conv",
     "ConvTranspose",
@@ -53,6 +54,24 @@ const NEVER_FOLDED: [&str; 13] = [
     "MatMulInteger",
     "QLinearMatMul",
     "STFT",
+=======
+const NEVER_FOLDED: [&str; 16] = [
+    "Attention",
+    "CausalConvWithState",
+    "Conv",
+    "ConvTranspose",
+    "Einsum",
+    "FlexAttention",
+    "GRU",
+    "Gemm",
+    "If",
+    "LRN",
+    "LSTM",
+    "LinearAttention",
+    "Loop",
+    "MatMul",
+    "RNN",
+>>>>>>> wip-net
     "Scan",
 ];
 

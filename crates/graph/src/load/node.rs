@@ -60,6 +60,11 @@ impl Node<'_> {
         self.proto.output.len()
     }
 
+    /// True when output `index` is declared.
+    pub(crate) fn has_output(&self, index: usize) -> bool {
+        self.proto.output.get(index).is_some_and(|name| !name.is_empty())
+    }
+
     /// True when output `index` is declared and somebody reads it.
     pub(crate) fn output_used(&self, index: usize) -> bool {
         self.used_outputs.get(index).copied().unwrap_or(false)

@@ -106,7 +106,7 @@ fn real(function: impl RealFunction) -> Built {
 }
 
 /// A constant in the width at hand; every `f32` is in range of both.
-fn of<F: Float>(constant: f32) -> F {
+pub(super) fn of<F: Float>(constant: f32) -> F {
     <F as num_traits::NumCast>::from(constant).unwrap_or_else(F::nan)
 }
 
@@ -176,7 +176,7 @@ impl RealFunction for Atanh {
 }
 
 /// ln(1 + e^x), in a form that does not overflow.
-fn softplus<F: Float>(x: F) -> F {
+pub(super) fn softplus<F: Float>(x: F) -> F {
     x.max(F::zero()) + (-x.abs()).exp().ln_1p()
 }
 

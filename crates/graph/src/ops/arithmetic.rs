@@ -4,7 +4,7 @@
 //! integers by zero is a fault.
 
 use burn::backend::flex::{Flex, FlexTensor};
-use burn::backend::ops::{ActivationOps, FloatTensorOps};
+use burn::backend::ops::FloatTensorOps;
 use num_traits::{Float, PrimInt, WrappingAdd, WrappingMul, WrappingSub};
 
 use super::activation::map;
@@ -28,7 +28,6 @@ pub(super) const OPERATORS: &[Entry] = &[
     Entry::widening("Mean", 1, NUMBERS, mean),
     Entry::widening("Pow", 1, NUMBERS, |node| aligned(node, operator(pow))),
     Entry::widening("Mod", 10, NUMBERS, modulo),
-    Entry::widening("PRelu", 1, NUMBERS, |_| operator(prelu)),
 ];
 
 #[derive(Clone, Copy)]
@@ -379,10 +378,4 @@ ring! {
     u32, 0, 1, u32::wrapping_add, u32::wrapping_mul;
     u16, 0, 1, u16::wrapping_add, u16::wrapping_mul;
     u8, 0, 1, u8::wrapping_add, u8::wrapping_mul;
-}
-
-fn prelu(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
-    let (x, slope) = (inputs.float(0)?, inputs.float(1)?);
-    common_type(&x, &slope)?;
-    Ok(Flex::prelu(x, slope).into())
 }

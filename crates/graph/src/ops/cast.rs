@@ -6,7 +6,7 @@ use num_traits::{AsPrimitive, Zero};
 use super::small::{Narrowing, PowerRounding, decode, encode, low_bits};
 use super::{ALL, Built, Entry, Refusal, operator};
 use crate::load::{Node, element_type_name};
-use crate::tensor::{Fault, Tensor, contiguous, for_integers, for_storage, items};
+use crate::tensor::{Fault, Item, Tensor, contiguous, for_integers, for_storage, into_vec, items, native_type};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -94,6 +94,11 @@ pub(super) fn cast_as(tensor: Tensor, dtype: DType, how: Narrowing) -> Result<Te
     }
 }
 
+/// The elements as numbers of one type, row-major; a fault for text that is none.
+pub(crate) fn numbers<E: Item>(tensor: Tensor) -> Result<Vec<E>, Fault> {
+    into_vec(cast(tensor, native_type::<E>())?.dense()?)
+}
+
 /// Anything that Rust converts with `as`.
 trait Source:
     Copy
@@ -136,7 +141,7 @@ impl<S> Source for S where
 }
 
 fn convert<S: Source>(source: &[S], from: DType, dtype: DType, shape: &[usize], how: Narrowing) -> Tensor {
-    fn each<S: Copy + AsPrimitive<T>, T: crate::tensor::Item>(source: &[S], shape: &[usize]) -> Tensor {
+    fn each<S: Copy + AsPrimitive<T>, T: Item>(source: &[S], shape: &[usize]) -> Tensor {
         Tensor::from_items(shape, source.iter().map(|x| x.as_()).collect())
     }
     match dtype {

@@ -16,7 +16,7 @@ pub(super) const OPERATORS: &[Entry] = &[
 ];
 
 /// Runs a graph with its declared inputs and what it reads from outside.
-fn call(
+pub(super) fn call(
     nested: &Nested,
     declared: Vec<Option<Held>>,
     captured: &[Option<Held>],
@@ -30,7 +30,7 @@ fn call(
 }
 
 /// What a graph reads from outside.
-fn captured(nested: &Nested, inputs: &mut Inputs<'_>) -> Vec<Option<Held>> {
+pub(super) fn captured(nested: &Nested, inputs: &mut Inputs<'_>) -> Vec<Option<Held>> {
     nested.captured.iter().map(|&position| inputs.take_any(position).ok()).collect()
 }
 

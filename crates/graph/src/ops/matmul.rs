@@ -2,7 +2,7 @@
 
 use burn::backend::flex::{Flex, FlexTensor};
 use burn::backend::ops::FloatTensorOps;
-use num_traits::{PrimInt, WrappingAdd, WrappingMul};
+use num_traits::{AsPrimitive, PrimInt, WrappingAdd, WrappingMul};
 
 use super::activation::map;
 use super::{Built, Entry, Inputs, NUMBERS, Outputs, operator};
@@ -127,7 +127,7 @@ fn gemm(node: &Node<'_>) -> Built {
         }
         let left = if transpose_left { left.transpose(0, 1) } else { left };
         let right = if transpose_right { right.transpose(0, 1) } else { right };
-        let product = scaled(product(&left, &right)?, alpha);
+        let product = scaled(product(&left, &right)?, alpha)?;
         let Some(bias) = inputs.optional(2) else { return Ok(product.into()) };
         let bias = bias.dense()?;
         let shape = product.layout().shape();
@@ -137,20 +137,22 @@ fn gemm(node: &Node<'_>) -> Built {
         if type_of(&bias) != type_of(&product) {
             fault!("the bias must have the type of the matrices");
         }
-        super::arithmetic::add(product, scaled(bias, beta)).map(Into::into)
+        super::arithmetic::add(product, scaled(bias, beta)?).map(Into::into)
     })
 }
 
-/// The tensor times a number, which is 1 in nearly all files.
+/// The tensor times a number, which is 1 in nearly all files. Integers are scaled by whole numbers only.
 #[expect(clippy::float_cmp, reason = "exactly one changes nothing")]
-fn scaled(tensor: FlexTensor, factor: f32) -> FlexTensor {
-    match type_of(&tensor) {
+fn scaled(tensor: FlexTensor, factor: f32) -> Result<FlexTensor, Fault> {
+    Ok(match type_of(&tensor) {
         _ if factor == 1.0 => tensor,
         DType::F32 => map(tensor, |x: f32| x * factor),
         DType::F64 => map(tensor, |x: f64| x * f64::from(factor)),
-        #[expect(clippy::cast_possible_truncation, reason = "integers are scaled by whole numbers")]
-        DType::I64 => map(tensor, |x: i64| x.wrapping_mul(factor as i64)),
-        #[expect(clippy::cast_possible_truncation, reason = "integers are scaled by whole numbers")]
-        _ => map(tensor, |x: i32| x.wrapping_mul(factor as i32)),
-    }
+        dtype if factor.fract() != 0.0 => fault!("{dtype} cannot be scaled by {factor}"),
+        dtype => for_integers!(dtype, E => {
+            #[expect(clippy::cast_possible_truncation, reason = "a whole number; larger ones saturate")]
+            let factor: E = (factor as i64).as_();
+            map(tensor, |x: E| x.wrapping_mul(factor))
+        }, other => fault!("{other} cannot be scaled")),
+    })
 }

@@ -5,32 +5,58 @@
 
 mod activation;
 mod arithmetic;
+<<<<<<< HEAD
 mod bits;
+=======
+mod attention;
+mod attention_bias;
+mod batch;
+mod cache;
+>>>>>>> wip-net
 pub(crate) mod cast;
+mod causal_convolution;
 mod compare;
 mod control;
 mod convolution;
+<<<<<<< HEAD
 mod cumulative;
 mod einsum;
 mod fourier;
+=======
+mod dropout;
+mod flex_attention;
+mod gated;
+>>>>>>> wip-net
 mod index;
+mod linear_attention;
+mod loss;
 mod matmul;
 mod matrix;
 mod ml_encode;
 mod ml_linear;
 mod ml_tree;
 mod normalise;
+mod optimiser;
 mod pool;
+<<<<<<< HEAD
 mod quantise;
 mod quantised_product;
 mod random;
+=======
+mod recurrent;
+mod recurrent_cell;
+>>>>>>> wip-net
 mod reduce;
 mod search;
 mod select;
 mod shape;
 mod slice;
 mod small;
+<<<<<<< HEAD
 mod special;
+=======
+mod softmax;
+>>>>>>> wip-net
 mod widen;
 mod window;
 
@@ -267,30 +293,54 @@ pub(crate) const DOMAINS: &[(&str, &[Family])] = &[
         &[
             activation::OPERATORS,
             arithmetic::OPERATORS,
+<<<<<<< HEAD
             bits::OPERATORS,
+=======
+            attention::OPERATORS,
+            batch::OPERATORS,
+            cache::OPERATORS,
+>>>>>>> wip-net
             cast::OPERATORS,
+            causal_convolution::OPERATORS,
             compare::OPERATORS,
             control::OPERATORS,
             convolution::OPERATORS,
+<<<<<<< HEAD
             cumulative::OPERATORS,
             einsum::OPERATORS,
             fourier::OPERATORS,
+=======
+            dropout::OPERATORS,
+            gated::OPERATORS,
+>>>>>>> wip-net
             index::OPERATORS,
+            linear_attention::OPERATORS,
+            loss::OPERATORS,
             matmul::OPERATORS,
             matrix::OPERATORS,
             normalise::OPERATORS,
             pool::OPERATORS,
+<<<<<<< HEAD
             quantise::OPERATORS,
             quantised_product::OPERATORS,
             random::OPERATORS,
+=======
+            recurrent::OPERATORS,
+>>>>>>> wip-net
             reduce::OPERATORS,
             search::OPERATORS,
             select::OPERATORS,
             shape::OPERATORS,
             slice::OPERATORS,
+<<<<<<< HEAD
             special::OPERATORS,
             window::OPERATORS,
+=======
+            softmax::OPERATORS,
+>>>>>>> wip-net
         ],
     ),
+    ("ai.onnx.preview", &[flex_attention::OPERATORS]),
+    ("ai.onnx.preview.training", &[optimiser::OPERATORS]),
     ("ai.onnx.ml", &[ml_encode::OPERATORS, ml_linear::OPERATORS, ml_tree::OPERATORS]),
 ];

@@ -8,7 +8,6 @@ use crate::value::DType;
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[
     Entry::new("Identity", 1, ALL, |_| operator(|inputs| Ok(inputs.take(0)?.into()))),
-    Entry::new("Dropout", 1, ALL, dropout),
     Entry::new("Constant", 1, ALL, constant),
     Entry::new("ConstantOfShape", 9, ALL, constant_of_shape),
     Entry::new("Shape", 1, ALL, shape),
@@ -24,29 +23,6 @@ pub(super) const OPERATORS: &[Entry] = &[
     Entry::new("Tile", 1, ALL, tile),
     Entry::new("Range", 11, ALL, |_| operator(range)),
 ];
-
-/// At inference the input passes through. The mask says that every element was kept.
-fn dropout(node: &Node<'_>) -> Built {
-    if let Some(mode) = node.constant(2) {
-        let training =
-            mode.to_f64s().map_err(|fault| Refusal::Invalid(fault.0))?.iter().any(|&truth| truth != 0.0);
-        if training {
-            return Err(Refusal::Unsupported("dropout in training mode is not supported".to_owned()));
-        }
-    }
-    let mask = node.output_used(1);
-    operator(move |inputs| {
-        if inputs.peek(2).is_some_and(|mode| mode.to_f64s().is_ok_and(|mode| mode.contains(&1.0))) {
-            fault!("dropout in training mode is not supported");
-        }
-        let x = inputs.take(0)?;
-        if !mask {
-            return Ok(x.into());
-        }
-        let kept = Tensor::from_bools(x.shape(), vec![1; check_size(x.shape())?]);
-        Ok(Outputs::Many(vec![x, kept]))
-    })
-}
 
 fn constant(node: &Node<'_>) -> Built {
     let value = if let Some(tensor) = node.tensor("value")? {

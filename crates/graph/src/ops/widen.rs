@@ -3,10 +3,13 @@
 //! burn's kernels have most operators in `FP32` and `FP64` only, and a sum of many halves needs the wider
 //! type anyway. The result is rounded once, to the type that was given.
 
+use half::{bf16, f16};
+use num_traits::{AsPrimitive, Float};
+
 use super::cast::cast;
 use super::{Inputs, Operator, Outputs};
 use crate::held::Held;
-use crate::tensor::{Fault, Tensor};
+use crate::tensor::{Fault, Item, Tensor};
 use crate::value::DType;
 
 /// An operator that is given `FP32` instead of `FP16` and `BF16`.
@@ -43,5 +46,46 @@ impl Operator for Widened {
                 Outputs::Held(held.into_iter().map(back).collect::<Result<_, _>>()?)
             }
         })
+    }
+}
+
+/// A type that is computed in. Operators that ONNX defines as a chain of others round each result to the type
+/// of their tensors, which is narrower than this one for half precision.
+pub(super) trait Wide: Item + Float + AsPrimitive<f32> + AsPrimitive<f64> {
+    /// The number rounded to `f16`, and back.
+    fn through_f16(self) -> Self;
+    /// The number rounded to `bf16`, and back.
+    fn through_bf16(self) -> Self;
+}
+
+impl Wide for f32 {
+    fn through_f16(self) -> Self {
+        f16::from_f32(self).to_f32()
+    }
+
+    fn through_bf16(self) -> Self {
+        bf16::from_f32(self).to_f32()
+    }
+}
+
+impl Wide for f64 {
+    fn through_f16(self) -> Self {
+        f16::from_f64(self).to_f64()
+    }
+
+    fn through_bf16(self) -> Self {
+        bf16::from_f64(self).to_f64()
+    }
+}
+
+/// Rounds a number to a type, and back.
+pub(super) type Narrow<F> = fn(F) -> F;
+
+/// What rounds to `dtype` where that is narrower than all types that are computed in.
+pub(super) fn narrow<F: Wide>(dtype: DType) -> Option<Narrow<F>> {
+    match dtype {
+        DType::F16 => Some(F::through_f16),
+        DType::BF16 => Some(F::through_bf16),
+        _ => None,
     }
 }

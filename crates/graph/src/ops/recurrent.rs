@@ -1,0 +1,266 @@
+//! Recurrent networks: `RNN`, `GRU` and `LSTM`.
+//!
+//! The inputs of all steps are projected by one matrix product, and each step is one more for all gates. A
+//! sequence that is shorter than the longest one stands still after its end: its state is kept, and its
+//! outputs there are zero.
+
+use burn::backend::flex::FlexTensor;
+use num_traits::Float;
+
+use super::cast::numbers;
+use super::matmul::product;
+use super::recurrent_cell::{Cell, Kind, Past, Step};
+use super::{Built, Context, Entry, FLOATS, Inputs, Outputs, Refusal, operator};
+use crate::load::Node;
+use crate::tensor::{Fault, Item, Tensor, check_size, contiguous, fault, items};
+use crate::value::DType;
+
+/// The operators of this family.
+pub(super) const OPERATORS: &[Entry] = &[
+    Entry::widening("RNN", 1, FLOATS, |node| build(node, Kind::Rnn)),
+    Entry::widening("GRU", 1, FLOATS, |node| {
+        build(node, Kind::Gru { reset_after: node.flag("linear_before_reset", false) })
+    }),
+    Entry::widening("LSTM", 1, FLOATS, |node| {
+        build(node, Kind::Lstm { coupled: node.flag("input_forget", false) })
+    }),
+];
+
+/// A layer of one direction or two.
+struct Layer {
+    kind: Kind,
+    /// A cell per direction, and whether it goes backwards.
+    directions: Vec<(bool, Cell)>,
+    /// The size of the state, where the file says it.
+    hidden: Option<usize>,
+    /// The batch comes before the steps in inputs and outputs.
+    batch_first: bool,
+}
+
+fn build(node: &Node<'_>, kind: Kind) -> Built {
+    let directions: &[bool] = match node.string("direction", "forward")?.as_str() {
+        "forward" => &[false],
+        "reverse" => &[true],
+        "bidirectional" => &[false, true],
+        other => return Err(Refusal::Invalid(format!("`direction` cannot be `{other}`"))),
+    };
+    let batch_first = match node.int("layout", 0) {
+        0 => false,
+        1 => true,
+        other => return Err(Refusal::Invalid(format!("`layout` cannot be {other}"))),
+    };
+    let hidden = match node.has("hidden_size").then(|| usize::try_from(node.int("hidden_size", 0))) {
+        None => None,
+        Some(Ok(hidden)) if hidden > 0 => Some(hidden),
+        Some(_) => return Err(Refusal::Invalid("`hidden_size` must be positive".to_owned())),
+    };
+    let cells = Cell::read(node, kind, directions.len())?;
+    let directions = directions.iter().copied().zip(cells).collect();
+    let layer = Layer { kind, directions, hidden, batch_first };
+    operator(move |inputs| match inputs.peek(0).map(Tensor::dtype) {
+        Some(DType::F64) => layer.run::<f64>(inputs),
+        _ => layer.run::<f32>(inputs),
+    })
+}
+
+/// The lengths of a layer's dimensions.
+#[derive(Clone, Copy)]
+struct Sizes {
+    steps: usize,
+    batch: usize,
+    input: usize,
+    hidden: usize,
+    directions: usize,
+}
+
+/// What a layer gives, row-major: outputs [step, direction, batch, hidden], states [direction, batch, hidden].
+struct Results<F> {
+    outputs: Vec<F>,
+    hidden: Vec<F>,
+    cell: Vec<F>,
+}
+
+impl Layer {
+    fn run<F: Item + Float>(&self, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
+        let x = self.steps_first(inputs.take(0)?)?;
+        let (weights, recurrence) = (inputs.take(1)?, inputs.take(2)?);
+        let sizes = self.sizes(&x, &weights, &recurrence)?;
+        let Sizes { steps, batch, hidden, directions, .. } = sizes;
+        let gates = self.kind.gates();
+        let bias = optional::<F>(inputs, 3, &[directions, 2 * gates * hidden])?;
+        let lengths = lengths(inputs.optional(4), sizes)?;
+        let state_shape = [directions, batch, hidden];
+        let state = |inputs: &mut Inputs<'_>, index: usize| match inputs.optional(index) {
+            Some(state) => exactly::<F>(self.steps_first(state)?, &state_shape),
+            None => Ok(vec![F::zero(); check_size(&state_shape)?]),
+        };
+        let has_cell = matches!(self.kind, Kind::Lstm { .. });
+        let mut results = Results {
+            outputs: vec![F::zero(); check_size(&[steps, directions, batch, hidden])?],
+            hidden: state(inputs, 5)?,
+            cell: if has_cell { state(inputs, 6)? } else { Vec::new() },
+        };
+        let peepholes = if has_cell { optional::<F>(inputs, 7, &[directions, 3 * hidden])? } else { None };
+        let x = x.reshape(&[steps * batch, sizes.input])?.dense()?;
+        for (direction, (backwards, cell)) in self.directions.iter().enumerate() {
+            let own = |vector: &Option<Vec<F>>, width: usize| {
+                vector.as_ref().map(|all| all[direction * width..(direction + 1) * width].to_vec())
+            };
+            let weights = matrix(&weights, direction)?;
+            let projected = product(&x, &weights.transpose(0, 1))?;
+            let past = Past {
+                recurrence: matrix(&recurrence, direction)?.transpose(0, 1),
+                bias: own(&bias, 2 * gates * hidden),
+                peepholes: own(&peepholes, 3 * hidden),
+                kind: self.kind,
+                batch,
+                hidden,
+            };
+            let run = Run { sizes, direction, backwards: *backwards, lengths: &lengths };
+            run.all(cell, &past, &projected, &mut results, inputs.context)?;
+        }
+        self.outputs(results, sizes)
+    }
+
+    /// The first two dimensions in the order of the first layout.
+    fn steps_first(&self, x: Tensor) -> Result<Tensor, Fault> {
+        if x.rank() != 3 {
+            fault!("three dimensions are needed, not {}", x.describe());
+        }
+        if !self.batch_first {
+            return Ok(x);
+        }
+        Ok(Tensor::Dense(contiguous(&x.dense()?.permute(&[1, 0, 2]))))
+    }
+
+    fn sizes(&self, x: &Tensor, weights: &Tensor, recurrence: &Tensor) -> Result<Sizes, Fault> {
+        let (&[steps, batch, input], &[directions, rows, width], &[_, _, hidden]) =
+            (x.shape(), weights.shape(), recurrence.shape())
+        else {
+            fault!("three dimensions are needed for input, weights and recurrence")
+        };
+        let gates = self.kind.gates();
+        if directions != self.directions.len()
+            || width != input
+            || hidden == 0
+            || Some(rows) != hidden.checked_mul(gates)
+            || recurrence.shape() != [directions, rows, hidden]
+            || self.hidden.is_some_and(|given| given != hidden)
+        {
+            fault!(
+                "weights of {:?} and {:?} do not fit an input of {:?}",
+                weights.shape(),
+                recurrence.shape(),
+                x.shape()
+            );
+        }
+        if weights.dtype() != x.dtype() || recurrence.dtype() != x.dtype() {
+            fault!("input and weights must have one type");
+        }
+        // A tensor without elements may be said to have any number of steps or rows.
+        check_size(&[steps])?;
+        check_size(&[directions, batch, hidden])?;
+        Ok(Sizes { steps, batch, input, hidden, directions })
+    }
+
+    fn outputs<F: Item>(&self, results: Results<F>, sizes: Sizes) -> Result<Outputs, Fault> {
+        let Sizes { steps, batch, hidden, directions, .. } = sizes;
+        let mut outputs = vec![Tensor::from_items(&[steps, directions, batch, hidden], results.outputs)];
+        outputs.push(Tensor::from_items(&[directions, batch, hidden], results.hidden));
+        if matches!(self.kind, Kind::Lstm { .. }) {
+            outputs.push(Tensor::from_items(&[directions, batch, hidden], results.cell));
+        }
+        if !self.batch_first {
+            return Ok(Outputs::Many(outputs));
+        }
+        let moved = outputs.into_iter().map(|output| {
+            let order: &[usize] = if output.rank() == 4 { &[2, 0, 1, 3] } else { &[1, 0, 2] };
+            Ok(Tensor::Dense(contiguous(&output.dense()?.permute(order))))
+        });
+        Ok(Outputs::Many(moved.collect::<Result<_, Fault>>()?))
+    }
+}
+
+/// How one direction goes over the steps.
+struct Run<'a> {
+    sizes: Sizes,
+    direction: usize,
+    backwards: bool,
+    /// How many steps each row of the batch has.
+    lengths: &'a [usize],
+}
+
+impl Run<'_> {
+    fn all<F: Item + Float>(
+        &self,
+        cell: &Cell,
+        past: &Past<F>,
+        projected: &FlexTensor,
+        results: &mut Results<F>,
+        context: Context<'_>,
+    ) -> Result<(), Fault> {
+        let Sizes { steps, batch, hidden, directions, .. } = self.sizes;
+        let size = batch * hidden;
+        let own = self.direction * size..(self.direction + 1) * size;
+        let projected = contiguous(projected);
+        let projected = items::<F>(&projected);
+        let width = size * past.kind.gates();
+        let mut state = results.hidden[own.clone()].to_vec();
+        let mut memory = results.cell.get(own.clone()).map(<[F]>::to_vec).unwrap_or_default();
+        let mut active = vec![true; batch];
+        let rounds = if batch == 0 { 0 } else { steps };
+        for round in 0..rounds {
+            if context.stop.is_some_and(|stop| stop()) {
+                fault!("the request was stopped");
+            }
+            let step = if self.backwards { steps - 1 - round } else { round };
+            for (active, &length) in active.iter_mut().zip(self.lengths) {
+                *active = step < length;
+            }
+            let inputs = &projected[step * width..(step + 1) * width];
+            cell.step(past, &mut Step { inputs, active: &active, hidden: &mut state, cell: &mut memory })?;
+            let start = (step * directions + self.direction) * size;
+            let outputs = &mut results.outputs[start..start + size];
+            for (row, _) in active.iter().enumerate().filter(|(_, active)| **active) {
+                let row = row * hidden..(row + 1) * hidden;
+                outputs[row.clone()].copy_from_slice(&state[row]);
+            }
+        }
+        results.hidden[own.clone()].copy_from_slice(&state);
+        if let Some(cell) = results.cell.get_mut(own) {
+            cell.copy_from_slice(&memory);
+        }
+        Ok(())
+    }
+}
+
+/// The matrix of one direction.
+fn matrix(stack: &Tensor, direction: usize) -> Result<FlexTensor, Fault> {
+    super::control::select(stack, 0, direction)?.dense()
+}
+
+/// How many steps each row of the batch has; all where nothing is given.
+fn lengths(given: Option<Tensor>, sizes: Sizes) -> Result<Vec<usize>, Fault> {
+    let Some(given) = given else { return Ok(vec![sizes.steps; sizes.batch]) };
+    let length = |length: i64| usize::try_from(length).ok().filter(|&length| length <= sizes.steps);
+    let lengths: Option<Vec<usize>> = given.to_i64s()?.into_iter().map(length).collect();
+    lengths.filter(|lengths| lengths.len() == sizes.batch).ok_or_else(|| {
+        Fault(format!("lengths for {} rows of at most {} steps are needed", sizes.batch, sizes.steps))
+    })
+}
+
+/// An input of the given shape, if there is one.
+fn optional<F: Item>(
+    inputs: &mut Inputs<'_>,
+    index: usize,
+    shape: &[usize],
+) -> Result<Option<Vec<F>>, Fault> {
+    inputs.optional(index).map(|tensor| exactly(tensor, shape)).transpose()
+}
+
+fn exactly<F: Item>(tensor: Tensor, shape: &[usize]) -> Result<Vec<F>, Fault> {
+    if tensor.shape() != shape {
+        fault!("{} should have the shape {shape:?}", tensor.describe());
+    }
+    numbers(tensor)
+}
