@@ -385,7 +385,7 @@ impl<'a> Loader<'a> {
             _ => false,
         };
         let source = sources.first().copied().filter(|source| *source != Source::Absent);
-        if plain && !proto.output.is_empty() { source } else { None }
+        if plain && proto.output.first().is_some_and(|output| !output.is_empty()) { source } else { None }
     }
 
     fn note_classes(&mut self, proto: &NodeProto) {

@@ -3,10 +3,11 @@
 use half::{bf16, f16};
 use num_traits::{AsPrimitive, Zero};
 
+use super::digits::{self, Written};
 use super::small::{Narrowing, PowerRounding, decode, encode};
 use super::{ALL, Built, Entry, Refusal, operator};
 use crate::load::{Node, element_type_name};
-use crate::tensor::{Fault, Tensor, contiguous, for_storage, items};
+use crate::tensor::{Fault, Tensor, contiguous, for_integers, for_storage, items};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -70,11 +71,15 @@ fn cast_as(tensor: Tensor, dtype: DType, how: Narrowing) -> Result<Tensor, Fault
     let shape = tensor.shape().to_vec();
     match tensor {
         Tensor::Text(text) => {
-            let numbers: Result<Vec<f64>, Fault> = text.items().iter().map(|item| parse(item)).collect();
-            cast_as(Tensor::from_items(&shape, numbers?), dtype, how)
+            from_text(text.items(), dtype, &shape, how)
         }
         Tensor::Small(small, bits) => {
             let bits = contiguous(&bits);
+            // Small integers are written as integers.
+            let written = matches!(small, DType::U2 | DType::U4 | DType::I2 | DType::I4);
+            if dtype == DType::String && written {
+                return cast_as(cast_as(Tensor::Small(small, bits), DType::I8, how)?, dtype, how);
+            }
             let numbers = items::<u8>(&bits).iter().map(|&bits| decode(small, bits)).collect();
             cast_as(Tensor::from_items(&shape, numbers), dtype, how)
         }
@@ -91,7 +96,7 @@ trait Source:
     Copy
     + Zero
     + PartialEq
-    + std::fmt::Display
+    + Written
     + AsPrimitive<f32>
     + AsPrimitive<f64>
     + AsPrimitive<f16>
@@ -111,7 +116,7 @@ impl<S> Source for S where
     S: Copy
         + Zero
         + PartialEq
-        + std::fmt::Display
+        + Written
         + AsPrimitive<f32>
         + AsPrimitive<f64>
         + AsPrimitive<f16>
@@ -149,7 +154,7 @@ fn convert<S: Source>(source: &[S], from: DType, dtype: DType, shape: &[usize], 
             let word = |x: &S| if x.is_zero() { "False" } else { "True" };
             Tensor::from_text(shape, source.iter().map(|x| word(x).to_owned()).collect())
         }
-        DType::String => Tensor::from_text(shape, source.iter().map(ToString::to_string).collect()),
+        DType::String => Tensor::from_text(shape, source.iter().map(|x| x.text()).collect()),
         small => {
             let bits = source.iter().map(|x| encode(small, AsPrimitive::<f32>::as_(*x), how)).collect();
             Tensor::of_type::<u8>(small, shape, bits)
@@ -157,6 +162,25 @@ fn convert<S: Source>(source: &[S], from: DType, dtype: DType, shape: &[usize], 
     }
 }
 
-fn parse(item: &str) -> Result<f64, Fault> {
-    item.trim().parse().map_err(|_| Fault(format!("`{item}` is not a number")))
+/// Strings as numbers: read in the type itself, so that no digit is lost on the way.
+fn from_text(texts: &[String], dtype: DType, shape: &[usize], how: Narrowing) -> Result<Tensor, Fault> {
+    fn each<T: crate::tensor::Item>(
+        texts: &[String],
+        shape: &[usize],
+        read: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Result<Tensor, Fault> {
+        Ok(Tensor::from_items(shape, texts.iter().map(|text| read(text)).collect::<Result<_, _>>()?))
+    }
+    for_integers!(dtype, E => each::<E>(texts, shape, |text| {
+        let outside = || Fault(format!("`{text}` is out of range for {dtype}"));
+        E::try_from(digits::parse_whole(text)?).map_err(|_| outside())
+    }), other => match other {
+        DType::F64 => each::<f64>(texts, shape, digits::parse_real),
+        DType::Bool => {
+            let truths: Result<Vec<bool>, Fault> = texts.iter().map(|text| digits::parse_truth(text)).collect();
+            Ok(Tensor::from_bools(shape, truths?.into_iter().map(u8::from).collect()))
+        }
+        DType::F32 => each::<f32>(texts, shape, digits::parse_real),
+        narrower => cast_as(each::<f32>(texts, shape, digits::parse_real)?, narrower, how),
+    })
 }

@@ -4,6 +4,7 @@
 
 use burn::backend::flex::{Flex, FlexTensor};
 use burn::backend::ops::FloatTensorOps;
+use num_traits::Float;
 
 use super::normalise::{Norm, rows_over_norm};
 use super::{Built, Entry, Outputs, Refusal, operator};
@@ -44,53 +45,65 @@ impl PostTransform {
     }
 
     /// Changes the scores of one row.
-    pub(super) fn apply(self, row: &mut [f32]) {
+    pub(super) fn apply<F: Real>(self, row: &mut [F]) {
         match self {
             Self::None => {}
             Self::Logistic => row.iter_mut().for_each(|x| *x = logistic(*x)),
             Self::Softmax => softmax(row, |_| true),
             // Scores that are zero stay zero and take no share.
-            Self::SoftmaxZero => softmax(row, |x| x.abs() > 1e-7),
+            Self::SoftmaxZero => softmax(row, |x| x.abs() > <F as From<f32>>::from(1e-7)),
             Self::Probit => row.iter_mut().for_each(|x| *x = probit(*x)),
         }
     }
 }
 
+/// The numbers that scores are: FP32 and FP64.
+pub(super) trait Real: Float + From<f32> {}
+
+impl Real for f32 {}
+impl Real for f64 {}
+
 /// 1 / (1 + e^-x), from the side that does not overflow.
-fn logistic(x: f32) -> f32 {
-    let share = 1.0 / (1.0 + (-x.abs()).exp());
-    if x < 0.0 { 1.0 - share } else { share }
+fn logistic<F: Real>(x: F) -> F {
+    let share = F::one() / (F::one() + (-x.abs()).exp());
+    if x < F::zero() { F::one() - share } else { share }
 }
 
-fn softmax(row: &mut [f32], takes_part: impl Fn(f32) -> bool) {
-    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
+fn softmax<F: Real>(row: &mut [F], takes_part: impl Fn(F) -> bool) {
+    let largest = row.iter().copied().fold(F::neg_infinity(), F::max);
+    let mut sum = F::zero();
     for x in row.iter_mut() {
-        *x = if takes_part(*x) { (*x - largest).exp() } else { 0.0 };
-        sum += *x;
+        *x = if takes_part(*x) { (*x - largest).exp() } else { F::zero() };
+        sum = sum + *x;
     }
     for x in row {
-        *x /= sum;
+        *x = *x / sum;
     }
 }
 
 /// The inverse of the normal distribution by Winitzki's formula for the inverse error function.
-fn probit(x: f32) -> f32 {
-    let y = 2.0 * x - 1.0;
-    let log = ((1.0 - y) * (1.0 + y)).ln();
-    let v = 2.0 / (std::f32::consts::PI * 0.147) + 0.5 * log;
-    let root = (-v + (v * v - log / 0.147).sqrt()).sqrt();
-    std::f32::consts::SQRT_2 * y.signum() * root
+fn probit<F: Real>(x: F) -> F {
+    let constant = |number: f32| <F as From<f32>>::from(number);
+    let y = constant(2.0) * x - F::one();
+    let log = ((F::one() - y) * (F::one() + y)).ln();
+    let v = constant(2.0) / constant(std::f32::consts::PI * 0.147) + constant(0.5) * log;
+    let root = (-v + (v * v - log / constant(0.147)).sqrt()).sqrt();
+    constant(std::f32::consts::SQRT_2) * y.signum() * root
 }
 
 /// Rows of features as FP32. A vector is one row; more than two dimensions are a fault.
 pub(super) fn feature_rows(x: Tensor) -> Result<(FlexTensor, usize, usize), Fault> {
+    rows_of(x, DType::F32)
+}
+
+/// Rows of features as another type: what they are, how many there are, and how long each is.
+pub(super) fn rows_of(x: Tensor, dtype: DType) -> Result<(FlexTensor, usize, usize), Fault> {
     let (rows, width) = match *x.shape() {
         [width] => (1, width),
         [rows, width] => (rows, width),
         _ => fault!("rows of features are needed, not {}", x.describe()),
     };
-    let table = super::cast::cast(x, DType::F32)?.reshape(&[rows, width])?;
+    let table = super::cast::cast(x, dtype)?.reshape(&[rows, width])?;
     Ok((contiguous(&table.dense()?), rows, width))
 }
 

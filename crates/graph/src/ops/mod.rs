@@ -9,18 +9,26 @@ pub(crate) mod cast;
 mod compare;
 mod control;
 mod convolution;
+mod digits;
 mod index;
 mod matmul;
 mod ml_encode;
+mod ml_forest;
 mod ml_linear;
+mod ml_svm;
 mod ml_tree;
+mod ngram;
 mod normalise;
+mod optional;
+mod pattern;
 mod pool;
 mod reduce;
 mod search;
+mod sequence;
 mod shape;
 mod slice;
 mod small;
+mod text;
 mod widen;
 
 use std::cell::Cell;
@@ -262,13 +270,26 @@ pub(crate) const DOMAINS: &[(&str, &[Family])] = &[
             convolution::OPERATORS,
             index::OPERATORS,
             matmul::OPERATORS,
+            ngram::OPERATORS,
             normalise::OPERATORS,
+            optional::OPERATORS,
             pool::OPERATORS,
             reduce::OPERATORS,
             search::OPERATORS,
+            sequence::OPERATORS,
             shape::OPERATORS,
             slice::OPERATORS,
+            text::OPERATORS,
         ],
     ),
-    ("ai.onnx.ml", &[ml_encode::OPERATORS, ml_linear::OPERATORS, ml_tree::OPERATORS]),
+    (
+        "ai.onnx.ml",
+        &[
+            ml_encode::OPERATORS,
+            ml_forest::OPERATORS,
+            ml_linear::OPERATORS,
+            ml_svm::OPERATORS,
+            ml_tree::OPERATORS,
+        ],
+    ),
 ];

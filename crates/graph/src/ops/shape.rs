@@ -3,13 +3,13 @@
 use super::{ALL, Built, Entry, Inputs, Outputs, Refusal, operator};
 use crate::load::{Ints, Node};
 use crate::tensor::{
-    Fault, Tensor, broadcast_shape, check_size, contiguous, fault, for_storage, items, resolve_axis, to_i64,
+    Fault, Tensor, broadcast_shape, check_size, fault, resolve_axis, to_i64,
 };
 use crate::value::DType;
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[
-    Entry::new("Identity", 1, ALL, |_| operator(|inputs| Ok(inputs.take(0)?.into()))),
+    Entry::new("Identity", 1, ALL, |_| operator(|inputs| Ok(inputs.take_any(0)?.into()))),
     Entry::new("Dropout", 1, ALL, dropout),
     Entry::new("Constant", 1, ALL, constant),
     Entry::new("ConstantOfShape", 9, ALL, constant_of_shape),
@@ -264,7 +264,7 @@ fn range(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
     if [&start, &limit, &delta].iter().any(|bound| bound.len() != 1 || bound.dtype() != dtype) {
         fault!("three numbers of one type are needed");
     }
-    if matches!(dtype, DType::I64 | DType::I32) {
+    if matches!(dtype, DType::I64 | DType::I32 | DType::I16) {
         let number = |tensor: &Tensor| tensor.to_i64s().map(|numbers| i128::from(numbers[0]));
         let (start, limit, delta) = (number(&start)?, number(&limit)?, number(&delta)?);
         if delta == 0 {
@@ -277,18 +277,15 @@ fn range(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
             (0..).take(count).map(|step: i64| i64::try_from(start + delta * i128::from(step)).unwrap_or(0));
         return Ok(super::cast::cast(Tensor::from_items(&[count], steps.collect()), dtype)?.into());
     }
-    let (from, to, by) =
-        (contiguous(&start.float()?), contiguous(&limit.float()?), contiguous(&delta.float()?));
-    for_storage!(dtype, E => {
-        let (from, to, by) = (items::<E>(&from)[0], items::<E>(&to)[0], items::<E>(&by)[0]);
-        let wide = |x: E| num_traits::ToPrimitive::to_f64(&x).unwrap_or(f64::NAN);
-        let count = ((wide(to) - wide(from)) / wide(by)).ceil().max(0.0);
-        if !count.is_finite() || count > 1e9 {
-            fault!("the range has {count} steps");
-        }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
-        let count = check_size(&[count as usize])?;
-        let steps = (0..count).map(|step| wide(from) + step as f64 * wide(by)).collect();
-        Ok(super::cast::cast(Tensor::from_items(&[count], steps), dtype)?.into())
-    }, text => fault!("strings have no range"))
+    let number = |tensor: &Tensor| tensor.to_f64s().map(|numbers| numbers[0]);
+    let (from, to, by) = (number(&start)?, number(&limit)?, number(&delta)?);
+    let count = ((to - from) / by).ceil().max(0.0);
+    if !count.is_finite() || count > 1e9 {
+        fault!("the range has {count} steps");
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+    let count = check_size(&[count as usize])?;
+    // Wider than the type, so that steps do not add up their errors; rounded once.
+    let steps = (0..count).map(|step| from + step as f64 * by).collect();
+    Ok(super::cast::cast(Tensor::from_items(&[count], steps), dtype)?.into())
 }
