@@ -4,7 +4,7 @@
 //! (Chang and Lin, "LIBSVM: A Library for Support Vector Machines"). Sums are made in FP64, as libsvm
 //! makes them.
 
-use super::ml_linear::{Labels, PostTransform, feature_rows, winner};
+use super::ml_linear::{Labels, PostTransform, both_scores, feature_rows, narrow, winner};
 use super::{Built, Entry, Outputs, Refusal, operator};
 use crate::load::Node;
 use crate::tensor::{Fault, Tensor, check_size, fault, items};
@@ -17,11 +17,6 @@ pub(super) const OPERATORS: &[Entry] = &[
 
 fn invalid<T>(reason: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::Invalid(reason.into()))
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "sums are made in FP64, answers are FP32")]
-fn narrow(number: f64) -> f32 {
-    number as f32
 }
 
 /// How alike two rows of features are.
@@ -278,6 +273,9 @@ fn classifier(node: &Node<'_>) -> Built {
     }
     let pairs = Pairs::read(node, classes)?;
     let coupled = !pairs.probabilities.is_empty();
+    if classes == 2 && !coupled && post == PostTransform::Probit {
+        return Err(Refusal::Unsupported("PROBIT of one score for two classes is not supported".to_owned()));
+    }
     let width = if coupled || classes == 2 { classes } else { classes * (classes - 1) / 2 };
     operator(move |inputs| {
         let x = inputs.take(0)?;
@@ -291,7 +289,7 @@ fn classifier(node: &Node<'_>) -> Built {
                 table.extend(pairs.probabilities(&scores).into_iter().map(narrow));
                 post.apply(&mut table[start..]);
             } else if let ([score], true) = (&scores[..], classes == 2) {
-                table.extend(both(narrow(*score), post));
+                table.extend(both_scores(narrow(*score), post != PostTransform::None, post));
             } else {
                 table.extend(scores.into_iter().map(narrow));
                 post.apply(&mut table[start..]);
@@ -299,19 +297,6 @@ fn classifier(node: &Node<'_>) -> Built {
         })?;
         Ok(Outputs::Many(vec![labels.tensor(&winners), Tensor::from_items(&[rows, width], table)]))
     })
-}
-
-/// The scores of two classes from the one that decides between them.
-fn both(score: f32, post: PostTransform) -> [f32; 2] {
-    match post {
-        PostTransform::None => [-score, score],
-        PostTransform::Probit => {
-            let mut score = [score];
-            post.apply(&mut score);
-            [score[0], 0.0]
-        }
-        _ => [1.0 - score, score],
-    }
 }
 
 /// One score for each class; the largest wins. Of two classes the second wins already where the largest

@@ -2,10 +2,10 @@
 //!
 //! The file holds parallel lists, one entry per node, that name nodes by (tree, node).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::ml_forest::{Aggregate, Forest, Mode, TreeNode, invalid, tensor_numbers, u32_of};
-use super::ml_linear::{Labels, PostTransform};
+use super::ml_linear::{Labels, PostTransform, both_scores, narrow};
 use super::{Built, Entry, Outputs, Refusal, operator};
 use crate::load::Node;
 use crate::tensor::Tensor;
@@ -124,11 +124,6 @@ fn read_weights(
     Ok((sorted.into_iter().map(|(_, class, weight)| (class, weight)).collect(), ranges))
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "sums are made in FP64, answers are FP32")]
-fn narrow(score: f64) -> f32 {
-    score as f32
-}
-
 fn regressor(node: &Node<'_>) -> Built {
     let targets = usize::try_from(node.int("n_targets", 1)).ok().filter(|&targets| targets > 0);
     let Some(targets) = targets else { return invalid("`n_targets` must be positive") };
@@ -140,6 +135,7 @@ fn regressor(node: &Node<'_>) -> Built {
         other => return invalid(format!("`aggregate_function` cannot be `{other}`")),
     };
     let ensemble = Forest::read(node, "target", targets, aggregate)?;
+    check_base(&ensemble)?;
     let post = PostTransform::read(node)?;
     operator(move |inputs| {
         let mut table = Vec::new();
@@ -160,29 +156,55 @@ fn classifier(node: &Node<'_>) -> Built {
     }
     let ensemble = Forest::read(node, "class", classes, Aggregate::Sum)?;
     let post = PostTransform::read(node)?;
-    let weighted: std::collections::BTreeSet<u32> =
-        ensemble.weights.iter().map(|&(class, _)| class).collect();
-    // Two classes of which only one has weights: the other has what is left.
-    let single = if classes == 2 && weighted.len() == 1 { weighted.first().copied() } else { None };
+    let weighted: BTreeSet<u32> = ensemble.weights.iter().map(|&(class, _)| class).collect();
+    let positive = ensemble.weights.iter().all(|&(_, weight)| weight >= 0.0);
     let based = ensemble.base.len() == classes;
-    let positive_weights = ensemble.weights.iter().all(|&(_, weight)| weight >= 0.0);
+    // Two classes of which only one has weights, which decide between the two. The text of ONNX does not
+    // say how; what follows is as in ONNX Runtime, and refused where that makes no sense.
+    let one_of_two = classes == 2 && weighted.len() == 1;
+    let first_only = one_of_two && weighted.contains(&0);
+    let odd_base = if first_only { ensemble.base.len() > 1 } else { one_of_two && !ensemble.base.is_empty() };
+    if odd_base || (first_only && post == PostTransform::Probit) {
+        return Err(Refusal::Unsupported("one of two classes has no weights".to_owned()));
+    }
+    if !first_only {
+        check_base(&ensemble)?;
+    }
+    let added = if first_only { ensemble.base.first().copied().unwrap_or(0.0) } else { 0.0 };
     operator(move |inputs| {
         let (mut table, mut winners) = (Vec::new(), Vec::new());
         let rows = ensemble.for_rows(inputs.take(0)?, |scores, touched| {
             let start = table.len();
-            if let Some(class) = single {
-                let score = narrow(single_score(scores, class as usize, &ensemble.base));
-                let (second, both) = binary(score, positive_weights, post);
-                winners.push(usize::from(second));
-                table.extend(both);
+            if first_only {
+                let score = narrow(scores[0] + added);
+                winners.push(second_wins(score, positive));
+                table.extend(both_scores(score, positive, post));
                 return;
             }
             table.extend(scores.iter().copied().map(narrow));
-            winners.push(leader(&table[start..], touched, based));
+            winners.push(if one_of_two {
+                second_wins(table[start + 1], positive)
+            } else {
+                leader(&table[start..], touched, based)
+            });
             post.apply(&mut table[start..]);
         })?;
         Ok(Outputs::Many(vec![labels.tensor(&winners), Tensor::from_items(&[rows, classes], table)]))
     })
+}
+
+/// Base values are one for each output, or none.
+fn check_base(forest: &Forest) -> Result<(), Refusal> {
+    if forest.base.is_empty() || forest.base.len() == forest.outputs {
+        return Ok(());
+    }
+    invalid(format!("{} base values are given for {} outputs", forest.base.len(), forest.outputs))
+}
+
+/// The winner of two classes, of which one score is known. Weights of which none is negative are
+/// probabilities; others are distances from the boundary.
+fn second_wins(score: f32, probability: bool) -> usize {
+    usize::from(score > if probability { 0.5 } else { 0.0 })
 }
 
 /// The class with the first largest score. Without base values only classes that a leaf named take part.
@@ -191,26 +213,4 @@ fn leader(scores: &[f32], touched: &[bool], based: bool) -> usize {
     let mut classes = (0..scores.len()).filter(taking_part);
     let first = classes.next().unwrap_or(0);
     classes.fold(first, |best, class| if scores[class] > scores[best] { class } else { best })
-}
-
-/// The score of the only class with weights, with the base value where the file gives only one.
-fn single_score(scores: &[f64], class: usize, base: &[f64]) -> f64 {
-    match base {
-        [one] => scores[class] + one,
-        _ => scores[class],
-    }
-}
-
-/// Whether the second class wins, and both scores. Weights that are all positive are probabilities;
-/// others are distances from the boundary.
-fn binary(score: f32, probability: bool, post: PostTransform) -> (bool, [f32; 2]) {
-    if probability {
-        let mut both = [1.0 - score, score];
-        if post == PostTransform::Logistic {
-            return (score > 0.5, super::ml_linear::binary_scores(score, post));
-        }
-        post.apply(&mut both);
-        return (score > 0.5, both);
-    }
-    (score > 0.0, super::ml_linear::binary_scores(score, post))
 }
