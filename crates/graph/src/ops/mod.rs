@@ -29,6 +29,7 @@ mod shape;
 mod slice;
 mod small;
 mod text;
+mod tokenizer;
 mod widen;
 
 use std::cell::Cell;
@@ -292,4 +293,5 @@ pub(crate) const DOMAINS: &[(&str, &[Family])] = &[
             ml_tree::OPERATORS,
         ],
     ),
+    ("com.microsoft", &[tokenizer::OPERATORS]),
 ];

@@ -16,15 +16,24 @@ const MOST_BYTES: usize = 1 << 20;
 
 /// A pattern that matches whole strings only.
 pub(super) fn compile(pattern: &str) -> Result<Regex, Refusal> {
-    let refused = |reason: String| Refusal::Unsupported(format!("the pattern is not supported: {reason}"));
-    let own = rewrite(pattern).map_err(|reason| refused(reason.to_owned()))?;
-    let compiled = |pattern: &str| {
-        RegexBuilder::new(pattern).size_limit(MOST_BYTES).dfa_size_limit(MOST_BYTES).build()
-    };
+    let own = rewrite(pattern).map_err(refused)?;
     // Alone first: brackets that do not match in it must not find theirs in what is put around it.
-    compiled(&own)
-        .and_then(|_| compiled(&format!(r"\A(?:{own})\z")))
-        .map_err(|error| refused(error.to_string()))
+    build(&own)?;
+    build(&format!(r"\A(?:{own})\z"))
+}
+
+/// A pattern that is looked for.
+pub(super) fn finder(pattern: &str) -> Result<Regex, Refusal> {
+    build(&rewrite(pattern).map_err(refused)?)
+}
+
+fn build(own: &str) -> Result<Regex, Refusal> {
+    let built = RegexBuilder::new(own).size_limit(MOST_BYTES).dfa_size_limit(MOST_BYTES).build();
+    built.map_err(refused)
+}
+
+fn refused(reason: impl std::fmt::Display) -> Refusal {
+    Refusal::Unsupported(format!("the pattern is not supported: {reason}"))
 }
 
 /// The same pattern in the syntax of `regex`; a reason where it has none.
