@@ -318,9 +318,9 @@ impl<'a> Loader<'a> {
                 })?);
             }
             let Some(mut frame) = self.frames.pop() else { continue };
-            let captures = std::mem::take(&mut frame.captures);
-            let captured = (sources.len()..sources.len() + captures.len()).collect();
-            sources.extend(captures);
+            let from_outside = std::mem::take(&mut frame.captures);
+            let captured = (sources.len()..sources.len() + from_outside.len()).collect();
+            sources.extend(from_outside);
             let plan = frame.into_plan(outputs);
             let outputs =
                 graph.output.iter().map(|output| declare::value_info(output).ok().flatten()).collect();

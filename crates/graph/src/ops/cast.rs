@@ -70,9 +70,7 @@ fn cast_as(tensor: Tensor, dtype: DType, how: Narrowing) -> Result<Tensor, Fault
     }
     let shape = tensor.shape().to_vec();
     match tensor {
-        Tensor::Text(text) => {
-            from_text(text.items(), dtype, &shape, how)
-        }
+        Tensor::Text(text) => from_text(text.items(), dtype, &shape, how),
         Tensor::Small(small, bits) => {
             let bits = contiguous(&bits);
             // Small integers are written as integers.

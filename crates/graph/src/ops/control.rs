@@ -280,10 +280,10 @@ impl Scan {
                 Sequence::check(length, check_size(&[length, zeros.len()])?)?;
                 scan.resize(length, zeros);
             }
-            let axis = self.give.axes.get(index).copied().unwrap_or(0);
+            let along = self.give.axes.get(index).copied().unwrap_or(0);
             state.push(match &self.body.outputs[self.states + index] {
                 Some(info) if scan.is_empty() => nothing(info)?.into(),
-                _ => stack(scan, axis)?.into(),
+                _ => stack(scan, along)?.into(),
             });
         }
         Ok(state)

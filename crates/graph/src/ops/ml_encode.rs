@@ -79,9 +79,7 @@ fn is_whole(tensor: &Tensor) -> bool {
 fn keys(tensor: &Tensor) -> Result<Vec<Key>, Fault> {
     Ok(match tensor {
         Tensor::Text(text) => text.items().iter().cloned().map(Key::Text).collect(),
-        Tensor::Dense(_) if is_whole(tensor) => {
-            tensor.to_i64s()?.into_iter().map(Key::Int).collect()
-        }
+        Tensor::Dense(_) if is_whole(tensor) => tensor.to_i64s()?.into_iter().map(Key::Int).collect(),
         Tensor::Dense(_) | Tensor::Small(..) => tensor.to_f64s()?.into_iter().map(Key::real).collect(),
     })
 }

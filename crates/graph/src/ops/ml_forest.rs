@@ -9,8 +9,7 @@ use crate::tensor::{Fault, Tensor, check_size, fault, items};
 use crate::value::DType;
 
 /// The operators of this family.
-pub(super) const OPERATORS: &[Entry] =
-    &[Entry::new("TreeEnsemble", 5, "FP16 FP32 FP64", tree_ensemble)];
+pub(super) const OPERATORS: &[Entry] = &[Entry::new("TreeEnsemble", 5, "FP16 FP32 FP64", tree_ensemble)];
 
 /// How a node compares the feature with its value.
 #[derive(Clone, Copy)]
@@ -275,8 +274,10 @@ fn read_nodes(node: &Node<'_>, targets: usize) -> Result<(Vec<TreeNode>, Vec<(u3
     }
     let members = tensor_numbers(node, "membership_values")?;
     let mut sets = members.split(|member| member.is_nan());
-    let total = [leaf_weights.len(), members.len()].iter().try_fold(count, |sum, &more| sum.checked_add(more));
-    let Some(mut next) = total.and_then(|total| u32::try_from(total).ok()).map(|_| u32_of(count + leaf_weights.len()))
+    let total =
+        [leaf_weights.len(), members.len()].iter().try_fold(count, |sum, &more| sum.checked_add(more));
+    let Some(mut next) =
+        total.and_then(|total| u32::try_from(total).ok()).map(|_| u32_of(count + leaf_weights.len()))
     else {
         return invalid("there are too many nodes");
     };

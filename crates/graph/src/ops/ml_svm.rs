@@ -240,7 +240,8 @@ fn couple(pairwise: &[f64], classes: usize) -> Vec<f64> {
     }
     let mut p = vec![1.0 / count; classes];
     for _ in 0..classes.max(100) {
-        let mut qp: Vec<f64> = q.chunks_exact(classes).map(|row| row.iter().zip(&p).map(|(q, p)| q * p).sum()).collect();
+        let mut qp: Vec<f64> =
+            q.chunks_exact(classes).map(|row| row.iter().zip(&p).map(|(q, p)| q * p).sum()).collect();
         let mut pqp: f64 = p.iter().zip(&qp).map(|(p, qp)| p * qp).sum();
         let error = qp.iter().map(|qp| (qp - pqp).abs()).fold(0.0, f64::max);
         if error < 0.005 / count {

@@ -188,12 +188,7 @@ impl Vectorizer {
 
     /// Counts the n-grams of a row for each distance between their tokens. A single token has no distance:
     /// it is counted once.
-    fn count(
-        &self,
-        tokens: &[Option<usize>],
-        counts: &mut [f32],
-        inputs: &Inputs<'_>,
-    ) -> Result<(), Fault> {
+    fn count(&self, tokens: &[Option<usize>], counts: &mut [f32], inputs: &Inputs<'_>) -> Result<(), Fault> {
         let mut shortest = self.shortest;
         for distance in 1..=self.distance {
             // Of two tokens or more, none fits any more.

@@ -178,7 +178,8 @@ mod tests {
 
     #[test]
     fn what_re2_does_not_have_is_refused() {
-        for pattern in ["a)|(?:b", "(?x)a # b", "(?=a)", r"(a)\1", "(a", r"a\", "[a--b]", "(?:a{1000}){1000}"] {
+        for pattern in ["a)|(?:b", "(?x)a # b", "(?=a)", r"(a)\1", "(a", r"a\", "[a--b]", "(?:a{1000}){1000}"]
+        {
             assert!(compile(pattern).is_err(), "{pattern}");
         }
     }

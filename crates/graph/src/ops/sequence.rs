@@ -40,8 +40,7 @@ fn empty(node: &Node<'_>) -> Built {
 }
 
 fn construct(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
-    let items: Vec<Tensor> =
-        (0..inputs.count()).map(|index| inputs.take(index)).collect::<Result<_, _>>()?;
+    let items: Vec<Tensor> = (0..inputs.count()).map(|index| inputs.take(index)).collect::<Result<_, _>>()?;
     let Some(first) = items.first() else { fault!("a list is made of one tensor at least") };
     list(first.dtype(), items)
 }

@@ -2,9 +2,7 @@
 
 use super::{ALL, Built, Entry, Inputs, Outputs, Refusal, operator};
 use crate::load::{Ints, Node};
-use crate::tensor::{
-    Fault, Tensor, broadcast_shape, check_size, fault, resolve_axis, to_i64,
-};
+use crate::tensor::{Fault, Tensor, broadcast_shape, check_size, fault, resolve_axis, to_i64};
 use crate::value::DType;
 
 /// The operators of this family.

@@ -5,8 +5,8 @@ use burn::backend::flex::{FlexTensor, Layout};
 use super::{ALL, Built, Entry, Outputs, Refusal, operator};
 use crate::load::{Ints, Node};
 use crate::tensor::{
-    Fault, Item, Tensor, TextBudget, check_size, contiguous, fault, for_storage, items, resolve_axis, shape_of,
-    to_i64, type_of,
+    Fault, Item, Tensor, TextBudget, check_size, contiguous, fault, for_storage, items, resolve_axis,
+    shape_of, to_i64, type_of,
 };
 use crate::value::DType;
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{Built, Entry, Inputs, Outputs, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, TextBudget, Tensor, broadcast_shape, check_size, fault, to_i64};
+use crate::tensor::{Fault, Tensor, TextBudget, broadcast_shape, check_size, fault, to_i64};
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[

@@ -21,8 +21,13 @@ fn build(node: &Node<'_>) -> Built {
     let separators = node.strings("separators")?;
     let pattern = match (pattern.as_str(), &separators[..]) {
         // The longest match counts, of which the crate knows nothing: without a choice it is the first.
-        (pattern, _) if pattern.contains('|') || ["??", "*?", "+?", "}?"].iter().any(|lazy| pattern.contains(lazy)) => {
-            return Err(Refusal::Unsupported("a pattern of tokens with a choice is not supported".to_owned()));
+        (pattern, _)
+            if pattern.contains('|')
+                || ["??", "*?", "+?", "}?"].iter().any(|lazy| pattern.contains(lazy)) =>
+        {
+            return Err(Refusal::Unsupported(
+                "a pattern of tokens with a choice is not supported".to_owned(),
+            ));
         }
         ("", [one]) if one.is_empty() => None,
         ("", _) => return Err(Refusal::Unsupported("separators of tokens are not supported".to_owned())),
@@ -38,8 +43,11 @@ fn build(node: &Node<'_>) -> Built {
             }
         };
         let long = |token: &&str| !token.is_empty() && token.chars().nth(least - 1).is_some();
-        let rows: Vec<Vec<&str>> =
-            text.items().iter().map(|text| tokens(text.as_str()).into_iter().filter(long).collect()).collect();
+        let rows: Vec<Vec<&str>> = text
+            .items()
+            .iter()
+            .map(|text| tokens(text.as_str()).into_iter().filter(long).collect())
+            .collect();
         let most = rows.iter().map(Vec::len).max().unwrap_or(0);
         // Without any token there are no marks either.
         let width = if marked && most > 0 { most + 2 } else { most };
