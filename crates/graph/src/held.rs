@@ -5,6 +5,9 @@ use std::sync::Arc;
 use crate::tensor::{Fault, MAX_TENSOR_BYTES, Tensor};
 use crate::value::{AnyValue, DType, Value};
 
+/// What a tensor of a list is counted as at least: so much memory it takes besides its elements.
+const LEAST_ELEMENTS: usize = 128;
+
 /// Tensors of one element type. A clone shares them.
 #[derive(Clone, Debug)]
 pub(crate) struct Sequence {
@@ -21,14 +24,17 @@ impl Sequence {
         if let Some(other) = items.iter().find(|item| item.dtype() != dtype) {
             return Err(Fault(format!("a list of {dtype} cannot hold {}", other.describe())));
         }
-        let elements = items.iter().map(|item| item.len().max(1)).sum::<usize>();
-        if elements > MAX_TENSOR_BYTES / 8 {
-            return Err(Fault(format!(
-                "a list of {elements} elements is larger than {}",
-                MAX_TENSOR_BYTES / 8
-            )));
-        }
+        Self::check(items.len(), items.iter().map(Tensor::len).sum())?;
         Ok(Self { dtype, items: Arc::new(items) })
+    }
+
+    /// A fault where a list of so many tensors with so many elements together would be too large.
+    pub(crate) fn check(tensors: usize, elements: usize) -> Result<(), Fault> {
+        let most = MAX_TENSOR_BYTES / 8;
+        if elements > most || tensors > most / LEAST_ELEMENTS {
+            return Err(Fault(format!("a list of {tensors} tensors with {elements} elements is too large")));
+        }
+        Ok(())
     }
 }
 

@@ -145,6 +145,36 @@ macro_rules! for_integers {
 }
 pub(crate) use for_integers;
 
+/// How much text a tensor about to be made may still hold: the length of a string is not in its shape.
+pub(crate) struct TextBudget {
+    bytes: usize,
+}
+
+impl Default for TextBudget {
+    fn default() -> Self {
+        Self { bytes: MAX_TENSOR_BYTES }
+    }
+}
+
+impl TextBudget {
+    /// Takes a string of `length` bytes; a fault when all together would be too large.
+    pub(crate) fn take(&mut self, length: usize) -> Result<(), Fault> {
+        match self.bytes.checked_sub(length.saturating_add(size_of::<String>())) {
+            Some(left) => self.bytes = left,
+            None => fault!("a tensor of strings would be larger than {MAX_TENSOR_BYTES} bytes"),
+        }
+        Ok(())
+    }
+
+    /// The given number of strings; a fault when they would be too many even if all were empty.
+    pub(crate) fn cells(&self, count: usize) -> Result<usize, Fault> {
+        if count > self.bytes / size_of::<String>() {
+            fault!("a tensor of {count} strings would be larger than {MAX_TENSOR_BYTES} bytes");
+        }
+        Ok(count)
+    }
+}
+
 /// Text elements, row-major.
 #[derive(Clone, Debug)]
 pub(crate) struct Text {
@@ -189,6 +219,20 @@ impl Tensor {
     /// The tensor of `dtype` with these elements: the inverse of [`Tensor::storage`].
     pub(crate) fn stored(dtype: DType, storage: FlexTensor) -> Self {
         if dtype.is_small() { Self::Small(dtype, storage) } else { Self::Dense(storage) }
+    }
+
+    /// A tensor of copies of strings; a fault when it would be too large.
+    pub(crate) fn copied_text<'a>(
+        shape: &[usize],
+        strings: impl ExactSizeIterator<Item = &'a String>,
+    ) -> Result<Self, Fault> {
+        let mut budget = TextBudget::default();
+        let mut copies = Vec::with_capacity(budget.cells(strings.len())?);
+        for string in strings {
+            budget.take(string.len())?;
+            copies.push(string.clone());
+        }
+        Ok(Self::from_text(shape, copies))
     }
 
     /// A tensor of strings.
@@ -324,10 +368,8 @@ impl Tensor {
                 let positions: Vec<i64> = (0..).take(text.items.len()).collect();
                 let view = Self::from_items(&text.shape, positions).broadcast_to(shape)?;
                 let positions = view.to_i64s()?;
-                let pick = |&at: &i64| {
-                    usize::try_from(at).map_or_else(|_| String::new(), |at| text.items[at].clone())
-                };
-                Self::from_text(shape, positions.iter().map(pick).collect())
+                let pick = |&at: &i64| &text.items[usize::try_from(at).unwrap_or(0)];
+                Self::copied_text(shape, positions.iter().map(pick))?
             }
         })
     }

@@ -160,15 +160,14 @@ impl Frame {
 
     /// Makes a value of the graph around this one known here. Constants are shared.
     pub(super) fn capture(&mut self, name: &str, outer: &Self, source: Source) -> Source {
-        let source = match outer.constant(source) {
-            Some(constant) => self.add_constant(constant),
-            None => {
-                let slot = self.slots;
-                self.slots += 1;
-                self.captures.push(source);
-                self.captured_slots.push(slot);
-                Source::slot(slot)
-            }
+        let source = if let Some(constant) = outer.constant(source) {
+            self.add_constant(constant)
+        } else {
+            let slot = self.slots;
+            self.slots += 1;
+            self.captures.push(source);
+            self.captured_slots.push(slot);
+            Source::slot(slot)
         };
         self.scope().values.insert(name.to_owned(), source);
         source

@@ -40,26 +40,13 @@ const MAX_FOLDED_ELEMENTS: usize = 1 << 20;
 /// The most elements that all nodes computed at load may give together: it bounds the time of a load.
 const MAX_FOLDED_TOTAL: usize = 1 << 26;
 /// Operators whose work is not bounded by the size of their output are not computed at load.
-<<<<<<< HEAD
-const NEVER_FOLDED: [&str; 13] = [
-    "Conv",
-    "ConvTranspose",
-    "DFT",
-    "Det",
-    "Einsum",
-    "Gemm",
-    "If",
-    "Loop",
-    "MatMul",
-    "MatMulInteger",
-    "QLinearMatMul",
-    "STFT",
-=======
-const NEVER_FOLDED: [&str; 16] = [
+const NEVER_FOLDED: [&str; 21] = [
     "Attention",
     "CausalConvWithState",
     "Conv",
     "ConvTranspose",
+    "DFT",
+    "Det",
     "Einsum",
     "FlexAttention",
     "GRU",
@@ -70,8 +57,10 @@ const NEVER_FOLDED: [&str; 16] = [
     "LinearAttention",
     "Loop",
     "MatMul",
+    "MatMulInteger",
+    "QLinearMatMul",
     "RNN",
->>>>>>> wip-net
+    "STFT",
     "Scan",
 ];
 
@@ -351,9 +340,9 @@ impl<'a> Loader<'a> {
                 })?);
             }
             let Some(mut frame) = self.frames.pop() else { continue };
-            let captures = std::mem::take(&mut frame.captures);
-            let captured = (sources.len()..sources.len() + captures.len()).collect();
-            sources.extend(captures);
+            let from_outside = std::mem::take(&mut frame.captures);
+            let captured = (sources.len()..sources.len() + from_outside.len()).collect();
+            sources.extend(from_outside);
             let plan = frame.into_plan(outputs);
             let outputs =
                 graph.output.iter().map(|output| declare::value_info(output).ok().flatten()).collect();
@@ -418,7 +407,7 @@ impl<'a> Loader<'a> {
             _ => false,
         };
         let source = sources.first().copied().filter(|source| *source != Source::Absent);
-        if plain && !proto.output.is_empty() { source } else { None }
+        if plain && proto.output.first().is_some_and(|output| !output.is_empty()) { source } else { None }
     }
 
     fn note_classes(&mut self, proto: &NodeProto) {

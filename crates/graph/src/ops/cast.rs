@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 use num_traits::{AsPrimitive, Zero};
 
+use super::digits::{self, Written};
 use super::small::{Narrowing, PowerRounding, decode, encode, low_bits};
 use super::{ALL, Built, Entry, Refusal, operator};
 use crate::load::{Node, element_type_name};
@@ -69,20 +70,14 @@ pub(super) fn cast_as(tensor: Tensor, dtype: DType, how: Narrowing) -> Result<Te
     }
     let shape = tensor.shape().to_vec();
     match tensor {
-        Tensor::Text(text) if dtype.is_integer() => {
-            let numbers: Option<Vec<i128>> =
-                text.items().iter().map(|item| item.trim().parse().ok()).collect();
-            // Whole numbers keep all their digits.
-            if let Some(numbers) = numbers {
-                return Ok(for_integers!(dtype, E => {
-                    Tensor::from_items(&shape, numbers.into_iter().map(AsPrimitive::<E>::as_).collect())
-                }, _other => Tensor::Text(text)));
-            }
-            cast_as(parsed(text.items(), &shape)?, dtype, how)
-        }
-        Tensor::Text(text) => cast_as(parsed(text.items(), &shape)?, dtype, how),
+        Tensor::Text(text) => from_text(text.items(), dtype, &shape, how),
         Tensor::Small(small, bits) => {
             let bits = contiguous(&bits);
+            // Small integers are written as integers.
+            let written = matches!(small, DType::U2 | DType::U4 | DType::I2 | DType::I4);
+            if dtype == DType::String && written {
+                return cast_as(cast_as(Tensor::Small(small, bits), DType::I8, how)?, dtype, how);
+            }
             let numbers = items::<u8>(&bits).iter().map(|&bits| decode(small, bits)).collect();
             cast_as(Tensor::from_items(&shape, numbers), dtype, how)
         }
@@ -104,7 +99,7 @@ trait Source:
     Copy
     + Zero
     + PartialEq
-    + std::fmt::Display
+    + Written
     + AsPrimitive<f32>
     + AsPrimitive<f64>
     + AsPrimitive<f16>
@@ -124,7 +119,7 @@ impl<S> Source for S where
     S: Copy
         + Zero
         + PartialEq
-        + std::fmt::Display
+        + Written
         + AsPrimitive<f32>
         + AsPrimitive<f64>
         + AsPrimitive<f16>
@@ -162,7 +157,7 @@ fn convert<S: Source>(source: &[S], from: DType, dtype: DType, shape: &[usize], 
             let word = |x: &S| if x.is_zero() { "False" } else { "True" };
             Tensor::from_text(shape, source.iter().map(|x| word(x).to_owned()).collect())
         }
-        DType::String => Tensor::from_text(shape, source.iter().map(|x| written(&x.to_string())).collect()),
+        DType::String => Tensor::from_text(shape, source.iter().map(|x| x.text()).collect()),
         // Integers lose their upper bits, which single precision has no room for.
         DType::U2 | DType::U4 | DType::I2 | DType::I4 if from.is_integer() => {
             let bits = source.iter().map(|x| low_bits(dtype, AsPrimitive::<i64>::as_(*x))).collect();
@@ -175,19 +170,25 @@ fn convert<S: Source>(source: &[S], from: DType, dtype: DType, shape: &[usize], 
     }
 }
 
-/// A number as ONNX writes it: what is not finite has names of its own.
-fn written(number: &str) -> String {
-    match number {
-        "inf" => "INF".to_owned(),
-        "-inf" => "-INF".to_owned(),
-        number => number.to_owned(),
+/// Strings as numbers: read in the type itself, so that no digit is lost on the way.
+fn from_text(texts: &[String], dtype: DType, shape: &[usize], how: Narrowing) -> Result<Tensor, Fault> {
+    fn each<T: crate::tensor::Item>(
+        texts: &[String],
+        shape: &[usize],
+        read: impl Fn(&str) -> Result<T, Fault>,
+    ) -> Result<Tensor, Fault> {
+        Ok(Tensor::from_items(shape, texts.iter().map(|text| read(text)).collect::<Result<_, _>>()?))
     }
-}
-
-fn parsed(items: &[String], shape: &[usize]) -> Result<Tensor, Fault> {
-    Ok(Tensor::from_items(shape, items.iter().map(|item| parse(item)).collect::<Result<Vec<f64>, _>>()?))
-}
-
-fn parse(item: &str) -> Result<f64, Fault> {
-    item.trim().parse().map_err(|_| Fault(format!("`{item}` is not a number")))
+    for_integers!(dtype, E => each::<E>(texts, shape, |text| {
+        let outside = || Fault(format!("`{text}` is out of range for {dtype}"));
+        E::try_from(digits::parse_whole(text)?).map_err(|_| outside())
+    }), other => match other {
+        DType::F64 => each::<f64>(texts, shape, digits::parse_real),
+        DType::Bool => {
+            let truths: Result<Vec<bool>, Fault> = texts.iter().map(|text| digits::parse_truth(text)).collect();
+            Ok(Tensor::from_bools(shape, truths?.into_iter().map(u8::from).collect()))
+        }
+        DType::F32 => each::<f32>(texts, shape, digits::parse_real),
+        narrower => cast_as(each::<f32>(texts, shape, digits::parse_real)?, narrower, how),
+    })
 }

@@ -4,8 +4,8 @@ use super::slice::part;
 use super::{ALL, Built, Context, Entry, Inputs, Outputs, Refusal, join, operator};
 use crate::held::{Held, Sequence};
 use crate::load::{Nested, Node};
-use crate::tensor::{Fault, Tensor, fault, resolve_axis, to_i64};
-use crate::value::DType;
+use crate::tensor::{Fault, Tensor, check_size, fault, resolve_axis, to_i64};
+use crate::value::{DType, ValueInfo};
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[
@@ -96,7 +96,7 @@ fn repeat(node: &Node<'_>) -> Built {
         }
         let declared = &body.outputs[carried + 1..];
         let scans = scans.into_iter().zip(declared).map(|(scan, declared)| match declared {
-            Some(info) if scan.is_empty() => nothing(info.dtype, &info.shape),
+            Some(info) if scan.is_empty() => nothing(info),
             _ => stack(scan, 0),
         });
         state.extend(scans.map(|scan| scan.map(Held::Tensor)).collect::<Result<Vec<_>, _>>()?);
@@ -105,15 +105,21 @@ fn repeat(node: &Node<'_>) -> Built {
 }
 
 /// A stack of no tensors. Lengths that the file leaves open are 0.
-fn nothing(dtype: DType, shape: &[Option<usize>]) -> Result<Tensor, Fault> {
+fn nothing(declared: &ValueInfo) -> Result<Tensor, Fault> {
+    let lengths: &[Option<usize>] = if declared.ranked { &declared.shape } else { &[] };
     let shape: Vec<usize> =
-        std::iter::once(0).chain(shape.iter().map(|length| length.unwrap_or(0))).collect();
-    super::cast::cast(Tensor::from_items::<f32>(&shape, Vec::new()), dtype)
+        std::iter::once(0).chain(lengths.iter().map(|length| length.unwrap_or(0))).collect();
+    check_size(&shape)?;
+    super::cast::cast(Tensor::from_items::<f32>(&shape, Vec::new()), declared.dtype)
 }
 
-/// Adds a tensor to those that will be stacked, within the size of one tensor.
+/// Adds a tensor to those that will be stacked: all have one shape, and one tensor must hold them.
 fn push(scan: &mut Vec<Tensor>, tensor: Tensor) -> Result<(), Fault> {
-    crate::tensor::check_size(&[scan.len() + 1, tensor.len().max(1)])?;
+    if let Some(first) = scan.first().filter(|first| first.shape() != tensor.shape()) {
+        fault!("{} follows {}, and they cannot be stacked", tensor.describe(), first.describe());
+    }
+    let count = scan.len() + 1;
+    Sequence::check(count, check_size(&[count, tensor.len()])?)?;
     scan.push(tensor);
     Ok(())
 }
@@ -267,10 +273,17 @@ impl Scan {
             if self.give.backwards(index) {
                 scan.reverse();
             }
-            let axis = self.give.axes.get(index).copied().unwrap_or(0);
+            if let Some(first) = scan.first().filter(|_| steps < length) {
+                // A row that ends early is filled up with zeros.
+                let zeros = vec![0f32; first.len()];
+                let zeros = super::cast::cast(Tensor::from_items(first.shape(), zeros), first.dtype())?;
+                Sequence::check(length, check_size(&[length, zeros.len()])?)?;
+                scan.resize(length, zeros);
+            }
+            let along = self.give.axes.get(index).copied().unwrap_or(0);
             state.push(match &self.body.outputs[self.states + index] {
-                Some(info) if scan.is_empty() => nothing(info.dtype, &info.shape)?.into(),
-                _ => stack(scan, axis)?.into(),
+                Some(info) if scan.is_empty() => nothing(info)?.into(),
+                _ => stack(scan, along)?.into(),
             });
         }
         Ok(state)
@@ -287,6 +300,7 @@ fn map_sequence(node: &Node<'_>) -> Built {
         let Some(Held::Sequence(first)) = arguments.first() else { fault!("a list of tensors is needed") };
         let count = first.items.len();
         let mut results: Vec<Vec<Tensor>> = vec![Vec::new(); body.outputs.len()];
+        let mut elements = 0usize;
         for at in 0..count {
             count_round(inputs.context)?;
             let declared = arguments.iter().map(|argument| match argument {
@@ -295,7 +309,10 @@ fn map_sequence(node: &Node<'_>) -> Built {
             });
             let outputs = call(&body, declared.collect(), &captured, inputs.context)?;
             for (result, output) in results.iter_mut().zip(outputs) {
-                push(result, output.tensor()?)?;
+                let output = output.tensor()?;
+                elements += output.len();
+                Sequence::check(count, elements)?;
+                result.push(output);
             }
         }
         let lists = results.into_iter().zip(&body.outputs).map(|(result, declared)| {

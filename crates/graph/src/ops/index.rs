@@ -38,7 +38,7 @@ pub(crate) fn pick(x: &Tensor, shape: &[usize], positions: &[usize]) -> Result<T
         Ok(Tensor::of_type::<E>(dtype, shape, positions.iter().map(|&at| all[at]).collect()))
     }, text => match x {
         Tensor::Text(text) => {
-            Ok(Tensor::from_text(shape, positions.iter().map(|&at| text.items()[at].clone()).collect()))
+            Tensor::copied_text(shape, positions.iter().map(|&at| &text.items()[at]))
         }
         Tensor::Dense(_) | Tensor::Small(..) => fault!("strings are needed"),
     })

@@ -11,6 +11,7 @@ use crate::value::DType;
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[
     Entry::new("ArrayFeatureExtractor", 1, "numbers, text", |_| operator(extract)),
+    Entry::new("CategoryMapper", 1, "INT64 text", category_mapper),
     Entry::new("FeatureVectorizer", 1, "numbers, text", |_| {
         operator(|inputs| {
             let parts: Vec<Tensor> = (0..inputs.count())
@@ -70,13 +71,15 @@ impl Key {
     }
 }
 
+fn is_whole(tensor: &Tensor) -> bool {
+    matches!(tensor.dtype(), DType::I64 | DType::I32 | DType::I16)
+}
+
 /// All elements as keys.
 fn keys(tensor: &Tensor) -> Result<Vec<Key>, Fault> {
     Ok(match tensor {
         Tensor::Text(text) => text.items().iter().cloned().map(Key::Text).collect(),
-        Tensor::Dense(_) if matches!(tensor.dtype(), DType::I64 | DType::I32) => {
-            tensor.to_i64s()?.into_iter().map(Key::Int).collect()
-        }
+        Tensor::Dense(_) if is_whole(tensor) => tensor.to_i64s()?.into_iter().map(Key::Int).collect(),
         Tensor::Dense(_) | Tensor::Small(..) => tensor.to_f64s()?.into_iter().map(Key::real).collect(),
     })
 }
@@ -115,7 +118,7 @@ fn label_encoder(node: &Node<'_>) -> Built {
         Some(tensor) => tensor,
         None => match to.dtype() {
             DType::String => Tensor::from_text(&[1], vec![node.string("default_string", "_Unused")?]),
-            DType::F32 => Tensor::from_items(&[1], vec![node.float("default_float", -0.0)]),
+            DType::F32 | DType::F64 => Tensor::from_items(&[1], vec![node.float("default_float", -0.0)]),
             _ => Tensor::from_items(&[1], vec![node.int("default_int64", -1)]),
         },
     };
@@ -124,40 +127,63 @@ fn label_encoder(node: &Node<'_>) -> Built {
         super::cast::cast(default, to.dtype()).and_then(|tensor| tensor.reshape(&[1])).map_err(fits)?;
     let count = to.len();
     let flat = to.reshape(&[count]).map_err(fits)?;
-    // What is not a number is a key from version 4 on.
-    encoder(&from, super::slice::join(vec![flat, default], 0).map_err(fits)?, node.opset() >= 4)
+    let last_counts = node.opset() >= 4;
+    encoder(&from, super::slice::join(vec![flat, default], 0).map_err(fits)?, last_counts)
 }
 
 fn label_encoder_by_position(node: &Node<'_>) -> Built {
-    let classes = node.strings("classes_strings")?;
-    let count = crate::tensor::to_i64(classes.len());
-    let default_int = node.int("default_int64", -1);
-    let default_text = node.string("default_string", "_Unused")?;
-    let numbers = Tensor::from_items(&[classes.len() + 1], (0..count).chain([default_int]).collect());
-    let positions = Tensor::from_items(&[classes.len()], (0..count).collect());
-    let texts: Vec<String> = classes.iter().cloned().chain([default_text]).collect();
-    let to_text = encoder(&positions, Tensor::from_text(&[texts.len()], texts), false)?;
-    let to_number = encoder(&Tensor::from_text(&[classes.len()], classes), numbers, false)?;
+    let texts = node.strings("classes_strings")?;
+    let numbers = (0..).take(texts.len()).collect();
+    both_ways(node, texts, numbers)
+}
+
+fn category_mapper(node: &Node<'_>) -> Built {
+    let (texts, numbers) = (node.strings("cats_strings")?, node.ints("cats_int64s").unwrap_or_default());
+    if texts.len() != numbers.len() {
+        let (texts, numbers) = (texts.len(), numbers.len());
+        return Err(Refusal::Invalid(format!("{texts} strings are given for {numbers} numbers")));
+    }
+    both_ways(node, texts, numbers)
+}
+
+/// Strings to numbers, or numbers to strings: the type of the input says which way.
+fn both_ways(node: &Node<'_>, texts: Vec<String>, numbers: Vec<i64>) -> Built {
+    let count = texts.len();
+    let other_number = node.int("default_int64", -1);
+    let other_text = node.string("default_string", "_Unused")?;
+    let with = |numbers: &[i64], other| [numbers, &[other][..]].concat();
+    let to_number = encoder(
+        &Tensor::from_text(&[count], texts.clone()),
+        Tensor::from_items(&[count + 1], with(&numbers, other_number)),
+        true,
+    )?;
+    let to_text = encoder(
+        &Tensor::from_items(&[count], numbers),
+        Tensor::from_text(&[count + 1], texts.into_iter().chain([other_text]).collect()),
+        true,
+    )?;
     operator(move |inputs| {
         let text = inputs.peek(0).is_some_and(|x| x.dtype() == DType::String);
         if text { to_number.run(inputs) } else { to_text.run(inputs) }
     })
 }
 
-/// Maps keys to the values at the same position; the last value is for all other keys.
-fn encoder(from: &Tensor, to: Tensor, nan_is_key: bool) -> Built {
+/// Maps keys to the values at the same position; the last value is for all other keys. Of two equal keys
+/// the last counts from version 4 on, and the first before, as in ONNX Runtime.
+fn encoder(from: &Tensor, to: Tensor, last_counts: bool) -> Built {
     let other = from.len();
     let mut places = HashMap::with_capacity(other);
     for (place, key) in keys(from).map_err(|fault| Refusal::Invalid(fault.0))?.into_iter().enumerate() {
-        // The first of two equal keys counts.
-        if nan_is_key || key != Key::real(f64::NAN) {
+        if last_counts {
+            places.insert(key, place);
+        } else {
             places.entry(key).or_insert(place);
         }
     }
-    let (text, whole) = (from.dtype() == DType::String, matches!(from.dtype(), DType::I64 | DType::I32));
+    let (text, whole) = (from.dtype() == DType::String, is_whole(from));
     operator(move |inputs| {
         let x = inputs.take(0)?;
-        if (x.dtype() == DType::String) != text || matches!(x.dtype(), DType::I64 | DType::I32) != whole {
+        if (x.dtype() == DType::String) != text || is_whole(&x) != whole {
             fault!("the keys have another type than {}", x.describe());
         }
         let positions: Vec<usize> =
@@ -176,8 +202,8 @@ fn one_hot_encoder(node: &Node<'_>) -> Built {
     } else {
         strings.into_iter().map(Key::Text).collect()
     };
+    let width = categories.len();
     let places: HashMap<Key, usize> = categories.into_iter().zip(0..).collect();
-    let width = places.len();
     operator(move |inputs| {
         let x = inputs.take(0)?;
         // Categories that are numbers are whole, whatever type carries them.

@@ -4,11 +4,12 @@
 
 use burn::backend::flex::{Flex, FlexTensor};
 use burn::backend::ops::FloatTensorOps;
+use num_traits::Float;
 
 use super::normalise::{Norm, rows_over_norm};
 use super::{Built, Entry, Outputs, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Tensor, check_size, contiguous, fault, items};
+use crate::tensor::{Fault, Item, Tensor, check_size, contiguous, fault, items};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -44,53 +45,65 @@ impl PostTransform {
     }
 
     /// Changes the scores of one row.
-    pub(super) fn apply(self, row: &mut [f32]) {
+    pub(super) fn apply<F: Real>(self, row: &mut [F]) {
         match self {
             Self::None => {}
             Self::Logistic => row.iter_mut().for_each(|x| *x = logistic(*x)),
             Self::Softmax => softmax(row, |_| true),
             // Scores that are zero stay zero and take no share.
-            Self::SoftmaxZero => softmax(row, |x| x.abs() > 1e-7),
+            Self::SoftmaxZero => softmax(row, |x| x.abs() > <F as From<f32>>::from(1e-7)),
             Self::Probit => row.iter_mut().for_each(|x| *x = probit(*x)),
         }
     }
 }
 
+/// The numbers that scores are: FP32 and FP64.
+pub(super) trait Real: Float + From<f32> {}
+
+impl Real for f32 {}
+impl Real for f64 {}
+
 /// 1 / (1 + e^-x), from the side that does not overflow.
-fn logistic(x: f32) -> f32 {
-    let share = 1.0 / (1.0 + (-x.abs()).exp());
-    if x < 0.0 { 1.0 - share } else { share }
+fn logistic<F: Real>(x: F) -> F {
+    let share = F::one() / (F::one() + (-x.abs()).exp());
+    if x < F::zero() { F::one() - share } else { share }
 }
 
-fn softmax(row: &mut [f32], takes_part: impl Fn(f32) -> bool) {
-    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
+fn softmax<F: Real>(row: &mut [F], takes_part: impl Fn(F) -> bool) {
+    let largest = row.iter().copied().fold(F::neg_infinity(), F::max);
+    let mut sum = F::zero();
     for x in row.iter_mut() {
-        *x = if takes_part(*x) { (*x - largest).exp() } else { 0.0 };
-        sum += *x;
+        *x = if takes_part(*x) { (*x - largest).exp() } else { F::zero() };
+        sum = sum + *x;
     }
     for x in row {
-        *x /= sum;
+        *x = *x / sum;
     }
 }
 
 /// The inverse of the normal distribution by Winitzki's formula for the inverse error function.
-fn probit(x: f32) -> f32 {
-    let y = 2.0 * x - 1.0;
-    let log = ((1.0 - y) * (1.0 + y)).ln();
-    let v = 2.0 / (std::f32::consts::PI * 0.147) + 0.5 * log;
-    let root = (-v + (v * v - log / 0.147).sqrt()).sqrt();
-    std::f32::consts::SQRT_2 * y.signum() * root
+fn probit<F: Real>(x: F) -> F {
+    let constant = |number: f32| <F as From<f32>>::from(number);
+    let y = constant(2.0) * x - F::one();
+    let log = ((F::one() - y) * (F::one() + y)).ln();
+    let v = constant(2.0) / constant(std::f32::consts::PI * 0.147) + constant(0.5) * log;
+    let root = (-v + (v * v - log / constant(0.147)).sqrt()).sqrt();
+    constant(std::f32::consts::SQRT_2) * y.signum() * root
 }
 
 /// Rows of features as FP32. A vector is one row; more than two dimensions are a fault.
 pub(super) fn feature_rows(x: Tensor) -> Result<(FlexTensor, usize, usize), Fault> {
+    rows_of(x, DType::F32)
+}
+
+/// Rows of features as another type: what they are, how many there are, and how long each is.
+pub(super) fn rows_of(x: Tensor, dtype: DType) -> Result<(FlexTensor, usize, usize), Fault> {
     let (rows, width) = match *x.shape() {
         [width] => (1, width),
         [rows, width] => (rows, width),
         _ => fault!("rows of features are needed, not {}", x.describe()),
     };
-    let table = super::cast::cast(x, DType::F32)?.reshape(&[rows, width])?;
+    let table = super::cast::cast(x, dtype)?.reshape(&[rows, width])?;
     Ok((contiguous(&table.dense()?), rows, width))
 }
 
@@ -109,6 +122,17 @@ fn scaler(node: &Node<'_>) -> Built {
         if [&offset, &scale].iter().any(|list| list.len() != 1 && list.len() != width) {
             fault!("{} offsets and {} scales are given for {width} features", offset.len(), scale.len());
         }
+        // ONNX Runtime computes FP64 in FP64, and gives FP32.
+        if x.dtype() == DType::F64 {
+            let dense = contiguous(&x.dense()?);
+            let scaled = |(at, &x): (usize, &f64)| {
+                let feature = at % width;
+                let number = |list: &[f32]| f64::from(per_feature(list, feature));
+                narrow((x - number(&offset)) * number(&scale))
+            };
+            let all = items::<f64>(&dense).iter().enumerate().map(scaled).collect();
+            return Ok(Tensor::from_items(&shape, all).into());
+        }
         let dense = contiguous(&super::cast::cast(x, DType::F32)?.dense()?);
         let scaled = |(at, x): (usize, &f32)| {
             let feature = at % width;
@@ -116,6 +140,11 @@ fn scaler(node: &Node<'_>) -> Built {
         };
         Ok(Tensor::from_items(&shape, items::<f32>(&dense).iter().enumerate().map(scaled).collect()).into())
     })
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the domain gives FP32")]
+pub(super) fn narrow(number: f64) -> f32 {
+    number as f32
 }
 
 fn normalizer(node: &Node<'_>) -> Built {
@@ -133,15 +162,17 @@ fn normalizer(node: &Node<'_>) -> Built {
     })
 }
 
+/// 1 where a number is above the threshold, else 0, in the type of the input.
 fn binarizer(node: &Node<'_>) -> Built {
-    let threshold = node.float("threshold", 0.0);
+    let threshold = f64::from(node.float("threshold", 0.0));
     operator(move |inputs| {
-        let x = super::cast::cast(inputs.take(0)?, DType::F32)?.dense()?;
-        Ok(super::activation::map(x, |x: f32| if x > threshold { 1.0 } else { 0.0 }).into())
+        let x = inputs.take(0)?;
+        let above = x.to_f64s()?.into_iter().map(|x| u8::from(x > threshold)).collect();
+        Ok(super::cast::cast(Tensor::from_items(x.shape(), above), x.dtype())?.into())
     })
 }
 
-/// Puts a number in the place of those that are missing.
+/// Puts a number in the place of those that are missing. The type stays.
 fn imputer(node: &Node<'_>) -> Built {
     let floats = node.floats("imputed_value_floats");
     let ints = node.ints("imputed_value_int64s").unwrap_or_default();
@@ -149,27 +180,40 @@ fn imputer(node: &Node<'_>) -> Built {
     let missing_int = node.int("replaced_value_int64", 0);
     operator(move |inputs| {
         let x = inputs.take(0)?;
-        let shape = x.shape().to_vec();
-        let width = shape.last().copied().unwrap_or(1);
-        let values = if x.dtype() == DType::I64 { ints.len() } else { floats.len() };
-        if values != 1 && values != width {
-            fault!("{values} values are given for {width} features");
+        match x.dtype() {
+            DType::I64 | DType::I32 => {
+                let (dtype, shape) = (x.dtype(), x.shape().to_vec());
+                let filled = filled(&shape, &x.to_i64s()?, &ints, |x| x == missing_int)?;
+                Ok(super::cast::cast(filled, dtype)?.into())
+            }
+            DType::F64 => {
+                let fill: Vec<f64> = floats.iter().copied().map(f64::from).collect();
+                Ok(fill_reals(x, &fill, f64::from(missing_float))?.into())
+            }
+            _ => Ok(fill_reals(super::cast::cast(x, DType::F32)?, &floats, missing_float)?.into()),
         }
-        if x.dtype() == DType::I64 {
-            let whole = x.to_i64s()?;
-            let filled = whole.iter().enumerate().map(|(at, &x)| {
-                if x == missing_int { ints[if values == 1 { 0 } else { at % width }] } else { x }
-            });
-            return Ok(Tensor::from_items(&shape, filled.collect()).into());
-        }
-        let dense = contiguous(&super::cast::cast(x, DType::F32)?.dense()?);
-        #[expect(clippy::float_cmp, reason = "the number that stands for missing is exact")]
-        let filled = items::<f32>(&dense).iter().enumerate().map(|(at, &x)| {
-            let missing = if missing_float.is_nan() { x.is_nan() } else { x == missing_float };
-            if missing { per_feature(&floats, at % width) } else { x }
-        });
-        Ok(Tensor::from_items(&shape, filled.collect()).into())
     })
+}
+
+fn fill_reals<F: Item + Float>(x: Tensor, fill: &[F], missing: F) -> Result<Tensor, Fault> {
+    let dense = contiguous(&x.dense()?);
+    let is_missing = |x: F| if missing.is_nan() { x.is_nan() } else { x == missing };
+    filled(dense.layout().shape(), items::<F>(&dense), fill, is_missing)
+}
+
+/// The numbers with one of `fill`, or that of the last dimension's position, for each that is missing.
+fn filled<T: Item>(
+    shape: &[usize],
+    numbers: &[T],
+    fill: &[T],
+    is_missing: impl Fn(T) -> bool,
+) -> Result<Tensor, Fault> {
+    let width = shape.last().copied().unwrap_or(1);
+    if fill.len() != 1 && fill.len() != width {
+        fault!("{} values are given for {width} features", fill.len());
+    }
+    let number = |(at, &x): (usize, &T)| if is_missing(x) { fill[at % width % fill.len()] } else { x };
+    Ok(Tensor::from_items(shape, numbers.iter().enumerate().map(number).collect()))
 }
 
 /// A weight per feature and target, with an intercept per target: kept as burn multiplies it.
@@ -292,10 +336,13 @@ fn classifier(node: &Node<'_>) -> Built {
     let scores_per_row = if intercepts.is_empty() { labels.len().max(1) } else { intercepts.len() };
     let linear = Linear::new(&coefficients, intercepts, scores_per_row)?;
     let post = PostTransform::read(node)?;
+    // One score for two classes is that of the second; the first has what is left.
+    let binary = linear.targets == 1 && labels.len() == 2;
+    if binary && post == PostTransform::Probit {
+        return Err(Refusal::Unsupported("PROBIT of one score for two classes is not supported".to_owned()));
+    }
     operator(move |inputs| {
         let (scores, rows) = linear.scores(inputs.take(0)?)?;
-        // One score for two classes is that of the second; the first has what is left.
-        let binary = linear.targets == 1 && labels.len() == 2;
         let width = if binary { 2 } else { linear.targets };
         let mut table = Vec::with_capacity(rows * width);
         let mut classes = Vec::with_capacity(rows);
@@ -303,7 +350,7 @@ fn classifier(node: &Node<'_>) -> Built {
             if binary {
                 let score = row[0];
                 classes.push(usize::from(score > 0.0));
-                table.extend(binary_scores(score, post));
+                table.extend(both_scores(score, true, post));
             } else {
                 classes.push(winner(row));
                 let start = table.len();
@@ -315,14 +362,12 @@ fn classifier(node: &Node<'_>) -> Built {
     })
 }
 
-/// The scores of both classes from that of the second.
-pub(super) fn binary_scores(score: f32, post: PostTransform) -> [f32; 2] {
+/// The scores of both classes from the one that decides between them, as ONNX Runtime has them: no other
+/// transform than the logistic function is applied. `share` says that the first has what is left to 1.
+pub(super) fn both_scores(score: f32, share: bool, post: PostTransform) -> [f32; 2] {
     match post {
         PostTransform::Logistic => [logistic(-score), logistic(score)],
-        other => {
-            let mut both = [-score, score];
-            other.apply(&mut both);
-            both
-        }
+        _ if share => [1.0 - score, score],
+        _ => [-score, score],
     }
 }

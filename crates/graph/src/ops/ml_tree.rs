@@ -1,14 +1,14 @@
-//! Ensembles of decision trees of `ai.onnx.ml`.
+//! Ensembles of decision trees in the forms that `ai.onnx.ml` had before version 5.
 //!
-//! The file holds parallel lists, one entry per node, that name nodes by (tree, node). At load they
-//! become one array in which children are positions, so that a request only walks.
+//! The file holds parallel lists, one entry per node, that name nodes by (tree, node).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::ml_linear::{Labels, PostTransform, feature_rows, winner};
+use super::ml_forest::{Aggregate, Forest, Mode, TreeNode, invalid, tensor_numbers, u32_of};
+use super::ml_linear::{Labels, PostTransform, both_scores, narrow};
 use super::{Built, Entry, Outputs, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Tensor, check_size, fault, items};
+use crate::tensor::Tensor;
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[
@@ -16,102 +16,28 @@ pub(super) const OPERATORS: &[Entry] = &[
     Entry::new("TreeEnsembleRegressor", 1, "numbers", regressor),
 ];
 
-/// How a node compares the feature with its value.
-#[derive(Clone, Copy)]
-enum Mode {
-    LessOrEqual,
-    Less,
-    GreaterOrEqual,
-    Greater,
-    Equal,
-    NotEqual,
-    Leaf,
-}
-
-impl Mode {
-    fn read(name: &str) -> Result<Self, Refusal> {
-        Ok(match name {
-            "BRANCH_LEQ" => Self::LessOrEqual,
-            "BRANCH_LT" => Self::Less,
-            "BRANCH_GTE" => Self::GreaterOrEqual,
-            "BRANCH_GT" => Self::Greater,
-            "BRANCH_EQ" => Self::Equal,
-            "BRANCH_NEQ" => Self::NotEqual,
-            "LEAF" => Self::Leaf,
-            other => return Err(Refusal::Unsupported(format!("the node mode `{other}` is not supported"))),
-        })
-    }
-
-    #[expect(clippy::float_cmp, reason = "the file asks for exact equality")]
-    fn holds(self, x: f32, value: f32) -> bool {
-        match self {
-            Self::LessOrEqual => x <= value,
-            Self::Less => x < value,
-            Self::GreaterOrEqual => x >= value,
-            Self::Greater => x > value,
-            Self::Equal => x == value,
-            Self::NotEqual => x != value,
-            Self::Leaf => true,
-        }
-    }
-}
-
-/// One node; of a leaf, `yes..no` are its weights.
-struct TreeNode {
-    mode: Mode,
-    missing_is_yes: bool,
-    feature: u32,
-    value: f32,
-    yes: u32,
-    no: u32,
-}
-
-/// How the trees' weights come together.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Aggregate {
-    Sum,
-    Average,
-    Min,
-    Max,
-}
-
-struct Ensemble {
-    nodes: Vec<TreeNode>,
-    roots: Vec<u32>,
-    /// (class or target, weight), leaf by leaf.
-    weights: Vec<(u32, f32)>,
-    /// How many features the trees look at.
-    features: usize,
-    /// How many classes or targets there are.
-    outputs: usize,
-    aggregate: Aggregate,
-    base: Vec<f32>,
-}
-
-fn invalid<T>(reason: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal::Invalid(reason.into()))
+fn mode(name: &str) -> Result<Mode, Refusal> {
+    Ok(match name {
+        "BRANCH_LEQ" => Mode::LessOrEqual,
+        "BRANCH_LT" => Mode::Less,
+        "BRANCH_GTE" => Mode::GreaterOrEqual,
+        "BRANCH_GT" => Mode::Greater,
+        "BRANCH_EQ" => Mode::Equal,
+        "BRANCH_NEQ" => Mode::NotEqual,
+        "LEAF" => Mode::Leaf,
+        other => return invalid(format!("the mode of a node cannot be `{other}`")),
+    })
 }
 
 /// An attribute that is a list of numbers, of FP32 or, from version 3 on, of FP64.
-fn numbers(node: &Node<'_>, name: &str) -> Result<Vec<f32>, Refusal> {
-    match node.tensor(&format!("{name}_as_tensor"))? {
-        #[expect(clippy::cast_possible_truncation, reason = "trees are walked in FP32")]
-        Some(tensor) => {
-            let wide = tensor.to_f64s().map_err(|fault| Refusal::Invalid(fault.0))?;
-            Ok(wide.into_iter().map(|x| x as f32).collect())
-        }
-        None => Ok(node.floats(name)),
-    }
+fn numbers(node: &Node<'_>, name: &str) -> Result<Vec<f64>, Refusal> {
+    let wide = tensor_numbers(node, &format!("{name}_as_tensor"))?;
+    Ok(if wide.is_empty() { node.floats(name).into_iter().map(f64::from).collect() } else { wide })
 }
 
-impl Ensemble {
+impl Forest {
     /// `kind` is the prefix of the attributes of the leaves: `class` or `target`.
     fn read(node: &Node<'_>, kind: &str, outputs: usize, aggregate: Aggregate) -> Result<Self, Refusal> {
-        if node.has("nodes_values_as_tensor") && node.has(&format!("{kind}_weights_as_tensor")) {
-            return Err(Refusal::Unsupported(
-                "trees of FP64 are not supported; export them with FP32".to_owned(),
-            ));
-        }
         let ints = |name: &str| node.ints(name).unwrap_or_default();
         let (trees, ids) = (ints("nodes_treeids"), ints("nodes_nodeids"));
         let (features, yes, no) =
@@ -131,11 +57,11 @@ impl Ensemble {
                 return invalid(format!("tree {} has two nodes {}", key.0, key.1));
             }
         }
-        let (weights, leaves) = Self::read_weights(node, kind, outputs, &places)?;
+        let (weights, leaves) = read_weights(node, kind, outputs, &places)?;
         let mut nodes = Vec::with_capacity(count);
         let mut is_root = vec![true; count];
         for at in 0..count {
-            let mode = Mode::read(&modes[at])?;
+            let mode = mode(&modes[at])?;
             let (yes, no) = if matches!(mode, Mode::Leaf) {
                 leaves.get(&u32_of(at)).copied().unwrap_or((0, 0))
             } else {
@@ -155,111 +81,47 @@ impl Ensemble {
             let missing_is_yes = missing.get(at).is_some_and(|&flag| flag != 0);
             nodes.push(TreeNode { mode, missing_is_yes, feature, value: values[at], yes, no });
         }
-        let splits = nodes.iter().filter(|node| !matches!(node.mode, Mode::Leaf));
-        let features = splits.map(|node| node.feature as usize + 1).max().unwrap_or(0);
         let roots: Vec<u32> = (0..).zip(is_root).filter(|(_, root)| *root).map(|(at, _)| at).collect();
         let distinct: HashSet<i64> = trees.iter().copied().collect();
         if roots.len() != distinct.len() {
             return invalid(format!("{} trees have {} roots", distinct.len(), roots.len()));
         }
         let base = numbers(node, "base_values")?;
-        Ok(Self { nodes, roots, weights, features, outputs, aggregate, base })
-    }
-
-    /// The weights sorted by leaf, and where those of each leaf are.
-    #[expect(clippy::type_complexity, reason = "two halves of one table, used once")]
-    fn read_weights(
-        node: &Node<'_>,
-        kind: &str,
-        outputs: usize,
-        places: &HashMap<(i64, i64), u32>,
-    ) -> Result<(Vec<(u32, f32)>, HashMap<u32, (u32, u32)>), Refusal> {
-        let ints = |name: &str| node.ints(&format!("{kind}_{name}")).unwrap_or_default();
-        let (trees, ids, classes) = (ints("treeids"), ints("nodeids"), ints("ids"));
-        let weights = numbers(node, &format!("{kind}_weights"))?;
-        if [ids.len(), classes.len(), weights.len()].iter().any(|&length| length != trees.len()) {
-            return invalid("the lists of leaves differ in length");
-        }
-        let mut sorted = Vec::with_capacity(trees.len());
-        for (at, &weight) in weights.iter().enumerate() {
-            let Some(&place) = places.get(&(trees[at], ids[at])) else {
-                return invalid(format!("tree {} has no node {}", trees[at], ids[at]));
-            };
-            let class = u32::try_from(classes[at]).ok().filter(|&class| (class as usize) < outputs);
-            let Some(class) = class else {
-                return invalid(format!("there is no class or target {}", classes[at]));
-            };
-            sorted.push((place, class, weight));
-        }
-        sorted.sort_by_key(|&(place, ..)| place);
-        let mut ranges: HashMap<u32, (u32, u32)> = HashMap::new();
-        for (at, &(place, ..)) in (0..).zip(&sorted) {
-            ranges.entry(place).or_insert((at, at)).1 = at + 1;
-        }
-        Ok((sorted.into_iter().map(|(_, class, weight)| (class, weight)).collect(), ranges))
-    }
-
-    /// The weights of the leaf that a row falls into.
-    fn leaf(&self, root: u32, row: &[f32]) -> &[(u32, f32)] {
-        let mut node = &self.nodes[root as usize];
-        while !matches!(node.mode, Mode::Leaf) {
-            let x = row[node.feature as usize];
-            let yes = node.mode.holds(x, node.value) || (node.missing_is_yes && x.is_nan());
-            node = &self.nodes[if yes { node.yes } else { node.no } as usize];
-        }
-        &self.weights[node.yes as usize..node.no as usize]
-    }
-
-    /// The scores of a row, base values included, and which outputs any leaf named.
-    fn score(&self, row: &[f32], scores: &mut [f64], touched: &mut [bool]) {
-        scores.fill(0.0);
-        touched.fill(false);
-        for &root in &self.roots {
-            for &(output, weight) in self.leaf(root, row) {
-                let output = output as usize;
-                let (weight, score) = (f64::from(weight), &mut scores[output]);
-                *score = match self.aggregate {
-                    Aggregate::Sum | Aggregate::Average => *score + weight,
-                    Aggregate::Min if touched[output] => score.min(weight),
-                    Aggregate::Max if touched[output] => score.max(weight),
-                    Aggregate::Min | Aggregate::Max => weight,
-                };
-                touched[output] = true;
-            }
-        }
-        if self.aggregate == Aggregate::Average {
-            for score in &mut *scores {
-                *score /= self.roots.len() as f64;
-            }
-        }
-        if self.base.len() == scores.len() {
-            scores.iter_mut().zip(&self.base).for_each(|(score, &base)| *score += f64::from(base));
-        }
-    }
-
-    /// Calls `each` with the scores of every row.
-    fn for_rows(&self, x: Tensor, mut each: impl FnMut(&[f64], &[bool])) -> Result<usize, Fault> {
-        let (table, rows, width) = feature_rows(x)?;
-        if width < self.features {
-            fault!("the trees look at {} features, but the input has {width}", self.features);
-        }
-        check_size(&[rows, self.outputs])?;
-        let (mut scores, mut touched) = (vec![0.0; self.outputs], vec![false; self.outputs]);
-        for row in items::<f32>(&table).chunks_exact(width.max(1)) {
-            self.score(row, &mut scores, &mut touched);
-            each(&scores, &touched);
-        }
-        Ok(rows)
+        Self::new(nodes, roots, weights, outputs, aggregate, base)
     }
 }
 
-fn u32_of(place: usize) -> u32 {
-    u32::try_from(place).unwrap_or(u32::MAX)
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "sums are made in FP64, answers are FP32")]
-fn narrow(score: f64) -> f32 {
-    score as f32
+/// The weights sorted by leaf, and where those of each leaf are.
+#[expect(clippy::type_complexity, reason = "two halves of one table, used once")]
+fn read_weights(
+    node: &Node<'_>,
+    kind: &str,
+    outputs: usize,
+    places: &HashMap<(i64, i64), u32>,
+) -> Result<(Vec<(u32, f64)>, HashMap<u32, (u32, u32)>), Refusal> {
+    let ints = |name: &str| node.ints(&format!("{kind}_{name}")).unwrap_or_default();
+    let (trees, ids, classes) = (ints("treeids"), ints("nodeids"), ints("ids"));
+    let weights = numbers(node, &format!("{kind}_weights"))?;
+    if [ids.len(), classes.len(), weights.len()].iter().any(|&length| length != trees.len()) {
+        return invalid("the lists of leaves differ in length");
+    }
+    let mut sorted = Vec::with_capacity(trees.len());
+    for (at, &weight) in weights.iter().enumerate() {
+        let Some(&place) = places.get(&(trees[at], ids[at])) else {
+            return invalid(format!("tree {} has no node {}", trees[at], ids[at]));
+        };
+        let class = u32::try_from(classes[at]).ok().filter(|&class| (class as usize) < outputs);
+        let Some(class) = class else {
+            return invalid(format!("there is no class or target {}", classes[at]));
+        };
+        sorted.push((place, class, weight));
+    }
+    sorted.sort_by_key(|&(place, ..)| place);
+    let mut ranges: HashMap<u32, (u32, u32)> = HashMap::new();
+    for (at, &(place, ..)) in (0..).zip(&sorted) {
+        ranges.entry(place).or_insert((at, at)).1 = at + 1;
+    }
+    Ok((sorted.into_iter().map(|(_, class, weight)| (class, weight)).collect(), ranges))
 }
 
 fn regressor(node: &Node<'_>) -> Built {
@@ -272,7 +134,8 @@ fn regressor(node: &Node<'_>) -> Built {
         "MAX" => Aggregate::Max,
         other => return invalid(format!("`aggregate_function` cannot be `{other}`")),
     };
-    let ensemble = Ensemble::read(node, "target", targets, aggregate)?;
+    let ensemble = Forest::read(node, "target", targets, aggregate)?;
+    check_base(&ensemble)?;
     let post = PostTransform::read(node)?;
     operator(move |inputs| {
         let mut table = Vec::new();
@@ -291,50 +154,63 @@ fn classifier(node: &Node<'_>) -> Built {
     if classes == 0 {
         return invalid("the classes have no labels");
     }
-    let ensemble = Ensemble::read(node, "class", classes, Aggregate::Sum)?;
+    let ensemble = Forest::read(node, "class", classes, Aggregate::Sum)?;
     let post = PostTransform::read(node)?;
-    let weighted: std::collections::BTreeSet<u32> =
-        ensemble.weights.iter().map(|&(class, _)| class).collect();
-    // Two classes of which only one has weights: the other has what is left.
-    let single = if classes == 2 && weighted.len() == 1 { weighted.first().copied() } else { None };
-    let positive_weights = ensemble.weights.iter().all(|&(_, weight)| weight >= 0.0);
+    let weighted: BTreeSet<u32> = ensemble.weights.iter().map(|&(class, _)| class).collect();
+    let positive = ensemble.weights.iter().all(|&(_, weight)| weight >= 0.0);
+    let based = ensemble.base.len() == classes;
+    // Two classes of which only one has weights, which decide between the two. The text of ONNX does not
+    // say how; what follows is as in ONNX Runtime, and refused where that makes no sense.
+    let one_of_two = classes == 2 && weighted.len() == 1;
+    let first_only = one_of_two && weighted.contains(&0);
+    let odd_base = if first_only { ensemble.base.len() > 1 } else { one_of_two && !ensemble.base.is_empty() };
+    if odd_base || (first_only && post == PostTransform::Probit) {
+        return Err(Refusal::Unsupported("one of two classes has no weights".to_owned()));
+    }
+    if !first_only {
+        check_base(&ensemble)?;
+    }
+    let added = if first_only { ensemble.base.first().copied().unwrap_or(0.0) } else { 0.0 };
     operator(move |inputs| {
         let (mut table, mut winners) = (Vec::new(), Vec::new());
-        let rows = ensemble.for_rows(inputs.take(0)?, |scores, _| {
+        let rows = ensemble.for_rows(inputs.take(0)?, |scores, touched| {
             let start = table.len();
-            if let Some(class) = single {
-                let score = narrow(single_score(scores, class as usize, &ensemble.base));
-                let (second, both) = binary(score, positive_weights, post);
-                winners.push(usize::from(second));
-                table.extend(both);
+            if first_only {
+                let score = narrow(scores[0] + added);
+                winners.push(second_wins(score, positive));
+                table.extend(both_scores(score, positive, post));
                 return;
             }
             table.extend(scores.iter().copied().map(narrow));
-            winners.push(winner(&table[start..]));
+            winners.push(if one_of_two {
+                second_wins(table[start + 1], positive)
+            } else {
+                leader(&table[start..], touched, based)
+            });
             post.apply(&mut table[start..]);
         })?;
         Ok(Outputs::Many(vec![labels.tensor(&winners), Tensor::from_items(&[rows, classes], table)]))
     })
 }
 
-/// The score of the only class with weights, with the base value where the file gives only one.
-fn single_score(scores: &[f64], class: usize, base: &[f32]) -> f64 {
-    match base {
-        [one] => scores[class] + f64::from(*one),
-        _ => scores[class],
+/// Base values are one for each output, or none.
+fn check_base(forest: &Forest) -> Result<(), Refusal> {
+    if forest.base.is_empty() || forest.base.len() == forest.outputs {
+        return Ok(());
     }
+    invalid(format!("{} base values are given for {} outputs", forest.base.len(), forest.outputs))
 }
 
-/// Whether the second class wins, and both scores. Weights that are all positive are probabilities;
-/// others are distances from the boundary.
-fn binary(score: f32, probability: bool, post: PostTransform) -> (bool, [f32; 2]) {
-    if probability {
-        let mut both = [1.0 - score, score];
-        if post == PostTransform::Logistic {
-            return (score > 0.5, super::ml_linear::binary_scores(score, post));
-        }
-        post.apply(&mut both);
-        return (score > 0.5, both);
-    }
-    (score > 0.0, super::ml_linear::binary_scores(score, post))
+/// The winner of two classes, of which one score is known. Weights of which none is negative are
+/// probabilities; others are distances from the boundary.
+fn second_wins(score: f32, probability: bool) -> usize {
+    usize::from(score > if probability { 0.5 } else { 0.0 })
+}
+
+/// The class with the first largest score. Without base values only classes that a leaf named take part.
+fn leader(scores: &[f32], touched: &[bool], based: bool) -> usize {
+    let taking_part = |class: &usize| based || touched[*class];
+    let mut classes = (0..scores.len()).filter(taking_part);
+    let first = classes.next().unwrap_or(0);
+    classes.fold(first, |best, class| if scores[class] > scores[best] { class } else { best })
 }

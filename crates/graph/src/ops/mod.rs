@@ -5,58 +5,55 @@
 
 mod activation;
 mod arithmetic;
-<<<<<<< HEAD
-mod bits;
-=======
 mod attention;
 mod attention_bias;
 mod batch;
+mod bits;
 mod cache;
->>>>>>> wip-net
 pub(crate) mod cast;
 mod causal_convolution;
 mod compare;
 mod control;
 mod convolution;
-<<<<<<< HEAD
 mod cumulative;
-mod einsum;
-mod fourier;
-=======
+mod digits;
 mod dropout;
+mod einsum;
 mod flex_attention;
+mod fourier;
 mod gated;
->>>>>>> wip-net
 mod index;
 mod linear_attention;
 mod loss;
 mod matmul;
 mod matrix;
 mod ml_encode;
+mod ml_forest;
 mod ml_linear;
+mod ml_svm;
 mod ml_tree;
+mod ngram;
 mod normalise;
 mod optimiser;
+mod optional;
+mod pattern;
 mod pool;
-<<<<<<< HEAD
 mod quantise;
 mod quantised_product;
 mod random;
-=======
 mod recurrent;
 mod recurrent_cell;
->>>>>>> wip-net
 mod reduce;
 mod search;
 mod select;
+mod sequence;
 mod shape;
 mod slice;
 mod small;
-<<<<<<< HEAD
-mod special;
-=======
 mod softmax;
->>>>>>> wip-net
+mod special;
+mod text;
+mod tokenizer;
 mod widen;
 mod window;
 
@@ -293,54 +290,61 @@ pub(crate) const DOMAINS: &[(&str, &[Family])] = &[
         &[
             activation::OPERATORS,
             arithmetic::OPERATORS,
-<<<<<<< HEAD
-            bits::OPERATORS,
-=======
             attention::OPERATORS,
             batch::OPERATORS,
+            bits::OPERATORS,
             cache::OPERATORS,
->>>>>>> wip-net
             cast::OPERATORS,
             causal_convolution::OPERATORS,
             compare::OPERATORS,
             control::OPERATORS,
             convolution::OPERATORS,
-<<<<<<< HEAD
             cumulative::OPERATORS,
+            dropout::OPERATORS,
             einsum::OPERATORS,
             fourier::OPERATORS,
-=======
-            dropout::OPERATORS,
             gated::OPERATORS,
->>>>>>> wip-net
             index::OPERATORS,
             linear_attention::OPERATORS,
             loss::OPERATORS,
             matmul::OPERATORS,
             matrix::OPERATORS,
+            ngram::OPERATORS,
             normalise::OPERATORS,
+            optional::OPERATORS,
             pool::OPERATORS,
-<<<<<<< HEAD
             quantise::OPERATORS,
             quantised_product::OPERATORS,
             random::OPERATORS,
-=======
             recurrent::OPERATORS,
->>>>>>> wip-net
             reduce::OPERATORS,
             search::OPERATORS,
             select::OPERATORS,
             shape::OPERATORS,
             slice::OPERATORS,
-<<<<<<< HEAD
+            softmax::OPERATORS,
             special::OPERATORS,
             window::OPERATORS,
-=======
-            softmax::OPERATORS,
->>>>>>> wip-net
         ],
     ),
     ("ai.onnx.preview", &[flex_attention::OPERATORS]),
     ("ai.onnx.preview.training", &[optimiser::OPERATORS]),
     ("ai.onnx.ml", &[ml_encode::OPERATORS, ml_linear::OPERATORS, ml_tree::OPERATORS]),
+            sequence::OPERATORS,
+            shape::OPERATORS,
+            slice::OPERATORS,
+            text::OPERATORS,
+        ],
+    ),
+    (
+        "ai.onnx.ml",
+        &[
+            ml_encode::OPERATORS,
+            ml_forest::OPERATORS,
+            ml_linear::OPERATORS,
+            ml_svm::OPERATORS,
+            ml_tree::OPERATORS,
+        ],
+    ),
+    ("com.microsoft", &[tokenizer::OPERATORS]),
 ];

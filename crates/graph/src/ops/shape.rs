@@ -7,7 +7,7 @@ use crate::value::DType;
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[
-    Entry::new("Identity", 1, ALL, |_| operator(|inputs| Ok(inputs.take(0)?.into()))),
+    Entry::new("Identity", 1, ALL, |_| operator(|inputs| Ok(inputs.take_any(0)?.into()))),
     Entry::new("Constant", 1, ALL, constant),
     Entry::new("ConstantOfShape", 9, ALL, constant_of_shape),
     Entry::new("Shape", 1, ALL, shape),
@@ -276,6 +276,7 @@ fn range(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
     }
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
     let count = check_size(&[count as usize])?;
+    // Wider than the type, so that steps do not add up their errors; rounded once.
     let steps = (0..count).map(|step| from + step as f64 * by).collect();
     Ok(super::cast::cast(Tensor::from_items(&[count], steps), dtype)?.into())
 }

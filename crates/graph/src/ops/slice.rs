@@ -5,8 +5,8 @@ use burn::backend::flex::{FlexTensor, Layout};
 use super::{ALL, Built, Entry, Outputs, Refusal, operator};
 use crate::load::{Ints, Node};
 use crate::tensor::{
-    Fault, Item, Tensor, check_size, contiguous, fault, for_storage, items, resolve_axis, shape_of, to_i64,
-    type_of,
+    Fault, Item, Tensor, TextBudget, check_size, contiguous, fault, for_storage, items, resolve_axis,
+    shape_of, to_i64, type_of,
 };
 use crate::value::DType;
 
@@ -197,10 +197,14 @@ pub(crate) fn join(tensors: Vec<Tensor>, axis: i64) -> Result<Tensor, Fault> {
         let slices: Vec<&[E]> = parts.iter().map(items::<E>).collect();
         Ok(Tensor::of_type::<E>(dtype, &shape, interleave(&slices, &widths, rows, count)))
     }, text => {
+        let mut budget = TextBudget::default();
         let slices: Vec<&[String]> = tensors.iter().map(|tensor| match tensor {
             Tensor::Text(text) => text.items(),
             Tensor::Dense(_) | Tensor::Small(..) => &[],
         }).collect();
+        for string in slices.iter().copied().flatten() {
+            budget.take(string.len())?;
+        }
         Ok(Tensor::from_text(&shape, interleave(&slices, &widths, rows, count)))
     })
 }
