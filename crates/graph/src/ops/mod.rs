@@ -5,23 +5,35 @@
 
 mod activation;
 mod arithmetic;
+mod blocks;
 pub(crate) mod cast;
 mod compare;
 mod control;
+mod conv_integer;
+mod conv_transpose;
 mod convolution;
+mod deform;
+mod filter;
+mod grid;
 mod index;
 mod matmul;
 mod ml_encode;
 mod ml_linear;
 mod ml_tree;
 mod normalise;
+mod pad;
 mod pool;
 mod reduce;
+mod resize;
+mod roi;
 mod search;
 mod shape;
 mod slice;
 mod small;
+mod suppress;
+mod unpool;
 mod widen;
+mod window;
 
 use std::cell::Cell;
 
@@ -256,18 +268,28 @@ pub(crate) const DOMAINS: &[(&str, &[Family])] = &[
         &[
             activation::OPERATORS,
             arithmetic::OPERATORS,
+            blocks::OPERATORS,
             cast::OPERATORS,
             compare::OPERATORS,
             control::OPERATORS,
+            conv_integer::OPERATORS,
+            conv_transpose::OPERATORS,
             convolution::OPERATORS,
+            deform::OPERATORS,
+            grid::OPERATORS,
             index::OPERATORS,
             matmul::OPERATORS,
             normalise::OPERATORS,
+            pad::OPERATORS,
             pool::OPERATORS,
             reduce::OPERATORS,
+            resize::OPERATORS,
+            roi::OPERATORS,
             search::OPERATORS,
             shape::OPERATORS,
             slice::OPERATORS,
+            suppress::OPERATORS,
+            unpool::OPERATORS,
         ],
     ),
     ("ai.onnx.ml", &[ml_encode::OPERATORS, ml_linear::OPERATORS, ml_tree::OPERATORS]),
