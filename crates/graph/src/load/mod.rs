@@ -40,7 +40,25 @@ const MAX_FOLDED_ELEMENTS: usize = 1 << 20;
 /// The most elements that all nodes computed at load may give together: it bounds the time of a load.
 const MAX_FOLDED_TOTAL: usize = 1 << 26;
 /// Operators whose work is not bounded by the size of their output are not computed at load.
-const NEVER_FOLDED: [&str; 8] = ["Conv", "ConvTranspose", "Einsum", "Gemm", "If", "Loop", "MatMul", "Scan"];
+const NEVER_FOLDED: &[&str] = &[
+    "AveragePool",
+    "Conv",
+    "ConvInteger",
+    "ConvTranspose",
+    "DeformConv",
+    "Einsum",
+    "Gemm",
+    "If",
+    "Loop",
+    "LpPool",
+    "MatMul",
+    "MaxPool",
+    "MaxRoiPool",
+    "NonMaxSuppression",
+    "QLinearConv",
+    "RoiAlign",
+    "Scan",
+];
 
 /// A graph that is ready to run, and what it declares.
 pub(crate) struct Loaded {

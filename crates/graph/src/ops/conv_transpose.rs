@@ -134,13 +134,12 @@ impl Transposed {
         let too_large = || Fault("the result would be too large".to_owned());
         let all = x.saturating_sub(1).checked_mul(stride);
         let all = all.and_then(|all| all.checked_add(reach)?.checked_add(added)).ok_or_else(too_large)?;
-        let wanted = match self.output.get(axis) {
-            Some(&length) => Some(length),
-            None if self.window.auto_pad.is_same() => Some(x.checked_mul(stride).ok_or_else(too_large)?),
-            None => None,
-        };
-        let (pad, length) = match wanted {
-            Some(length) => {
+        let same = self.window.auto_pad.is_same();
+        let (pad, length) = match self.output.get(axis) {
+            // What is asked for beyond that is added to the end.
+            Some(&length) => (self.window.auto_pad.share(all.saturating_sub(length)), length),
+            None if same => {
+                let length = x.checked_mul(stride).ok_or_else(too_large)?;
                 let Some(total) = all.checked_sub(length) else {
                     fault!("a length of {length} is more than the {all} that there are");
                 };

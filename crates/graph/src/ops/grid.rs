@@ -136,7 +136,8 @@ impl Sampler {
 
     /// Neighbours along one dimension, and their weights. A neighbour that is a zero is left out.
     fn neighbours(&self, mode: Mode, at: f64, length: usize) -> Vec<(usize, f64)> {
-        let at = self.moved(at, length);
+        // As in PyTorch, the four neighbours of the cubic mode are each moved, not the position between them.
+        let at = if mode == Mode::Cubic { at } else { self.moved(at, length) };
         let low = at.floor();
         let part = at - low;
         let one = |(step, weight): (f64, f64)| Some((self.element(low + step, length)?, weight));

@@ -96,7 +96,15 @@ impl Places {
         let Some(lengths) = shape.get(2..).filter(|lengths| !lengths.is_empty()) else {
             fault!("the input has no spatial dimension");
         };
-        Self::of_spans(shape, &window.spans(lengths, &window.kernel)?)
+        let spans = window.spans(lengths, &window.kernel)?;
+        for (span, &length) in spans.iter().zip(lengths) {
+            // ONNX's formula gives negative padding here, of which implementations make different things.
+            let seen = (span.output - 1) * span.stride + (span.kernel - 1) * span.dilation + 1;
+            if window.auto_pad.is_same() && length >= seen + 2 {
+                fault!("a stride that leaves out elements is not supported where padding keeps the length");
+            }
+        }
+        Self::of_spans(shape, &spans)
     }
 
     fn of_spans(shape: &[usize], spans: &[Span]) -> Result<Self, Fault> {
