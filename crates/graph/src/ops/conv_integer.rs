@@ -59,7 +59,9 @@ fn shifted(x: Tensor, zero: Option<Tensor>, rows: usize) -> Result<Vec<i32>, Fau
     }
     let row = (numbers.len() / rows.max(1)).max(1);
     for (row, &zero) in numbers.chunks_mut(row).zip(zeros.iter().cycle()) {
-        row.iter_mut().for_each(|number| *number -= zero);
+        for number in row {
+            *number -= zero;
+        }
     }
     Ok(numbers)
 }
@@ -81,9 +83,8 @@ fn quantised(node: &Node<'_>) -> Built {
         let y_scale = scales(inputs, 6, 1)?;
         let y_zero = inputs.take(7)?;
         let dtype = y_zero.dtype();
-        let y_zero = match (dtype, y_zero.to_i64s()?.as_slice()) {
-            (DType::I8 | DType::U8, &[zero]) => zero,
-            _ => fault!("the zero point of the result cannot be {}", y_zero.describe()),
+        let (DType::I8 | DType::U8, &[y_zero]) = (dtype, y_zero.to_i64s()?.as_slice()) else {
+            fault!("the zero point of the result cannot be {}", y_zero.describe());
         };
         let bias = inputs.optional(8).map(|bias| bias.to_i64s()).transpose()?;
         if bias.as_ref().is_some_and(|bias| bias.len() != outputs) {

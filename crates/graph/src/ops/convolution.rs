@@ -130,7 +130,9 @@ fn plainly<F: Term>(
     if let Some(bias) = &bias {
         let bias = items::<F>(bias).iter().cycle();
         for (plane, &bias) in result.chunks_exact_mut(area).zip(bias) {
-            plane.iter_mut().for_each(|sum| *sum = *sum + bias);
+            for sum in plane {
+                *sum = *sum + bias;
+            }
         }
     }
     Tensor::from_items(&sizes.output, result)

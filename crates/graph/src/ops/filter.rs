@@ -134,9 +134,8 @@ impl Line {
         let width = self.scale.times(self.input);
         let single = width <= 1.0;
         Some(match coordinates {
-            Coordinates::HalfPixel => self.scale.back(x + 0.5) - 0.5,
             Coordinates::HalfPixelOrZero if self.output <= 1 => 0.0,
-            Coordinates::HalfPixelOrZero => self.scale.back(x + 0.5) - 0.5,
+            Coordinates::HalfPixel | Coordinates::HalfPixelOrZero => self.scale.back(x + 0.5) - 0.5,
             Coordinates::HalfPixelUnshifted => self.scale.back(x + 0.5),
             Coordinates::HalfPixelSymmetric => {
                 let shift = self.input as f64 / 2.0 * (1.0 - self.output as f64 / width);

@@ -88,7 +88,7 @@ impl Sampler {
             for (x, &length) in position.iter_mut().zip(&self.lengths) {
                 let length = length as f64;
                 let at = if self.align_corners {
-                    (*x + 1.0) / 2.0 * (length - 1.0)
+                    f64::midpoint(*x, 1.0) * (length - 1.0)
                 } else {
                     ((*x + 1.0) * length - 1.0) / 2.0
                 };
@@ -245,10 +245,10 @@ fn mixed<F: Item + Float>(
             .collect();
         let corners = corners(&axes);
         for channel in 0..channels {
-            let plane = image * channels + channel;
-            let source = &x[plane * size..][..size];
+            let channel = image * channels + channel;
+            let source = &x[channel * size..][..size];
             let sum: f64 = corners.iter().map(|&(at, weight)| weight * wide(source[at])).sum();
-            result[plane * places + place] = F::from(sum).unwrap_or_else(F::nan);
+            result[channel * places + place] = F::from(sum).unwrap_or_else(F::nan);
         }
     }
     Tensor::from_items(shape, result)

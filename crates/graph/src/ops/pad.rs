@@ -66,9 +66,9 @@ fn centre(node: &Node<'_>) -> Built {
         }
         let mut around = vec![(0i64, 0i64); x.rank()];
         for (&axis, &length) in axes.iter().zip(&target) {
-            let axis = resolve_axis(axis, x.rank())?;
-            let missing = length - to_i64(x.shape()[axis]);
-            around[axis] = (missing / 2, missing - missing / 2);
+            let place = resolve_axis(axis, x.rank())?;
+            let missing = length - to_i64(x.shape()[place]);
+            around[place] = (missing / 2, missing - missing / 2);
         }
         Ok(surround(x, &around, Mode::Constant, None)?.into())
     })

@@ -84,7 +84,7 @@ struct Place {
 /// All places of a window over images of one shape.
 struct Places {
     /// By dimension.
-    places: Vec<Vec<Place>>,
+    along: Vec<Vec<Place>>,
     /// The elements of an image.
     size: usize,
     /// The shape of the result.
@@ -123,12 +123,12 @@ impl Places {
                 |at| Place { inside: span.under(at, length, scale), padded: span.padded_steps(at, length) };
             (0..span.output).map(place).collect()
         };
-        Ok(Self { places: (0..spans.len()).map(along).collect(), size, output })
+        Ok(Self { along: (0..spans.len()).map(along).collect(), size, output })
     }
 
     /// Calls `make` with the window at each place of each image, in the order of the result.
     fn each<T, R>(&self, x: &[T], mut make: impl FnMut(usize, &[T], &[Run], usize) -> R) -> Vec<R> {
-        let mut made = Vec::with_capacity(self.output.iter().product());
+        let mut results = Vec::with_capacity(self.output.iter().product());
         let grid = &self.output[2..];
         let mut at = vec![0; grid.len()];
         let mut runs = Vec::with_capacity(grid.len());
@@ -136,17 +136,17 @@ impl Places {
             loop {
                 runs.clear();
                 let mut padded = 1;
-                for (places, &at) in self.places.iter().zip(&at) {
+                for (places, &at) in self.along.iter().zip(&at) {
                     runs.push(places[at].inside);
                     padded = usize::saturating_mul(padded, places[at].padded);
                 }
-                made.push(make(index, image, &runs, padded));
+                results.push(make(index, image, &runs, padded));
                 if !advance(&mut at, grid) {
                     break;
                 }
             }
         }
-        made
+        results
     }
 }
 
@@ -194,7 +194,7 @@ fn maxima<T: Item>(x: &[T], lowest: T, places: &Places) -> Vec<T> {
 }
 
 /// NaN is the largest of all.
-fn exceeds<T: PartialOrd>(x: T, best: T) -> bool {
+fn exceeds<T: PartialOrd + Copy>(x: T, best: T) -> bool {
     x > best || x.partial_cmp(&x).is_none()
 }
 
@@ -217,24 +217,19 @@ fn max_pool(node: &Node<'_>) -> Built {
                 other => fault!("the maximum of {other} is not supported"),
             });
         }
-        match type_of(&x) {
+        Ok(match type_of(&x) {
             DType::F32 => with_indices::<f32>(&x, f32::NEG_INFINITY, &places, by_column),
             DType::F64 => with_indices::<f64>(&x, f64::NEG_INFINITY, &places, by_column),
             DType::U8 => with_indices::<u8>(&x, u8::MIN, &places, by_column),
             DType::I8 => with_indices::<i8>(&x, i8::MIN, &places, by_column),
             other => fault!("the maximum of {other} is not supported"),
-        }
+        })
     })
 }
 
 /// The maxima, and where each one is: the position in the whole tensor, with the spatial dimensions
 /// counted from the first one on when `by_column`. A window over padding alone has the position -1.
-fn with_indices<T: Item>(
-    x: &FlexTensor,
-    lowest: T,
-    places: &Places,
-    by_column: bool,
-) -> Result<Outputs, Fault> {
+fn with_indices<T: Item>(x: &FlexTensor, lowest: T, places: &Places, by_column: bool) -> Outputs {
     let lengths = &x.layout().shape()[2..];
     let scales = strides(lengths);
     let reordered = |at: usize| {
@@ -261,8 +256,8 @@ fn with_indices<T: Item>(
         })
         .into_iter()
         .unzip();
-    Ok(Outputs::Many(vec![
+    Outputs::Many(vec![
         Tensor::from_items(&places.output, best),
         Tensor::from_items(&places.output, positions),
-    ]))
+    ])
 }

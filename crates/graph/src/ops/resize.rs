@@ -160,14 +160,17 @@ impl Resize {
             Some(axes) => axes.iter().map(|&axis| resolve_axis(axis, rank)).collect::<Result<Vec<_>, _>>()?,
             None => (0..rank).collect(),
         };
-        let lines = self.lines(x.shape(), &axes, scales, sizes, regions)?;
+        if (1..axes.len()).any(|at| axes[..at].contains(&axes[at])) {
+            fault!("{axes:?} names a dimension twice");
+        }
+        let lines = self.lines(x.shape(), &axes, scales, sizes.as_deref(), regions.as_deref())?;
         let mut shape = x.shape().to_vec();
         for (&axis, line) in axes.iter().zip(&lines) {
             shape[axis] = line.output;
         }
         check_size(&shape)?;
         let work = axes.into_iter().zip(lines).filter(|(_, line)| !line.is_identity());
-        self.interpolate(x, work.collect())
+        self.interpolate(x, &work.collect::<Vec<_>>())
     }
 
     /// What happens along each of the axes.
@@ -176,20 +179,20 @@ impl Resize {
         shape: &[usize],
         axes: &[usize],
         scales: Option<Vec<f64>>,
-        sizes: Option<Vec<usize>>,
-        regions: Option<Vec<f64>>,
+        sizes: Option<&[usize]>,
+        regions: Option<&[f64]>,
     ) -> Result<Vec<Line>, Fault> {
         let count = axes.len();
         if scales.as_ref().is_some_and(|scales| scales.len() != count)
-            || sizes.as_ref().is_some_and(|sizes| sizes.len() != count)
-            || regions.as_ref().is_some_and(|regions| regions.len() != 2 * count)
+            || sizes.is_some_and(|sizes| sizes.len() != count)
+            || regions.is_some_and(|regions| regions.len() != 2 * count)
         {
             fault!("scales, sizes or regions are not for {count} dimensions");
         }
         if self.coordinates == Coordinates::Crop && regions.is_none() {
             fault!("the regions are missing");
         }
-        let mut scaled: Vec<(Scale, usize)> = match (scales, &sizes) {
+        let mut chosen: Vec<(Scale, usize)> = match (scales, sizes) {
             (Some(scales), None) => {
                 let one = |(&axis, &scale): (&usize, &f64)| Scale::of_number(scale, shape[axis]);
                 axes.iter().zip(&scales).map(one).collect::<Result<_, _>>()?
@@ -202,23 +205,22 @@ impl Resize {
             _ => fault!("either scales or sizes are needed"),
         };
         if sizes.is_some() && self.policy != Policy::Stretch {
-            let ratios = scaled.iter().map(|&(scale, _)| scale);
+            let ratios = chosen.iter().map(|&(scale, _)| scale);
             let common = if self.policy == Policy::NotLarger {
                 ratios.min_by(|a, b| a.ratio().total_cmp(&b.ratio()))
             } else {
                 ratios.max_by(|a, b| a.ratio().total_cmp(&b.ratio()))
             };
             if let Some(common) = common {
-                for (&axis, scaled) in axes.iter().zip(&mut scaled) {
+                for (&axis, chosen) in axes.iter().zip(&mut chosen) {
                     let length = (common.times(shape[axis]) + 0.5).floor().to_usize();
                     let length = length.ok_or_else(|| Fault("the result would be too large".to_owned()))?;
-                    *scaled = (common, length);
+                    *chosen = (common, length);
                 }
             }
         }
-        let region = |index: usize| {
-            regions.as_ref().map_or((0.0, 1.0), |regions| (regions[index], regions[index + count]))
-        };
+        let region =
+            |index: usize| regions.map_or((0.0, 1.0), |regions| (regions[index], regions[index + count]));
         let line = |(index, (&axis, (scale, output)))| {
             let line = Line { input: shape[axis], output, scale, region: region(index) };
             if line.input == 0 && line.output > 0 {
@@ -226,24 +228,24 @@ impl Resize {
             }
             Ok(line)
         };
-        axes.iter().zip(scaled).enumerate().map(line).collect()
+        axes.iter().zip(chosen).enumerate().map(line).collect()
     }
 
-    fn interpolate(&self, x: Tensor, work: Vec<(usize, Line)>) -> Result<Tensor, Fault> {
+    fn interpolate(&self, x: Tensor, work: &[(usize, Line)]) -> Result<Tensor, Fault> {
         let dtype = x.dtype();
         if let Filter::Nearest(nearest) = self.filter {
-            return self.pick(x, nearest, &work);
+            return self.pick(x, nearest, work);
         }
         if work.is_empty() {
             return Ok(x);
         }
         match dtype {
-            DType::F32 => self.mix::<f32>(x, &work),
-            DType::F64 => self.mix::<f64>(x, &work),
+            DType::F32 => self.mix::<f32>(x, work),
+            DType::F64 => self.mix::<f64>(x, work),
             DType::String | DType::Bool => fault!("{dtype} has nothing between its elements"),
             integer if integer.is_small() => fault!("interpolation of {integer} is not supported"),
             _ => {
-                let mixed = self.mix::<f64>(cast(x, DType::F64)?, &work)?;
+                let mixed = self.mix::<f64>(cast(x, DType::F64)?, work)?;
                 // To the nearest integer of the type, whereas a cast would cut.
                 let whole: Vec<f64> = mixed.to_f64s()?.into_iter().map(f64::round_ties_even).collect();
                 cast(Tensor::from_items(mixed.shape(), whole), dtype)
