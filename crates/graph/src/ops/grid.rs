@@ -11,10 +11,8 @@ use crate::tensor::{Fault, Item, Tensor, check_size, contiguous, fault, for_stor
 use crate::value::DType;
 
 /// The operators of this family.
-pub(super) const OPERATORS: &[Entry] = &[
-    Entry::widening("GridSample", 16, ALL, grid_sample),
-    Entry::widening("AffineGrid", 20, FLOATS, affine_grid),
-];
+pub(super) const OPERATORS: &[Entry] =
+    &[Entry::new("GridSample", 16, ALL, grid_sample), Entry::widening("AffineGrid", 20, FLOATS, affine_grid)];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -191,6 +189,11 @@ fn sample(
         return match dtype {
             DType::F32 => Ok(mixed::<f32>(sampler, mode, &x.dense()?, positions, shape)),
             DType::F64 => Ok(mixed::<f64>(sampler, mode, &x.dense()?, positions, shape)),
+            // Not by the wrapper for halves: the grid may be of another type than the image.
+            DType::F16 | DType::BF16 => {
+                let wide = cast(x, DType::F32)?.dense()?;
+                cast(mixed::<f32>(sampler, mode, &wide, positions, shape), dtype)
+            }
             other => fault!("{other} is sampled in the nearest mode only"),
         };
     }

@@ -16,7 +16,7 @@ use crate::value::DType;
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] =
-    &[Entry::widening("Resize", 10, ALL, resize), Entry::widening("Upsample", 1, ALL, upsample)];
+    &[Entry::new("Resize", 10, ALL, resize), Entry::new("Upsample", 1, ALL, upsample)];
 
 /// What to do where both dimensions ask for another scale.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -242,6 +242,8 @@ impl Resize {
         match dtype {
             DType::F32 => self.mix::<f32>(x, work),
             DType::F64 => self.mix::<f64>(x, work),
+            // Not by the wrapper for halves: the regions may be of another type than the image.
+            DType::F16 | DType::BF16 => cast(self.mix::<f32>(cast(x, DType::F32)?, work)?, dtype),
             DType::String | DType::Bool => fault!("{dtype} has nothing between its elements"),
             integer if integer.is_small() => fault!("interpolation of {integer} is not supported"),
             _ => {
