@@ -40,12 +40,15 @@ const MAX_FOLDED_ELEMENTS: usize = 1 << 20;
 /// The most elements that all nodes computed at load may give together: it bounds the time of a load.
 const MAX_FOLDED_TOTAL: usize = 1 << 26;
 /// Operators whose work is not bounded by the size of their output are not computed at load.
-const NEVER_FOLDED: [&str; 21] = [
+const NEVER_FOLDED: [&str; 30] = [
     "Attention",
+    "AveragePool",
     "CausalConvWithState",
     "Conv",
+    "ConvInteger",
     "ConvTranspose",
     "DFT",
+    "DeformConv",
     "Det",
     "Einsum",
     "FlexAttention",
@@ -56,10 +59,16 @@ const NEVER_FOLDED: [&str; 21] = [
     "LSTM",
     "LinearAttention",
     "Loop",
+    "LpPool",
     "MatMul",
     "MatMulInteger",
+    "MaxPool",
+    "MaxRoiPool",
+    "NonMaxSuppression",
+    "QLinearConv",
     "QLinearMatMul",
     "RNN",
+    "RoiAlign",
     "STFT",
     "Scan",
 ];

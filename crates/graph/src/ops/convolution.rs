@@ -1,140 +1,64 @@
-//! Convolutions over one or two spatial dimensions.
+//! Convolutions over any number of spatial dimensions.
 
 use burn::backend::flex::{Flex, FlexTensor};
 use burn::backend::ops::{ConvOptions, ModuleOps};
 
+use super::window::{Meetings, Span, Window};
 use super::{Built, Entry, FLOATS, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Tensor, check_size, fault, type_of};
+use crate::tensor::{Fault, Item, Tensor, check_size, contiguous, fault, items, type_of};
+use crate::value::DType;
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[Entry::widening("Conv", 1, FLOATS, build)];
 
-/// The longest dimension after padding: padding costs the file nothing, but time to walk over.
-const MAX_PADDED: usize = 1 << 24;
-
-/// How the window moves: one entry per spatial dimension.
-#[derive(Clone)]
-pub(super) struct Window {
-    /// The length of the window; empty where the weights say it.
-    pub(super) kernel: Vec<usize>,
-    strides: Vec<usize>,
-    pub(super) dilations: Vec<usize>,
-    pads: Vec<i64>,
-    auto_pad: AutoPad,
-    pub(super) ceil: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum AutoPad {
-    Explicit,
-    Valid,
-    SameUpper,
-    SameLower,
-}
-
-/// The window along one dimension of a certain length.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    pub(super) kernel: usize,
-    pub(super) stride: usize,
-    pub(super) dilation: usize,
-    /// Zeros, or nothing, before and after.
-    pub(super) pad: (usize, usize),
-    /// How many positions the window takes.
-    pub(super) output: usize,
-}
-
-impl Window {
-    /// Reads the attributes that convolutions and pools have in common.
-    pub(super) fn read(node: &Node<'_>) -> Result<Self, Refusal> {
-        let auto_pad = match node.string("auto_pad", "NOTSET")?.as_str() {
-            "NOTSET" | "" => AutoPad::Explicit,
-            "VALID" => AutoPad::Valid,
-            "SAME_UPPER" => AutoPad::SameUpper,
-            "SAME_LOWER" => AutoPad::SameLower,
-            other => return Err(Refusal::Invalid(format!("`auto_pad` cannot be `{other}`"))),
-        };
-        let pads = node.ints("pads").unwrap_or_default();
-        if pads.iter().any(|&pad| pad < 0) {
-            return Err(Refusal::Unsupported("negative padding is not supported".to_owned()));
-        }
-        let window = Self {
-            kernel: lengths(node, "kernel_shape")?,
-            strides: lengths(node, "strides")?,
-            dilations: lengths(node, "dilations")?,
-            pads,
-            auto_pad,
-            ceil: node.flag("ceil_mode", false),
-        };
-        if window.kernel.len() > 2 {
-            return Err(Refusal::Unsupported("windows of three dimensions are not supported".to_owned()));
-        }
-        Ok(window)
-    }
-
-    /// The window over an input with these spatial dimensions.
-    pub(super) fn spans(&self, lengths: &[usize], kernel: &[usize]) -> Result<Vec<Span>, Fault> {
-        let rank = lengths.len();
-        let fits = |list: usize| list == 0 || list == rank;
-        if kernel.len() != rank
-            || !fits(self.strides.len())
-            || !fits(self.dilations.len())
-            || !(self.pads.is_empty() || self.pads.len() == 2 * rank)
-        {
-            fault!("the window's attributes are not for {rank} spatial dimensions");
-        }
-        (0..rank).map(|axis| self.span(axis, lengths[axis], kernel[axis], rank)).collect()
-    }
-
-    fn span(&self, axis: usize, length: usize, kernel: usize, rank: usize) -> Result<Span, Fault> {
-        let stride = self.strides.get(axis).copied().unwrap_or(1);
-        let dilation = self.dilations.get(axis).copied().unwrap_or(1);
-        let pad_at =
-            |index: usize| self.pads.get(index).and_then(|&pad| usize::try_from(pad).ok()).unwrap_or(0);
-        let reach = kernel.checked_sub(1).and_then(|steps| steps.checked_mul(dilation)?.checked_add(1));
-        let Some(reach) = reach else { fault!("a window of {kernel} steps of {dilation} is not possible") };
-        let pad = match self.auto_pad {
-            AutoPad::Explicit => (pad_at(axis), pad_at(axis + rank)),
-            AutoPad::Valid => (0, 0),
-            same => {
-                let positions = length.div_ceil(stride);
-                let needed = positions.saturating_sub(1).saturating_mul(stride).saturating_add(reach);
-                let total = needed.saturating_sub(length);
-                let (less, more) = (total / 2, total - total / 2);
-                if same == AutoPad::SameUpper { (less, more) } else { (more, less) }
-            }
-        };
-        let padded = length.checked_add(pad.0).and_then(|padded| padded.checked_add(pad.1));
-        let padded = padded.filter(|&padded| padded <= MAX_PADDED);
-        let Some(room) = padded.and_then(|padded| padded.checked_sub(reach)) else {
-            fault!("a window of {reach} over a length of {length} with padding {pad:?} is not possible");
-        };
-        let mut output = if self.ceil { room.div_ceil(stride) } else { room / stride } + 1;
-        // A window that would start in the padding after the input is left out.
-        if self.ceil && (output - 1) * stride >= length + pad.0 {
-            output -= 1;
-        }
-        Ok(Span { kernel, stride, dilation, pad, output })
-    }
-}
-
-fn lengths(node: &Node<'_>, name: &str) -> Result<Vec<usize>, Refusal> {
-    let numbers = node.ints(name).unwrap_or_default();
-    let lengths: Option<Vec<usize>> =
-        numbers.iter().map(|&number| usize::try_from(number).ok().filter(|&length| length > 0)).collect();
-    lengths.ok_or_else(|| Refusal::Invalid(format!("`{name}` must be positive, not {numbers:?}")))
-}
-
 fn build(node: &Node<'_>) -> Built {
     let window = Window::read(node)?;
-    let group = usize::try_from(node.int("group", 1)).ok().filter(|&group| group > 0);
-    let Some(group) = group else { return Err(Refusal::Invalid("`group` must be positive".to_owned())) };
+    let group = group(node)?;
     operator(move |inputs| {
         let (x, weights) = (inputs.float(0)?, inputs.float(1)?);
         let bias = inputs.optional(2).map(Tensor::float).transpose()?;
         convolve(&window, group, x, weights, bias).map(Into::into)
     })
+}
+
+/// Into how many groups the channels are divided.
+pub(super) fn group(node: &Node<'_>) -> Result<usize, Refusal> {
+    let group = usize::try_from(node.int("group", 1)).ok().filter(|&group| group > 0);
+    group.ok_or_else(|| Refusal::Invalid("`group` must be positive".to_owned()))
+}
+
+/// The sizes of a convolution, checked against each other.
+pub(super) struct Sizes {
+    pub(super) group: usize,
+    /// Of the input: images, all channels, spatial dimensions.
+    pub(super) input: Vec<usize>,
+    /// Of the weights: all channels of the result, channels of the input in a group, window.
+    pub(super) weights: Vec<usize>,
+    /// The window along each spatial dimension.
+    pub(super) spans: Vec<Span>,
+    /// Of the result.
+    pub(super) output: Vec<usize>,
+}
+
+impl Sizes {
+    /// Of an input of shape `x` and weights of shape `weights`.
+    pub(super) fn new(window: &Window, group: usize, x: &[usize], weights: &[usize]) -> Result<Self, Fault> {
+        let rank = x.len();
+        if rank < 3 || weights.len() != rank {
+            fault!("a convolution of {x:?} by {weights:?} is not possible");
+        }
+        if weights[1].checked_mul(group) != Some(x[1]) || !weights[0].is_multiple_of(group) {
+            fault!("weights of {weights:?} in {group} groups do not fit an input of {x:?}");
+        }
+        let spans = window.spans(&x[2..], &weights[2..])?;
+        let mut output = vec![x[0], weights[0]];
+        output.extend(spans.iter().map(|span| span.output));
+        check_size(&output)?;
+        let padded = x[2..].iter().zip(&spans).map(|(length, span)| length + span.pad.0 + span.pad.1);
+        check_size(&x[..2].iter().copied().chain(padded).collect::<Vec<_>>())?;
+        Ok(Self { group, input: x.to_vec(), weights: weights.to_vec(), spans, output })
+    }
 }
 
 fn convolve(
@@ -144,36 +68,13 @@ fn convolve(
     weights: FlexTensor,
     bias: Option<FlexTensor>,
 ) -> Result<FlexTensor, Fault> {
-    let (x_shape, weights_shape) = (x.layout().shape().clone(), weights.layout().shape().clone());
-    let rank = x_shape.len();
-    if !(3..=4).contains(&rank) || weights_shape.len() != rank {
-        fault!("convolutions of {x_shape:?} by {weights_shape:?} are not supported");
-    }
+    let sizes = Sizes::new(window, group, x.layout().shape(), weights.layout().shape())?;
     let dtype = type_of(&x);
-    if dtype != type_of(&weights) || bias.as_ref().is_some_and(|bias| type_of(bias) != dtype) {
-        fault!("input, weights and bias must have one type");
+    check_bias(dtype, &weights, bias.as_ref(), sizes.output[1])?;
+    if sizes.output.contains(&0) {
+        return super::cast::cast(Tensor::from_items(&sizes.output, Vec::<f32>::new()), dtype)?.dense();
     }
-    let outputs = weights_shape[0];
-    let channels = weights_shape[1].checked_mul(group);
-    if channels != Some(x_shape[1]) || !outputs.is_multiple_of(group) {
-        fault!("weights of {weights_shape:?} in {group} groups do not fit an input of {x_shape:?}");
-    }
-    if bias.as_ref().is_some_and(|bias| bias.layout().shape()[..] != [outputs]) {
-        fault!("the bias must have {outputs} elements");
-    }
-    let spans = window.spans(&x_shape[2..], &weights_shape[2..])?;
-    let mut shape = vec![x_shape[0], outputs];
-    shape.extend(spans.iter().map(|span| span.output));
-    let padded: Vec<usize> = x_shape[..2]
-        .iter()
-        .copied()
-        .chain(x_shape[2..].iter().zip(&spans).map(|(x, s)| x + s.pad.0 + s.pad.1))
-        .collect();
-    check_size(&padded)?;
-    if check_size(&shape)? == 0 {
-        return super::cast::cast(Tensor::from_items(&shape, Vec::<f32>::new()), dtype)?.dense();
-    }
-    Ok(match spans.as_slice() {
+    Ok(match sizes.spans.as_slice() {
         [a] => {
             let options = ConvOptions::new_with_padding([a.stride], [a.pad], [a.dilation], group);
             Flex::conv1d(x, weights, bias, options)
@@ -187,6 +88,146 @@ fn convolve(
             );
             Flex::conv2d(x, weights, bias, options)
         }
-        _ => fault!("convolutions of more than two dimensions are not supported"),
+        [a, b, c] => {
+            let options = ConvOptions::new_with_padding(
+                [a.stride, b.stride, c.stride],
+                [a.pad, b.pad, c.pad],
+                [a.dilation, b.dilation, c.dilation],
+                group,
+            );
+            Flex::conv3d(x, weights, bias, options)
+        }
+        _ if dtype == DType::F64 => plainly::<f64>(&sizes, &x, &weights, bias.as_ref()).dense()?,
+        _ => plainly::<f32>(&sizes, &x, &weights, bias.as_ref()).dense()?,
     })
+}
+
+/// A fault where the types differ, or where the bias is not for `outputs` channels.
+pub(super) fn check_bias(
+    dtype: DType,
+    weights: &FlexTensor,
+    bias: Option<&FlexTensor>,
+    outputs: usize,
+) -> Result<(), Fault> {
+    if dtype != type_of(weights) || bias.is_some_and(|bias| type_of(bias) != dtype) {
+        fault!("input, weights and bias must have one type");
+    }
+    if bias.is_some_and(|bias| bias.layout().shape()[..] != [outputs]) {
+        fault!("the bias must have {outputs} elements");
+    }
+    Ok(())
+}
+
+fn plainly<F: Term>(
+    sizes: &Sizes,
+    x: &FlexTensor,
+    weights: &FlexTensor,
+    bias: Option<&FlexTensor>,
+) -> Tensor {
+    let (x, weights, bias) = (contiguous(x), contiguous(weights), bias.map(contiguous));
+    let mut result = direct(sizes, items::<F>(&x), items::<F>(&weights));
+    let area: usize = sizes.output[2..].iter().product();
+    if let Some(bias) = &bias {
+        let bias = items::<F>(bias).iter().cycle();
+        for (plane, &bias) in result.chunks_exact_mut(area).zip(bias) {
+            for sum in plane {
+                *sum = *sum + bias;
+            }
+        }
+    }
+    Tensor::from_items(&sizes.output, result)
+}
+
+/// A number of which sums of products are made; integers wrap.
+pub(super) trait Term: Item + num_traits::Zero {
+    /// `self + a * b`.
+    fn plus_product(self, a: Self, b: Self) -> Self;
+}
+
+impl Term for f32 {
+    fn plus_product(self, a: Self, b: Self) -> Self {
+        self + a * b
+    }
+}
+
+impl Term for f64 {
+    fn plus_product(self, a: Self, b: Self) -> Self {
+        self + a * b
+    }
+}
+
+impl Term for i32 {
+    fn plus_product(self, a: Self, b: Self) -> Self {
+        self.wrapping_add(a.wrapping_mul(b))
+    }
+}
+
+/// The sums of a convolution without bias, for any number of dimensions. Each element of the window adds
+/// to whole rows of the result, which the compiler can do many at a time.
+pub(super) fn direct<T: Term>(sizes: &Sizes, x: &[T], weights: &[T]) -> Vec<T> {
+    let meetings = Meetings::new(&sizes.input[2..], &sizes.spans);
+    let image_size: usize = sizes.input[2..].iter().product();
+    let area: usize = sizes.output[2..].iter().product();
+    let channels = sizes.weights[1];
+    let kernel_size: usize = sizes.weights[2..].iter().product();
+    let outputs = sizes.output[1];
+    let mut result = vec![T::zero(); sizes.output.iter().product()];
+    if area == 0 {
+        return result;
+    }
+    for (index, plane) in result.chunks_exact_mut(area).enumerate() {
+        let (image, output) = (index / outputs, index % outputs);
+        let group = output / (outputs / sizes.group);
+        for channel in 0..channels {
+            let source = image * sizes.input[1] + group * channels + channel;
+            let source = &x[source * image_size..][..image_size];
+            let kernel = &weights[(output * channels + channel) * kernel_size..][..kernel_size];
+            meetings.rows(|element, from, to| {
+                let weight = kernel[element];
+                let sums = &mut plane[to.start..][..to.count];
+                if from.step == 1 {
+                    for (sum, &x) in sums.iter_mut().zip(&source[from.start..][..from.count]) {
+                        *sum = sum.plus_product(weight, x);
+                    }
+                } else {
+                    for (index, sum) in sums.iter_mut().enumerate() {
+                        *sum = sum.plus_product(weight, source[from.start + index * from.step]);
+                    }
+                }
+            });
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_convolution_is_that_of_the_kernels() {
+        let window = Window {
+            kernel: vec![],
+            strides: vec![2, 1],
+            dilations: vec![1, 2],
+            pads: vec![1, 0, 2, 1],
+            auto_pad: super::super::window::AutoPad::Explicit,
+            ceil: false,
+        };
+        let (x_shape, weights_shape) = ([2, 4, 5, 6], [6, 2, 3, 2]);
+        let numbers = |count: usize| (0..count).map(|at| ((at * 37) % 19) as f32 - 9.0).collect::<Vec<_>>();
+        let tensor = |shape: &[usize]| {
+            Tensor::from_items(shape, numbers(shape.iter().product())).dense().expect("numbers")
+        };
+        let (x, weights) = (tensor(&x_shape), tensor(&weights_shape));
+        let sizes = Sizes::new(&window, 2, &x_shape, &weights_shape).expect("the sizes fit");
+        let plain = plainly::<f32>(&sizes, &x, &weights, None);
+        let kernels = convolve(&window, 2, x, weights, None).expect("a convolution");
+        assert_eq!(plain.shape(), &kernels.layout().shape()[..]);
+        assert_eq!(
+            items::<f32>(&plain.dense().expect("numbers")),
+            items::<f32>(&contiguous(&kernels)),
+            "whole numbers have no rounding"
+        );
+    }
 }

@@ -9,19 +9,25 @@ mod attention;
 mod attention_bias;
 mod batch;
 mod bits;
+mod blocks;
 mod cache;
 pub(crate) mod cast;
 mod causal_convolution;
 mod compare;
 mod control;
+mod conv_integer;
+mod conv_transpose;
 mod convolution;
 mod cumulative;
+mod deform;
 mod digits;
 mod dropout;
 mod einsum;
+mod filter;
 mod flex_attention;
 mod fourier;
 mod gated;
+mod grid;
 mod index;
 mod linear_attention;
 mod loss;
@@ -36,6 +42,7 @@ mod ngram;
 mod normalise;
 mod optimiser;
 mod optional;
+mod pad;
 mod pattern;
 mod pool;
 mod quantise;
@@ -44,16 +51,21 @@ mod random;
 mod recurrent;
 mod recurrent_cell;
 mod reduce;
+mod resize;
+mod roi;
 mod search;
 mod select;
 mod sequence;
 mod shape;
+mod signal_window;
 mod slice;
 mod small;
 mod softmax;
 mod special;
+mod suppress;
 mod text;
 mod tokenizer;
+mod unpool;
 mod widen;
 mod window;
 
@@ -293,17 +305,22 @@ pub(crate) const DOMAINS: &[(&str, &[Family])] = &[
             attention::OPERATORS,
             batch::OPERATORS,
             bits::OPERATORS,
+            blocks::OPERATORS,
             cache::OPERATORS,
             cast::OPERATORS,
             causal_convolution::OPERATORS,
             compare::OPERATORS,
             control::OPERATORS,
+            conv_integer::OPERATORS,
+            conv_transpose::OPERATORS,
             convolution::OPERATORS,
             cumulative::OPERATORS,
+            deform::OPERATORS,
             dropout::OPERATORS,
             einsum::OPERATORS,
             fourier::OPERATORS,
             gated::OPERATORS,
+            grid::OPERATORS,
             index::OPERATORS,
             linear_attention::OPERATORS,
             loss::OPERATORS,
@@ -312,19 +329,24 @@ pub(crate) const DOMAINS: &[(&str, &[Family])] = &[
             ngram::OPERATORS,
             normalise::OPERATORS,
             optional::OPERATORS,
+            pad::OPERATORS,
             pool::OPERATORS,
             quantise::OPERATORS,
             quantised_product::OPERATORS,
             random::OPERATORS,
             recurrent::OPERATORS,
             reduce::OPERATORS,
+            resize::OPERATORS,
+            roi::OPERATORS,
             search::OPERATORS,
             select::OPERATORS,
             shape::OPERATORS,
             slice::OPERATORS,
             softmax::OPERATORS,
             special::OPERATORS,
-            window::OPERATORS,
+            suppress::OPERATORS,
+            unpool::OPERATORS,
+            signal_window::OPERATORS,
         ],
     ),
     ("ai.onnx.preview", &[flex_attention::OPERATORS]),

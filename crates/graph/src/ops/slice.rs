@@ -1,12 +1,12 @@
-//! Operators that cut tensors apart, put them together and surround them.
+//! Operators that cut tensors apart and put them together.
 
 use burn::backend::flex::{FlexTensor, Layout};
 
-use super::{ALL, Built, Entry, Outputs, Refusal, operator};
+use super::{ALL, Built, Entry, Outputs, operator};
 use crate::load::{Ints, Node};
 use crate::tensor::{
-    Fault, Item, Tensor, TextBudget, check_size, contiguous, fault, for_storage, items, resolve_axis,
-    shape_of, to_i64, type_of,
+    Fault, Tensor, TextBudget, check_size, contiguous, fault, for_storage, items, resolve_axis, shape_of,
+    to_i64,
 };
 use crate::value::DType;
 
@@ -15,7 +15,6 @@ pub(super) const OPERATORS: &[Entry] = &[
     Entry::new("Slice", 1, ALL, slice),
     Entry::new("Split", 1, ALL, split),
     Entry::new("Concat", 1, ALL, concat),
-    Entry::new("Pad", 2, ALL, pad),
 ];
 
 /// Where a slice begins, its step, and how many elements it takes.
@@ -218,87 +217,4 @@ fn interleave<T: Clone>(parts: &[&[T]], widths: &[usize], rows: usize, count: us
         }
     }
     joined
-}
-
-/// Pads are an attribute below opset 11, and inputs from there on.
-fn pad(node: &Node<'_>) -> Built {
-    let mode = node.string("mode", "constant")?;
-    if mode != "constant" {
-        return Err(Refusal::Unsupported(format!("padding of the mode `{mode}` is not supported")));
-    }
-    let name = if node.opset() < 2 { "paddings" } else { "pads" };
-    let pads = Ints::attribute_or_input(node, name, 1, 11)?;
-    let axes = Ints::attribute_or_input(node, "axes", 3, 11)?;
-    let fixed = (node.opset() < 11).then(|| Tensor::from_items(&[], vec![node.float("value", 0.0)]));
-    operator(move |inputs| {
-        let pads = pads.get(inputs)?.ok_or_else(|| Fault("the pads are missing".to_owned()))?.into_owned();
-        let axes = axes.get(inputs)?.map(std::borrow::Cow::into_owned);
-        let value = fixed.clone().or_else(|| inputs.optional(2));
-        let x = inputs.dense(0)?;
-        let rank = x.layout().num_dims();
-        let axes = axes.unwrap_or_else(|| (0..).take(rank).collect());
-        if pads.len() != 2 * axes.len() {
-            fault!("{} pads are given for {} dimensions", pads.len(), axes.len());
-        }
-        let mut around = vec![(0i64, 0i64); rank];
-        for (index, &axis) in axes.iter().enumerate() {
-            around[resolve_axis(axis, rank)?] = (pads[index], pads[index + axes.len()]);
-        }
-        let dtype = type_of(&x);
-        let value = match value {
-            Some(value) if value.len() == 1 => super::cast::cast(value, dtype)?,
-            Some(value) => fault!("the padding must be one element, not {}", value.describe()),
-            None => super::cast::cast(Tensor::from_items(&[1], vec![0f32]), dtype)?,
-        };
-        let value = contiguous(&value.dense()?);
-        Ok(for_storage!(dtype, E => {
-            let (shape, padded) = surround::<E>(&x, &around, items::<E>(&value)[0])?;
-            Tensor::of_type::<E>(dtype, &shape, padded)
-        }, text => fault!("strings are not padded"))
-        .into())
-    })
-}
-
-/// Adds elements before and after each dimension; a negative number takes them away.
-fn surround<E: Item>(x: &FlexTensor, around: &[(i64, i64)], value: E) -> Result<(Vec<usize>, Vec<E>), Fault> {
-    let shape = x.layout().shape().to_vec();
-    let padded = |(&length, &(before, after)): (&usize, &(i64, i64))| {
-        usize::try_from(to_i64(length).saturating_add(before).saturating_add(after)).ok()
-    };
-    let target: Option<Vec<usize>> = shape.iter().zip(around).map(padded).collect();
-    let Some(target) = target else { fault!("the pads {around:?} take more than {shape:?} has") };
-    let count = check_size(&target)?;
-    let x = contiguous(x);
-    let source = items::<E>(&x);
-    let mut result = vec![value; count];
-    if source.is_empty() || count == 0 {
-        return Ok((target, result));
-    }
-    // Row by row of the last dimension; the position counts through the target.
-    let (Some(&width), Some(&(before, _))) = (shape.last(), around.last()) else {
-        return Ok((target, source.to_vec()));
-    };
-    let row_width = target[target.len() - 1];
-    let from = usize::try_from(before.saturating_neg()).unwrap_or(0).min(width);
-    let to = usize::try_from(before).unwrap_or(0).min(row_width);
-    let taken = (width - from).min(row_width - to);
-    for row in 0..count / row_width {
-        let Some(source_row) = source_row(row, &target, &shape, around) else { continue };
-        let source = &source[source_row * width + from..][..taken];
-        result[row * row_width + to..][..taken].copy_from_slice(source);
-    }
-    Ok((target, result))
-}
-
-/// The row of the source that a row of the target shows, or `None` in the padding.
-fn source_row(row: usize, target: &[usize], shape: &[usize], around: &[(i64, i64)]) -> Option<usize> {
-    let (mut rest, mut source, mut stride) = (row, 0, 1);
-    for axis in (0..target.len() - 1).rev() {
-        let at = to_i64(rest % target[axis]) - around[axis].0;
-        rest /= target[axis];
-        let at = usize::try_from(at).ok().filter(|&at| at < shape[axis])?;
-        source += at * stride;
-        stride *= shape[axis];
-    }
-    Some(source)
 }
