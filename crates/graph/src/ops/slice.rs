@@ -2,7 +2,7 @@
 
 use burn::backend::flex::{FlexTensor, Layout};
 
-use super::{ALL, Built, Entry, Outputs, operator};
+use super::{ALL, Built, Entry, Outputs, Refusal, operator};
 use crate::load::{Ints, Node};
 use crate::tensor::{
     Fault, Tensor, TextBudget, check_size, contiguous, fault, for_storage, items, resolve_axis, shape_of,
