@@ -1,9 +1,9 @@
 # The two commands: `make demo` and `make test`. Each target is a line or two; what it does is in the script that it calls.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint deny unit e2e soak faults partitions interleavings verdicts cluster cluster-down images install generate fixtures bench bench-router bench-rollout clean
+.PHONY: help demo demo-down test lint deny unit e2e soak faults partitions interleavings verdicts cluster cluster-down images install generate fixtures bench bench-router bench-rollout onnx-conformance clean
 
 help: ## Show the targets.
-	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 demo: ## Cluster, operator, and four versions of a model rolled out under load. Needs root; set up by itself.
 	e2e/demo
@@ -69,6 +69,9 @@ verdicts: ## 10,000 simulated rollouts: false rollbacks against the budget, and 
 
 bench-rollout: ## For how long a harmful candidate goes on serving, and what idle objects cost: target/bench/rollout.json.
 	e2e/bench/rollout --cluster bench
+
+onnx-conformance: ## ONNX's conformance cases, beside ONNX Runtime: target/conformance/onnx.json.
+	e2e/conformance/onnx
 
 clean: ## Remove this checkout's clusters and all build output.
 	CLUSTER= e2e/cluster/down --all --yes

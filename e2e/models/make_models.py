@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the demo's models and the golden cases of crates/graph.
+"""Writes the demo's models, and the golden cases and models of the tests of crates/graph.
 
     python3 -m venv target/models-venv
     target/models-venv/bin/pip install -r e2e/models/requirements.txt
@@ -33,6 +33,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+import command_models
 import golden_cases
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -229,6 +230,7 @@ def main():
     with threadpool_limits(limits=1):
         write_demo_models()
         golden_cases.write(GOLDEN)
+    command_models.write(GOLDEN)
 
 
 if __name__ == "__main__":

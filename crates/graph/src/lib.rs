@@ -35,19 +35,23 @@
 //! burn uses rayon's global pool for large matrix products and convolutions; small ones stay on the
 //! caller's thread. A program that wants one thread per request builds that pool with one thread.
 
+mod describe;
 mod error;
 mod exchange;
 mod graph;
 mod held;
 mod load;
 mod model;
+mod operators;
 mod ops;
 mod plan;
 mod proto;
 mod tensor;
 mod value;
 
+pub use describe::{Declared, FunctionInfo, OperatorUse, Weights};
 pub use error::{LoadError, RunError, ShapeError, UnsupportedOperator};
 pub use graph::{Graph, Limits};
 pub use model::Model;
+pub use operators::{OperatorInfo, operators};
 pub use value::{AnyValue, DType, Data, Kind, Value, ValueInfo};

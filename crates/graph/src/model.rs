@@ -14,7 +14,7 @@ const MAX_MODEL_BYTES: usize = (1 << 31) - 1;
 
 /// The contents of an ONNX file.
 pub struct Model {
-    proto: ModelProto,
+    pub(crate) proto: ModelProto,
     /// Where weights outside of the file may be.
     folder: Option<Folder>,
 }

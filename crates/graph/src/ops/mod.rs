@@ -293,7 +293,7 @@ pub(crate) fn find(domain: &str, operator: &str) -> Option<&'static Entry> {
 }
 
 /// Each family has the rows of its own operators.
-type Family = &'static [Entry];
+pub(crate) type Family = &'static [Entry];
 
 /// The families of each domain.
 pub(crate) const DOMAINS: &[(&str, &[Family])] = &[

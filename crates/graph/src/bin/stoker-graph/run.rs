@@ -1,0 +1,129 @@
+//! `stoker-graph run FILE INPUT...`.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use stoker_graph::{AnyValue, Graph, Kind, Limits, ValueInfo};
+
+use crate::{json, npy, show};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The ONNX file.
+    file: PathBuf,
+    /// Inputs, each a file: one ONNX message (.pb), a NumPy array (.npy), or a tensor of the Open Inference
+    /// Protocol (.json: {"shape": [2], "datatype": "FP32", "data": [1, 2]}). NAME=FILE says which input it
+    /// is; those without a name are the others, in the order of the graph.
+    #[arg(value_name = "[NAME=]INPUT")]
+    inputs: Vec<String>,
+    /// Writes each output as output_N into this folder, which is made if need be.
+    #[arg(long)]
+    out: Option<PathBuf>,
+    /// How outputs are written. A list as .npy is one file for each tensor: output_N_I.npy.
+    #[arg(long, requires = "out", default_value = "pb")]
+    format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// One ONNX message.
+    Pb,
+    /// A NumPy array.
+    Npy,
+}
+
+/// Runs a file once. Prints its outputs, or writes them and prints what was written.
+pub fn run(arguments: &Arguments) -> Result<String> {
+    let graph = Graph::from_file(&arguments.file)?;
+    let mut given = Vec::new();
+    for (info, path) in assign(graph.inputs(), &arguments.inputs)? {
+        let value = read(info, path).with_context(|| format!("input `{}` in {}", info.name, path.display()))?;
+        given.push((info.name.clone(), value));
+    }
+    let outputs = graph.run_any(given, Limits::default())?;
+    let Some(folder) = &arguments.out else {
+        return Ok(outputs.iter().map(|(name, value)| show::value(name, value)).collect());
+    };
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let mut report = String::new();
+    for (position, (name, value)) in outputs.iter().enumerate() {
+        let kind = graph.outputs().get(position).map_or(Kind::Tensor, |info| info.kind);
+        for (file, bytes) in files(position, kind, name, value, arguments.format)? {
+            let path = folder.join(file);
+            std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+            report += &format!("{}: {}\n", show::text(name), show::text(&path.to_string_lossy()));
+        }
+    }
+    Ok(report)
+}
+
+/// Which file is which input.
+fn assign<'a>(infos: &'a [ValueInfo], inputs: &'a [String]) -> Result<Vec<(&'a ValueInfo, &'a Path)>> {
+    let named = |input: &'a String| {
+        let follows = |info: &'a ValueInfo| {
+            Some((info, Path::new(input.strip_prefix(info.name.as_str())?.strip_prefix('=')?)))
+        };
+        // Names may hold the sign too: the longest that fits is meant.
+        infos.iter().filter_map(follows).max_by_key(|(info, _)| info.name.len())
+    };
+    let taken: HashSet<&str> =
+        inputs.iter().filter_map(named).map(|(info, _)| info.name.as_str()).collect();
+    let mut others = infos.iter().filter(|info| !taken.contains(info.name.as_str()));
+    let names = || infos.iter().map(|info| info.name.as_str()).collect::<Vec<_>>().join("`, `");
+    let mut assigned = Vec::with_capacity(inputs.len());
+    for input in inputs {
+        assigned.push(match named(input) {
+            Some(pair) => pair,
+            None => match (input.split_once('='), others.next()) {
+                (Some((name, _)), _) if !Path::new(input).exists() => {
+                    bail!("the graph has no input `{name}`; its inputs are `{}`", names())
+                }
+                (_, Some(info)) => (info, Path::new(input)),
+                (_, None) => bail!(
+                    "{} inputs are given, the graph takes {}: `{}`; leave {input} away",
+                    inputs.len(),
+                    infos.len(),
+                    names()
+                ),
+            },
+        });
+    }
+    Ok(assigned)
+}
+
+/// Reads an input by the ending of its file's name.
+fn read(info: &ValueInfo, path: &Path) -> Result<AnyValue> {
+    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+    let list = matches!(info.kind, Kind::Sequence | Kind::OptionalSequence);
+    if list && matches!(ending, "npy" | "json") {
+        bail!("the input is a list of tensors; give it as one SequenceProto in a .pb file");
+    }
+    let bytes = || std::fs::read(path).context("cannot read the file");
+    Ok(match ending {
+        "pb" => AnyValue::from_message(info.kind, info.dtype, &bytes()?)?.1,
+        "npy" => AnyValue::Tensor(npy::read(&bytes()?, info.dtype)?),
+        "json" => AnyValue::Tensor(json::read(&bytes()?)?),
+        _ => bail!("the ending of the file's name says what it holds; use .pb, .npy or .json"),
+    })
+}
+
+/// An output as files: their names and contents.
+fn files(
+    position: usize,
+    kind: Kind,
+    name: &str,
+    value: &AnyValue,
+    format: Format,
+) -> Result<Vec<(String, Vec<u8>)>> {
+    Ok(match (format, value) {
+        (Format::Pb, value) => vec![(format!("output_{position}.pb"), value.to_message(kind, name))],
+        (Format::Npy, AnyValue::Nothing) => Vec::new(),
+        (Format::Npy, AnyValue::Tensor(tensor)) => vec![(format!("output_{position}.npy"), npy::write(tensor)?)],
+        (Format::Npy, AnyValue::Sequence(_, list)) => {
+            let file = |(at, tensor)| Ok((format!("output_{position}_{at}.npy"), npy::write(tensor)?));
+            list.iter().enumerate().map(file).collect::<Result<_>>()?
+        }
+    })
+}
