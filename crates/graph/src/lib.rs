@@ -20,7 +20,8 @@
 //!
 //! # What it promises
 //! - **A file is checked when it is loaded.** Operators that are not supported are named all at once,
-//!   with node, domain and opset. Nothing outside of the file is read, and sizes are bounded.
+//!   with node, domain and opset. Nothing outside of the file is read but weights in the folder that the
+//!   caller names, and sizes, depth and the rounds of loops are bounded.
 //! - **A request never takes the process down.** An index that is out of range, or shapes that do not
 //!   fit, are a [`RunError`] of that request; the graph is as before.
 //! - **What can be decided at load is decided there.** Values are numbered, constants are tensors that
@@ -28,8 +29,9 @@
 //!   time is handed over, so that burn may work in place.
 //!
 //! # What it runs
-//! Tensors of FP32, FP64, INT64, INT32, INT8, UINT8, BOOL and strings; the operators are listed in the
-//! crate's README. Control flow, sequences, recurrent networks and half precision are not among them.
+//! Tensors of all of ONNX's element types but complex numbers and 6-bit floating point, lists and
+//! optionals, graphs inside of nodes, functions of the file, and the operators that [`operators`] lists.
+//! Half precision is computed in single precision and rounded once.
 //!
 //! # Threads
 //! burn uses rayon's global pool for large matrix products and convolutions; small ones stay on the
