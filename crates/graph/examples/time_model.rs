@@ -61,6 +61,7 @@ fn sample(input: &ValueInfo, batch: usize) -> Result<Value, Box<dyn std::error::
         DType::F32 => Data::F32(numbers.map(f32::from).collect()),
         DType::F64 => Data::F64(numbers.map(f64::from).collect()),
         DType::String => Data::String(numbers.map(|x| x.to_string()).collect()),
+        other => return Err(format!("this example makes no {other}").into()),
     };
     Ok(Value::new(shape, data)?)
 }

@@ -76,15 +76,6 @@ impl Held {
             Self::Nothing => "an empty optional".to_owned(),
         }
     }
-
-    /// The number of elements.
-    pub(crate) fn elements(&self) -> usize {
-        match self {
-            Self::Tensor(tensor) => tensor.len(),
-            Self::Sequence(sequence) => sequence.items.iter().map(Tensor::len).sum(),
-            Self::Nothing => 0,
-        }
-    }
 }
 
 impl From<Tensor> for Held {

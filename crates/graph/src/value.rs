@@ -166,8 +166,14 @@ impl DType {
             Self::String => 0,
             Self::U2 | Self::I2 => 2,
             Self::U4 | Self::I4 | Self::F4E2M1 => 4,
-            Self::Bool | Self::U8 | Self::I8 => 8,
-            Self::F8E4M3FN | Self::F8E4M3FNUZ | Self::F8E5M2 | Self::F8E5M2FNUZ | Self::F8E8M0 => 8,
+            Self::Bool
+            | Self::U8
+            | Self::I8
+            | Self::F8E4M3FN
+            | Self::F8E4M3FNUZ
+            | Self::F8E5M2
+            | Self::F8E5M2FNUZ
+            | Self::F8E8M0 => 8,
             Self::U16 | Self::I16 | Self::F16 | Self::BF16 => 16,
             Self::U32 | Self::I32 | Self::F32 => 32,
             Self::U64 | Self::I64 | Self::F64 => 64,

@@ -186,7 +186,8 @@ fn run_takes_lists_and_leaves_optional_inputs_out() {
     let list = AnyValue::Sequence(DType::F32, vec![row([1.0, 2.0]), row([3.0, 4.0])]);
     let path = file(&folder, "list.pb", &list.to_message(Kind::Sequence, "list"));
     let shown = report(&["run", &model("lists"), &path]);
-    let expected = "same_list: 2 tensor(s) of FP32\n  0: FP32 [2]\n     1.0, 2.0\n  1: FP32 [2]\n     3.0, 4.0\n";
+    let expected =
+        "same_list: 2 tensor(s) of FP32\n  0: FP32 [2]\n     1.0, 2.0\n  1: FP32 [2]\n     3.0, 4.0\n";
     assert_eq!(shown, format!("{expected}same_maybe: nothing\n"));
 
     let out = folder.join("out");
@@ -223,7 +224,8 @@ fn inputs_that_do_not_fit_are_named() {
         (&[&format!("x={right}"), &format!("x={right}")], "input `x` was given more than once"),
     ];
     for (inputs, expected) in cases {
-        let arguments: Vec<&str> = ["run", model.as_str()].into_iter().chain(inputs.iter().copied()).collect();
+        let arguments: Vec<&str> =
+            ["run", model.as_str()].into_iter().chain(inputs.iter().copied()).collect();
         let error = refused(1, &arguments);
         assert!(error.contains(expected), "{expected:?} is missing in: {error}");
     }

@@ -164,6 +164,7 @@ fn tensor(json: &Json) -> (String, Value) {
         DType::F32 => Data::F32(items.iter().map(|x| float(x) as f32).collect()),
         DType::F64 => Data::F64(items.iter().map(float).collect()),
         DType::String => Data::String(items.iter().map(|x| x.as_str().unwrap().to_owned()).collect()),
+        other => unreachable!("no fixture holds {other}"),
     };
     let shape = json["shape"].as_array().unwrap().iter().map(|x| x.as_u64().unwrap().try_into().unwrap());
     (json["name"].as_str().unwrap().to_owned(), Value::new(shape.collect(), data).unwrap())

@@ -1,7 +1,5 @@
 //! The page of the operators says what the code runs.
 
-#![expect(clippy::unwrap_used, reason = "what a helper of a test cannot do is a failed test")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 

@@ -6,7 +6,7 @@ use super::external::Folder;
 use super::initializer;
 use crate::ops::Refusal;
 use crate::plan::Plan;
-use crate::proto::{AttributeProto, NodeProto, TypeProto};
+use crate::proto::{AttributeProto, NodeProto};
 use crate::tensor::Tensor;
 
 /// A graph inside of a node, ready to run: its inputs are those it declares, and after them what it
@@ -137,11 +137,6 @@ impl Node<'_> {
     pub(crate) fn sparse_tensor(&self, name: &str) -> Result<Option<Tensor>, Refusal> {
         let sparse = self.attribute(name).and_then(|attribute| attribute.sparse_tensor.as_ref());
         sparse.map(initializer::read_sparse).transpose()
-    }
-
-    /// A type, or `None` when the file does not set it.
-    pub(crate) fn type_proto(&self, name: &str) -> Option<&TypeProto> {
-        self.attribute(name).and_then(|attribute| attribute.tp.as_ref())
     }
 }
 

@@ -1,12 +1,5 @@
 //! What a file from a stranger can do at load: be refused, with a message that says why. Never more.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "what a helper of a test cannot do is a failed test"
-)]
-
 use proptest::prelude::*;
 use prost::Message;
 

@@ -7,7 +7,9 @@ use super::digits::{self, Written};
 use super::small::{Narrowing, PowerRounding, decode, encode, low_bits};
 use super::{ALL, Built, Entry, Refusal, operator};
 use crate::load::{Node, element_type_name};
-use crate::tensor::{Fault, Item, Tensor, contiguous, for_integers, for_storage, into_vec, items, native_type};
+use crate::tensor::{
+    Fault, Item, Tensor, contiguous, for_integers, for_storage, into_vec, items, native_type,
+};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -172,7 +174,7 @@ fn convert<S: Source>(source: &[S], from: DType, dtype: DType, shape: &[usize], 
 
 /// Strings as numbers: read in the type itself, so that no digit is lost on the way.
 fn from_text(texts: &[String], dtype: DType, shape: &[usize], how: Narrowing) -> Result<Tensor, Fault> {
-    fn each<T: crate::tensor::Item>(
+    fn each<T: Item>(
         texts: &[String],
         shape: &[usize],
         read: impl Fn(&str) -> Result<T, Fault>,

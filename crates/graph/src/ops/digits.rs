@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(16_777_216f32.text(), "16777216.0");
         assert_eq!(f16::from_f32(0.1).text(), "0.1");
         assert_eq!(f16::MAX.text(), "65500.0");
-        assert_eq!(bf16::from_f32(3.14).text(), "3.14");
+        assert_eq!(bf16::from_f32(2.72).text(), "2.72");
         assert_eq!((-7i8).text(), "-7");
     }
 

@@ -321,6 +321,7 @@ fn along(at: usize, length: usize, align_corners: bool) -> f64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these numbers are exact")]
 mod tests {
     use super::*;
 

@@ -121,6 +121,7 @@ fn determinant(matrix: &mut [f64], size: usize) -> f64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::float_cmp, reason = "these numbers are exact")]
 mod tests {
     use super::determinant;
 

@@ -325,7 +325,7 @@ mod tests {
         for (kernel, stride, dilation, pad, length) in
             [(3, 1, 1, 1, 5), (2, 3, 2, 2, 7), (4, 2, 3, 5, 1), (1, 1, 4, 0, 3), (3, 2, 2, 9, 4)]
         {
-            let room = (length + 2 * pad).saturating_sub((kernel - 1) * dilation + 1);
+            let room = (length + 2_usize * pad).saturating_sub((kernel - 1) * dilation + 1);
             let span = Span { kernel, stride, dilation, pad: (pad, pad), output: room / stride + 1 };
             let meetings = Meetings::new(&[length], &[span]);
             let mut met = vec![Vec::new(); span.output];

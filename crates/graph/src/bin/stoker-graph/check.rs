@@ -13,8 +13,7 @@ pub fn check(file: &Path) -> Result<String> {
     let graph: Graph = model.graph()?;
     let nodes: usize = model.operators().iter().map(|operator| operator.nodes).sum();
     let (inputs, outputs) = (graph.inputs().len(), graph.outputs().len());
-    let joined =
-        if graph.batch_axis() { "requests can be joined" } else { "requests cannot be joined" };
+    let joined = if graph.batch_axis() { "requests can be joined" } else { "requests cannot be joined" };
     let file = show::text(&file.to_string_lossy());
     Ok(format!("{file} runs: {nodes} node(s), {inputs} input(s), {outputs} output(s), {joined}\n"))
 }

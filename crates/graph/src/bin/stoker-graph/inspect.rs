@@ -60,10 +60,10 @@ fn describe(model: &Model, report: &mut String) -> Result<()> {
 fn values(title: &str, values: &[Declared], report: &mut String) -> Result<()> {
     writeln!(report, "{title}")?;
     for value in values {
-        let shape = value
-            .shape
-            .as_ref()
-            .map_or_else(|| "of any shape".to_owned(), |shape| format!("[{}]", show::text(&shape.join(", "))));
+        let shape = value.shape.as_ref().map_or_else(
+            || "of any shape".to_owned(),
+            |shape| format!("[{}]", show::text(&shape.join(", "))),
+        );
         let facts = [show::text(&value.kind), value.dtype.clone(), shape];
         let facts: Vec<String> = facts.into_iter().filter(|fact| !fact.is_empty()).collect();
         writeln!(report, "  {}: {}", show::text(&value.name), facts.join(" "))?;

@@ -11,7 +11,9 @@ pub fn read(bytes: &[u8]) -> Result<Value> {
     let field = |name: &str| json.get(name).with_context(|| format!("the field `{name}` is missing"));
     let shape = field("shape")?.as_array().context("`shape` is no list")?;
     let length = |item: &Json| {
-        item.as_u64().and_then(|length| usize::try_from(length).ok()).with_context(|| format!("`shape` has {item}"))
+        item.as_u64()
+            .and_then(|length| usize::try_from(length).ok())
+            .with_context(|| format!("`shape` has {item}"))
     };
     let shape: Vec<usize> = shape.iter().map(length).collect::<Result<_>>()?;
     let name = field("datatype")?.as_str().context("`datatype` is no text")?;
@@ -87,7 +89,8 @@ mod tests {
 
     #[test]
     fn data_may_be_flat_or_nested() {
-        let flat = read(br#"{"shape": [2, 2], "datatype": "FP32", "data": [1, 2.5, "NaN", "-Infinity"]}"#).unwrap();
+        let flat =
+            read(br#"{"shape": [2, 2], "datatype": "FP32", "data": [1, 2.5, "NaN", "-Infinity"]}"#).unwrap();
         let Data::F32(items) = flat.data() else { panic!("{flat:?}") };
         assert_eq!((items[1], items[2].is_nan(), items[3]), (2.5, true, f32::NEG_INFINITY));
         let nested = read(br#"{"shape": [2, 1], "datatype": "BYTES", "data": [["a"], ["b"]]}"#).unwrap();
@@ -97,7 +100,9 @@ mod tests {
     #[test]
     fn errors_say_which_element_is_wrong() {
         let error = |text: &str| format!("{:#}", read(text.as_bytes()).unwrap_err());
-        assert!(error(r#"{"shape": [2], "datatype": "UINT8", "data": [1, 256]}"#).contains("element 1 is 256"));
+        assert!(
+            error(r#"{"shape": [2], "datatype": "UINT8", "data": [1, 256]}"#).contains("element 1 is 256")
+        );
         assert!(error(r#"{"shape": [2], "datatype": "UINT8", "data": [1]}"#).contains("needs 2 elements"));
         assert!(error(r#"{"shape": [-1], "datatype": "UINT8", "data": []}"#).contains("`shape` has -1"));
         assert!(error(r#"{"shape": [1], "datatype": "INT", "data": [1]}"#).contains("no datatype `INT`"));

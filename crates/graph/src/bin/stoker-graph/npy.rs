@@ -18,12 +18,16 @@ pub fn read(bytes: &[u8], declared: DType) -> Result<Value> {
     let (header, payload) = split(bytes)?;
     let descr = field(header, "descr")?;
     let fortran = field(header, "fortran_order")?;
-    ensure!(fortran.starts_with("False"), "its elements are in column-major order; use numpy.ascontiguousarray");
+    ensure!(
+        fortran.starts_with("False"),
+        "its elements are in column-major order; use numpy.ascontiguousarray"
+    );
     let shape = shape(field(header, "shape")?)?;
     let count = shape.iter().try_fold(1usize, |product, &length| product.checked_mul(length));
     let count = count.with_context(|| format!("shape {shape:?} has too many elements"))?;
     let quote = descr.chars().next().filter(|quote| matches!(quote, '\'' | '"'));
-    let quote = quote.with_context(|| format!("its elements are records ({descr}), which ONNX does not have"))?;
+    let quote =
+        quote.with_context(|| format!("its elements are records ({descr}), which ONNX does not have"))?;
     let descr = descr[1..].split(quote).next().unwrap_or_default();
     Ok(Value::new(shape, elements(descr, payload, count, declared)?)?)
 }

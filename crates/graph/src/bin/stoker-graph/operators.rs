@@ -6,9 +6,7 @@ use stoker_graph::OperatorInfo;
 pub fn operators(json: bool) -> String {
     let all = stoker_graph::operators();
     if json {
-        let object = |&OperatorInfo { domain, name, since, types }: &OperatorInfo| {
-            serde_json::json!({"domain": domain, "name": name, "since": since, "types": types})
-        };
+        let object = |&OperatorInfo { domain, name, since, types }: &OperatorInfo| serde_json::json!({"domain": domain, "name": name, "since": since, "types": types});
         let list: Vec<serde_json::Value> = all.iter().map(object).collect();
         return format!("{:#}\n", serde_json::Value::from(list));
     }

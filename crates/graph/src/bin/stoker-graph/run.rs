@@ -1,6 +1,7 @@
 //! `stoker-graph run FILE INPUT...`.
 
 use std::collections::HashSet;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -39,21 +40,23 @@ pub fn run(arguments: &Arguments) -> Result<String> {
     let graph = Graph::from_file(&arguments.file)?;
     let mut given = Vec::new();
     for (info, path) in assign(graph.inputs(), &arguments.inputs)? {
-        let value = read(info, path).with_context(|| format!("input `{}` in {}", info.name, path.display()))?;
+        let value =
+            read(info, path).with_context(|| format!("input `{}` in {}", info.name, path.display()))?;
         given.push((info.name.clone(), value));
     }
     let outputs = graph.run_any(given, Limits::default())?;
     let Some(folder) = &arguments.out else {
         return Ok(outputs.iter().map(|(name, value)| show::value(name, value)).collect());
     };
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let mut report = String::new();
     for (position, (name, value)) in outputs.iter().enumerate() {
         let kind = graph.outputs().get(position).map_or(Kind::Tensor, |info| info.kind);
         for (file, bytes) in files(position, kind, name, value, arguments.format)? {
             let path = folder.join(file);
             std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
-            report += &format!("{}: {}\n", show::text(name), show::text(&path.to_string_lossy()));
+            let _ = writeln!(report, "{}: {}", show::text(name), show::text(&path.to_string_lossy()));
         }
     }
     Ok(report)
@@ -68,24 +71,23 @@ fn assign<'a>(infos: &'a [ValueInfo], inputs: &'a [String]) -> Result<Vec<(&'a V
         // Names may hold the sign too: the longest that fits is meant.
         infos.iter().filter_map(follows).max_by_key(|(info, _)| info.name.len())
     };
-    let taken: HashSet<&str> =
-        inputs.iter().filter_map(named).map(|(info, _)| info.name.as_str()).collect();
+    let taken: HashSet<&str> = inputs.iter().filter_map(named).map(|(info, _)| info.name.as_str()).collect();
     let mut others = infos.iter().filter(|info| !taken.contains(info.name.as_str()));
-    let names = || infos.iter().map(|info| info.name.as_str()).collect::<Vec<_>>().join("`, `");
+    let all = || infos.iter().map(|info| info.name.as_str()).collect::<Vec<_>>().join("`, `");
     let mut assigned = Vec::with_capacity(inputs.len());
     for input in inputs {
         assigned.push(match named(input) {
             Some(pair) => pair,
             None => match (input.split_once('='), others.next()) {
                 (Some((name, _)), _) if !Path::new(input).exists() => {
-                    bail!("the graph has no input `{name}`; its inputs are `{}`", names())
+                    bail!("the graph has no input `{name}`; its inputs are `{}`", all())
                 }
                 (_, Some(info)) => (info, Path::new(input)),
                 (_, None) => bail!(
                     "{} inputs are given, the graph takes {}: `{}`; leave {input} away",
                     inputs.len(),
                     infos.len(),
-                    names()
+                    all()
                 ),
             },
         });
@@ -120,7 +122,9 @@ fn files(
     Ok(match (format, value) {
         (Format::Pb, value) => vec![(format!("output_{position}.pb"), value.to_message(kind, name))],
         (Format::Npy, AnyValue::Nothing) => Vec::new(),
-        (Format::Npy, AnyValue::Tensor(tensor)) => vec![(format!("output_{position}.npy"), npy::write(tensor)?)],
+        (Format::Npy, AnyValue::Tensor(tensor)) => {
+            vec![(format!("output_{position}.npy"), npy::write(tensor)?)]
+        }
         (Format::Npy, AnyValue::Sequence(_, list)) => {
             let file = |(at, tensor)| Ok((format!("output_{position}_{at}.npy"), npy::write(tensor)?));
             list.iter().enumerate().map(file).collect::<Result<_>>()?

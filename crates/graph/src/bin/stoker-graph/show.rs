@@ -1,5 +1,6 @@
 //! Values and names as text for a terminal.
 
+use std::fmt::Write as _;
 use stoker_graph::{AnyValue, DType, Data, Value};
 
 /// How many elements of a tensor are shown.
@@ -30,7 +31,7 @@ pub fn value(name: &str, value: &AnyValue) -> String {
         AnyValue::Sequence(dtype, list) => {
             let mut report = format!("{name}: {} tensor(s) of {dtype}\n", list.len());
             for (at, tensor) in list.iter().enumerate().take(SHOWN) {
-                report += &format!("  {at}: {}\n     {}\n", heading(tensor), elements(tensor.data()));
+                let _ = writeln!(report, "  {at}: {}\n     {}", heading(tensor), elements(tensor.data()));
             }
             if list.len() > SHOWN {
                 report += "  ...\n";
