@@ -8,7 +8,7 @@ range, and that is all: the answers mean nothing, and are as sensitive to a wron
 
 Both runtimes get the same file and inputs, once for each batch, each time as a process of its own. An element may differ by
 1e-4 of its size, or by 1e-4 where it is smaller than 1. Peak memory is that of the whole process: with ONNX Runtime, Python
-and NumPy are in it. The last line but one says what either takes without a network.
+and NumPy are in it. The last line but one says what those take without a network.
 
 The exit status is 1 when an answer differs, or when there is none. Writes target/conformance/networks.json, unless a pattern
 chose some of the networks.
@@ -36,7 +36,7 @@ OPSET, IR_VERSION = 16, 8
 MB = 1e6
 
 # Starts a process and prints how it ended and its peak of resident memory, in KiB. A process begins with the peak of the one
-# that it was forked from, so that it is started from one that is smaller than anything measured.
+# that it was forked from, so that it is started from one that is smaller than all that is measured.
 LAUNCH = """
 import os, sys
 process = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
@@ -346,7 +346,7 @@ def compared(graph, name, model, path, batch):
         "parameters_mb": sum(numpy_helper.to_array(weight).nbytes for weight in model.graph.initializer) / MB,
         "batch": batch,
         "largest_difference": None if ours is None else difference(ours, theirs),
-        # How large the answers are that the difference is one of.
+        # How far the elements of each answer are spread: that they are not all the same.
         "deviation": [float(value.std()) for value in theirs],
         "peak_mb": our_peak,
         "onnxruntime_peak_mb": their_peak,
@@ -364,12 +364,13 @@ def main():
     graph = asked.graph.resolve()
     if not graph.is_file():
         parser.error(f"there is no {asked.graph}; build it with: cargo build --locked --release --workspace --bins")
+    chosen = {name: build for name, build in NETWORKS.items() if not asked.pattern or asked.pattern.search(name)}
+    if not chosen:
+        parser.error("no network has the pattern in its name")
     (OUT / "networks").mkdir(parents=True, exist_ok=True)
     print(f"{'network':12}{'parameters':>13}{'batch':>7}{'difference':>12}{'peak of ours':>15}{'of ONNX Runtime':>18}")
     rows = []
-    for name, build in NETWORKS.items():
-        if asked.pattern and not asked.pattern.search(name):
-            continue
+    for name, build in chosen.items():
         model, path = build(), OUT / "networks" / f"{name}.onnx"
         onnx.save(model, path)
         for batch in BATCHES:
@@ -380,13 +381,16 @@ def main():
             print(f"{row['onnxruntime_peak_mb']:>15.1f} MB{'  differs' if row['differs'] else ''}", flush=True)
             if row["reason"]:
                 print(f"  {row['reason']}")
-    if not rows:
-        parser.error("no network has the pattern in its name")
-    idle = {"ours": measured([graph, "--version"])[1], "onnxruntime": measured([sys.executable, "-c", PEER])[1]}
+    idle = measured([sys.executable, "-c", PEER])[1]
     if not asked.pattern:
-        report = {"tolerance": TOLERANCE, "onnxruntime": onnxruntime.__version__, "idle_mb": idle, "networks": rows}
+        report = {
+            "tolerance": TOLERANCE,
+            "onnxruntime": onnxruntime.__version__,
+            "onnxruntime_idle_mb": idle,
+            "networks": rows,
+        }
         (OUT / "networks.json").write_text(json.dumps(report, indent=1) + "\n")
-    print(f"without a network: ours {idle['ours']:.1f} MB, Python with ONNX Runtime {idle['onnxruntime']:.1f} MB")
+    print(f"Python with ONNX Runtime and without a network: {idle:.1f} MB")
     differing = sum(row["differs"] for row in rows)
     print(f"networks: {len(rows)} compared, {differing} differ")
     sys.exit(bool(differing))

@@ -175,7 +175,7 @@ enum Part<'a> {
 }
 
 fn visit_graph<'a>(graph: &'a GraphProto, seen: &mut dyn FnMut(Part<'a>)) {
-    let sparse = graph.sparse_initializer.iter().filter_map(|tensor| tensor.values.as_ref());
+    let sparse = graph.sparse_initializer.iter().filter_map(|tensor| tensor.values.as_deref());
     graph.initializer.iter().chain(sparse).for_each(|tensor| seen(Part::Tensor(tensor)));
     visit_nodes(graph.node.iter(), seen);
 }
@@ -184,10 +184,15 @@ fn visit_nodes<'a>(nodes: impl Iterator<Item = &'a NodeProto>, seen: &mut dyn Fn
     for node in nodes {
         seen(Part::Node(node));
         for attribute in &node.attribute {
-            let sparse = attribute.sparse_tensor.iter().filter_map(|tensor| tensor.values.as_ref());
-            let tensors = attribute.t.iter().chain(&attribute.tensors).chain(sparse);
+            let sparse = attribute.sparse_tensor.iter().filter_map(|tensor| tensor.values.as_deref());
+            let tensors = attribute.t.as_deref().into_iter().chain(&attribute.tensors).chain(sparse);
             tensors.for_each(|tensor| seen(Part::Tensor(tensor)));
-            attribute.g.iter().chain(&attribute.graphs).for_each(|graph| visit_graph(graph, seen));
+            attribute
+                .g
+                .as_deref()
+                .into_iter()
+                .chain(&attribute.graphs)
+                .for_each(|graph| visit_graph(graph, seen));
         }
     }
 }

@@ -18,8 +18,9 @@ pub enum ShapeError {
         /// The number of elements that were given.
         actual: usize,
     },
-    /// The product of the dimensions does not fit in the address space.
-    #[error("shape {shape:?} has more elements than can be addressed")]
+    /// The product of the dimensions does not fit in the address space, or they are more than 64. Where one
+    /// is 0, the product of the others is bounded too.
+    #[error("shape {shape:?} has more elements than can be addressed, or more than 64 dimensions")]
     TooLarge {
         /// The shape that was given.
         shape: Vec<usize>,

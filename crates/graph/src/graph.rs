@@ -1,6 +1,7 @@
 //! The public face of a loaded graph.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::path::Path;
 
 use crate::error::{LoadError, RunError};
@@ -39,6 +40,8 @@ impl std::fmt::Debug for Limits<'_> {
 pub struct Graph {
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
+    /// Where an input is among them, by its name.
+    positions: HashMap<String, usize>,
     plan: Plan,
 }
 
@@ -55,7 +58,9 @@ impl std::fmt::Debug for Graph {
 impl Graph {
     pub(crate) fn new(loaded: Loaded) -> Self {
         let Loaded { inputs, outputs, plan } = loaded;
-        Self { inputs, outputs, plan }
+        let positions =
+            inputs.iter().enumerate().map(|(position, input)| (input.name.clone(), position)).collect();
+        Self { inputs, outputs, positions, plan }
     }
 
     /// Loads an ONNX model from memory. Nothing outside of `bytes` is read.
@@ -100,7 +105,7 @@ impl Graph {
     ) -> Result<Vec<(String, AnyValue)>, RunError> {
         let mut given: Vec<Option<Held>> = vec![None; self.inputs.len()];
         for (name, value) in inputs {
-            let Some(position) = self.inputs.iter().position(|input| input.name == name) else {
+            let Some(&position) = self.positions.get(&name) else {
                 let known = self.inputs.iter().map(|input| input.name.clone()).collect();
                 return Err(RunError::UnknownInput { name, known });
             };

@@ -24,7 +24,7 @@ impl Sequence {
         if let Some(other) = items.iter().find(|item| item.dtype() != dtype) {
             return Err(Fault(format!("a list of {dtype} cannot hold {}", other.describe())));
         }
-        Self::check(items.len(), items.iter().map(Tensor::len).sum())?;
+        Self::check(items.len(), items.iter().map(Tensor::weight).sum())?;
         Ok(Self { dtype, items: Arc::new(items) })
     }
 

@@ -48,6 +48,8 @@ mod operators;
 mod ops;
 mod plan;
 mod proto;
+mod storage;
+mod survey;
 mod tensor;
 mod value;
 

@@ -8,6 +8,7 @@ use crate::error::LoadError;
 use crate::graph::Graph;
 use crate::load::{Folder, load};
 use crate::proto::ModelProto;
+use crate::survey;
 
 /// The largest file: the limit of the protobuf format.
 const MAX_MODEL_BYTES: usize = (1 << 31) - 1;
@@ -40,6 +41,7 @@ impl Model {
         if bytes.is_empty() {
             return Err(LoadError::NotOnnx { reason: "the file is empty".to_owned() });
         }
+        survey::check(bytes)?;
         let proto =
             ModelProto::decode(bytes).map_err(|error| LoadError::NotOnnx { reason: error.to_string() })?;
         Ok(Self { proto, folder: None })

@@ -105,10 +105,11 @@ pub(crate) struct AttributeProto {
     pub(crate) i: Option<i64>,
     #[prost(bytes = "vec", optional, tag = "4")]
     pub(crate) s: Option<Vec<u8>>,
-    #[prost(message, optional, tag = "5")]
-    pub(crate) t: Option<TensorProto>,
-    #[prost(message, optional, tag = "6")]
-    pub(crate) g: Option<GraphProto>,
+    // Boxed, as most attributes have none of them.
+    #[prost(message, optional, boxed, tag = "5")]
+    pub(crate) t: Option<Box<TensorProto>>,
+    #[prost(message, optional, boxed, tag = "6")]
+    pub(crate) g: Option<Box<GraphProto>>,
     #[prost(float, repeated, packed = "false", tag = "7")]
     pub(crate) floats: Vec<f32>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
@@ -121,8 +122,8 @@ pub(crate) struct AttributeProto {
     pub(crate) graphs: Vec<GraphProto>,
     #[prost(string, tag = "13")]
     pub(crate) doc_string: String,
-    #[prost(message, optional, tag = "14")]
-    pub(crate) tp: Option<TypeProto>,
+    #[prost(message, optional, boxed, tag = "14")]
+    pub(crate) tp: Option<Box<TypeProto>>,
     #[prost(message, repeated, tag = "15")]
     pub(crate) type_protos: Vec<TypeProto>,
     #[prost(enumeration = "AttributeType", tag = "20")]
@@ -130,8 +131,8 @@ pub(crate) struct AttributeProto {
     /// In the body of a function: the function's attribute that stands here.
     #[prost(string, tag = "21")]
     pub(crate) ref_attr_name: String,
-    #[prost(message, optional, tag = "22")]
-    pub(crate) sparse_tensor: Option<SparseTensorProto>,
+    #[prost(message, optional, boxed, tag = "22")]
+    pub(crate) sparse_tensor: Option<Box<SparseTensorProto>>,
     #[prost(message, repeated, tag = "23")]
     pub(crate) sparse_tensors: Vec<SparseTensorProto>,
 }
@@ -194,10 +195,10 @@ pub(crate) struct TensorProto {
 /// The elements that are not zero, and where they are.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct SparseTensorProto {
-    #[prost(message, optional, tag = "1")]
-    pub(crate) values: Option<TensorProto>,
-    #[prost(message, optional, tag = "2")]
-    pub(crate) indices: Option<TensorProto>,
+    #[prost(message, optional, boxed, tag = "1")]
+    pub(crate) values: Option<Box<TensorProto>>,
+    #[prost(message, optional, boxed, tag = "2")]
+    pub(crate) indices: Option<Box<TensorProto>>,
     #[prost(int64, repeated, packed = "false", tag = "3")]
     pub(crate) dims: Vec<i64>,
 }

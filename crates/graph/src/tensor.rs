@@ -16,6 +16,9 @@ use crate::value::{DType, Data, Value, element_count};
 /// size (`Expand`, `ConstantOfShape`, `Tile`), and an allocation that fails would end the process.
 pub(crate) const MAX_TENSOR_BYTES: usize = 1 << 30;
 
+/// The most steps that a node may take where attributes multiply its work: minutes of one core.
+const MAX_WORK: usize = 1 << 38;
+
 /// Why a node could not do its work, in words.
 #[derive(Debug)]
 pub(crate) struct Fault(pub(crate) String);
@@ -27,6 +30,8 @@ macro_rules! fault {
     };
 }
 pub(crate) use fault;
+
+pub(crate) use crate::storage::{for_integers, for_storage};
 
 /// An element type that burn stores as it is.
 pub(crate) trait Item: Element + bytemuck::Pod + PartialOrd + Send + Sync {}
@@ -43,107 +48,6 @@ impl Item for u64 {}
 impl Item for u32 {}
 impl Item for u16 {}
 impl Item for u8 {}
-
-/// Runs `$body` with `$E` as the storage type of `$dtype`. Truth values and the types of less than a byte
-/// are stored as `u8`, as are the 8-bit floating-point types: see [`Tensor::storage`].
-macro_rules! for_storage {
-    ($dtype:expr, $E:ident => $body:expr, text => $text:expr) => {{
-        match $dtype {
-            $crate::value::DType::F32 => {
-                type $E = f32;
-                $body
-            }
-            $crate::value::DType::F64 => {
-                type $E = f64;
-                $body
-            }
-            $crate::value::DType::F16 => {
-                type $E = half::f16;
-                $body
-            }
-            $crate::value::DType::BF16 => {
-                type $E = half::bf16;
-                $body
-            }
-            $crate::value::DType::I64 => {
-                type $E = i64;
-                $body
-            }
-            $crate::value::DType::I32 => {
-                type $E = i32;
-                $body
-            }
-            $crate::value::DType::I16 => {
-                type $E = i16;
-                $body
-            }
-            $crate::value::DType::I8 => {
-                type $E = i8;
-                $body
-            }
-            $crate::value::DType::U64 => {
-                type $E = u64;
-                $body
-            }
-            $crate::value::DType::U32 => {
-                type $E = u32;
-                $body
-            }
-            $crate::value::DType::U16 => {
-                type $E = u16;
-                $body
-            }
-            $crate::value::DType::String => $text,
-            _ => {
-                type $E = u8;
-                $body
-            }
-        }
-    }};
-}
-pub(crate) use for_storage;
-
-/// Runs `$body` with `$E` as the type of `$dtype` where that is an integer of whole bytes.
-macro_rules! for_integers {
-    ($dtype:expr, $E:ident => $body:expr, $other:ident => $else:expr) => {{
-        match $dtype {
-            $crate::value::DType::I64 => {
-                type $E = i64;
-                $body
-            }
-            $crate::value::DType::I32 => {
-                type $E = i32;
-                $body
-            }
-            $crate::value::DType::I16 => {
-                type $E = i16;
-                $body
-            }
-            $crate::value::DType::I8 => {
-                type $E = i8;
-                $body
-            }
-            $crate::value::DType::U64 => {
-                type $E = u64;
-                $body
-            }
-            $crate::value::DType::U32 => {
-                type $E = u32;
-                $body
-            }
-            $crate::value::DType::U16 => {
-                type $E = u16;
-                $body
-            }
-            $crate::value::DType::U8 => {
-                type $E = u8;
-                $body
-            }
-            $other => $else,
-        }
-    }};
-}
-pub(crate) use for_integers;
 
 /// How much text a tensor about to be made may still hold: the length of a string is not in its shape.
 pub(crate) struct TextBudget {
@@ -266,6 +170,16 @@ impl Tensor {
     /// The number of elements.
     pub(crate) fn len(&self) -> usize {
         self.shape().iter().product()
+    }
+
+    /// How much it counts towards a limit in elements: a string counts by its bytes.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Self::Dense(_) | Self::Small(..) => self.len(),
+            Self::Text(text) => {
+                text.items.iter().map(|item| (item.len() + size_of::<String>()) / 8).sum::<usize>()
+            }
+        }
     }
 
     /// The element type.
@@ -559,6 +473,24 @@ pub(crate) fn check_size(shape: &[usize]) -> Result<usize, Fault> {
             MAX_TENSOR_BYTES / 8
         ))),
     }
+}
+
+/// Numbers for a message, of which there may be any number: the first of them.
+pub(crate) fn shown(numbers: &[i64]) -> String {
+    match numbers.get(..16) {
+        Some(first) if numbers.len() > 16 => format!("{first:?} and {} more", numbers.len() - 16),
+        _ => format!("{numbers:?}"),
+    }
+}
+
+/// A fault where the steps that a node would take are too many: their number is that product. Sizes bound
+/// what a node stores; an attribute can ask for more work than that.
+pub(crate) fn check_work(factors: &[usize]) -> Result<(), Fault> {
+    let steps = factors.iter().fold(1usize, |product, &factor| product.saturating_mul(factor));
+    if steps > MAX_WORK {
+        fault!("{steps} steps of work for one node are more than {MAX_WORK}");
+    }
+    Ok(())
 }
 
 /// The position of `axis` in a tensor of `rank` dimensions, where negative counts from the end.

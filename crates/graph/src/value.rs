@@ -4,6 +4,7 @@
 //! join and divide along axis 0, which is all that request batching needs.
 
 use crate::error::ShapeError;
+use crate::tensor::MAX_TENSOR_BYTES;
 
 /// The element type of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -488,11 +489,17 @@ impl Value {
     }
 }
 
+/// The most dimensions of a tensor: code that walks over them may go one call deeper for each.
+const MAX_RANK: usize = 64;
+
 /// The product of the dimensions, or `None` when it does not fit.
 ///
-/// Dimensions that are 0 are left out of the overflow test on purpose: the product of the others
-/// must fit too, because strides are computed from them.
+/// Where a dimension is 0 the others are bounded as if it were 1: strides are computed from them, and
+/// many operators walk along a dimension whether there is anything in it or not.
 pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
     let bound = shape.iter().try_fold(1usize, |product, &length| product.checked_mul(length.max(1)))?;
-    Some(if shape.contains(&0) { 0 } else { bound })
+    if shape.len() > MAX_RANK {
+        return None;
+    }
+    if shape.contains(&0) { (bound <= MAX_TENSOR_BYTES / 8).then_some(0) } else { Some(bound) }
 }

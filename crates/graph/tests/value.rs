@@ -93,3 +93,11 @@ fn types_have_the_names_of_the_open_inference_protocol() {
     // Complex numbers, and no type at all.
     assert_eq!((DType::from_onnx(14), DType::from_onnx(0)), (None, None));
 }
+
+#[test]
+fn shapes_are_bounded_also_where_nothing_is_in_them() {
+    let empty = |shape: Vec<usize>| Value::new(shape, Data::F32(Vec::new()));
+    assert!(empty(vec![0, 1 << 20]).is_ok());
+    assert!(matches!(empty(vec![0, 1 << 40]), Err(ShapeError::TooLarge { .. })));
+    assert!(matches!(empty(vec![0; 65]), Err(ShapeError::TooLarge { .. })));
+}

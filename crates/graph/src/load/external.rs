@@ -3,23 +3,35 @@
 //! A model that a stranger wrote names those files. Only plain names below the model's own folder are
 //! followed: no absolute path, no `..`, no link that leads out of it.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::ops::Refusal;
 use crate::proto::StringStringEntryProto;
 use crate::value::DType;
 
+/// How often the bytes of a file may be read, taken together.
+const MOST_READS: u64 = 4;
+
 /// The folder that a model was loaded from.
 pub(crate) struct Folder {
     path: PathBuf,
+    /// The bytes that were read of each file.
+    read: Mutex<HashMap<PathBuf, u64>>,
 }
 
 impl Folder {
     /// The folder at `path`, with all links on the way to it resolved.
     pub(crate) fn new(path: &Path) -> std::io::Result<Self> {
-        Ok(Self { path: path.canonicalize()? })
+        Ok(Self { path: path.canonicalize()?, read: Mutex::default() })
+    }
+
+    /// The same folder for another load.
+    pub(super) fn again(&self) -> Self {
+        Self { path: self.path.clone(), read: Mutex::default() }
     }
 
     /// The bytes of `count` elements of `dtype` that the entries point to.
@@ -46,13 +58,20 @@ impl Folder {
                 "`{location}` holds {length:?} bytes for {count} elements of {dtype}"
             )));
         };
-        let mut file = self.open(location)?;
+        let (path, mut file) = self.open(location)?;
         let size = file.metadata().map_err(|error| wrong(format!("`{location}`: {error}")))?.len();
         // Before memory is taken: what is asked for must be there.
         if offset.checked_add(wanted).is_none_or(|end| end > size) {
             return Err(wrong(format!(
                 "`{location}` has {size} bytes, too few for {wanted} from {offset} on"
             )));
+        }
+        // Many tensors may share bytes, but a small file is no source of endless ones.
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let total = read.entry(path).or_default();
+        *total = total.saturating_add(wanted);
+        if *total > size.saturating_mul(MOST_READS) {
+            return Err(wrong(format!("`{location}` is read more than {MOST_READS} times over")));
         }
         let mut bytes = vec![0; usize::try_from(wanted).map_err(|error| wrong(error.to_string()))?];
         file.seek(SeekFrom::Start(offset))
@@ -61,7 +80,7 @@ impl Folder {
         Ok(bytes)
     }
 
-    fn open(&self, location: &str) -> Result<File, Refusal> {
+    fn open(&self, location: &str) -> Result<(PathBuf, File), Refusal> {
         let relative = Path::new(location);
         let plain =
             relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
@@ -77,6 +96,7 @@ impl Folder {
         if !path.starts_with(&self.path) || !path.is_file() {
             return Err(refused());
         }
-        File::open(&path).map_err(gone)
+        let file = File::open(&path).map_err(gone)?;
+        Ok((path, file))
     }
 }

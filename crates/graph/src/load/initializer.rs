@@ -30,7 +30,8 @@ pub(crate) fn read(proto: &TensorProto, folder: Option<&Folder>) -> Result<Tenso
         outside = folder.read(&proto.external_data, dtype, count)?;
         Some(outside.as_slice())
     } else {
-        proto.raw_data.as_deref()
+        // Some writers leave the bytes empty and use the typed field.
+        proto.raw_data.as_deref().filter(|raw| !raw.is_empty())
     };
     let typed = &proto.int32_data;
     match dtype {
@@ -104,7 +105,6 @@ fn numbers<E: Item, const WIDTH: usize>(
     typed: impl FnOnce() -> Result<Vec<E>, Refusal>,
 ) -> Result<Tensor, Refusal> {
     let numbers: Vec<E> = match raw {
-        // Some writers leave the bytes empty and use the typed field.
         None | Some([]) => typed()?,
         Some(raw) => {
             let (chunks, rest) = raw.as_chunks::<WIDTH>();

@@ -26,7 +26,7 @@ pub(crate) use node::{Ints, Nested, Node};
 use crate::error::{LoadError, UnsupportedOperator};
 use crate::ops::{self, Context, Inputs, Operator, Refusal};
 use crate::plan::{Plan, Source, Step};
-use crate::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto};
+use crate::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, SparseTensorProto};
 use crate::tensor::Tensor;
 use crate::value::{Kind, ValueInfo};
 use frame::{Frame, Scope};
@@ -39,8 +39,12 @@ const MAX_DEPTH: usize = 24;
 const MAX_FOLDED_ELEMENTS: usize = 1 << 20;
 /// The most elements that all nodes computed at load may give together: it bounds the time of a load.
 const MAX_FOLDED_TOTAL: usize = 1 << 26;
+/// The most elements that all nodes computed at load may read together.
+const MAX_FOLDED_READS: usize = 1 << 30;
+/// The most bytes that functions may be copied to the places of their calls with.
+const MAX_COPIED: usize = 1 << 28;
 /// Operators whose work is not bounded by the size of their output are not computed at load.
-const NEVER_FOLDED: [&str; 30] = [
+const NEVER_FOLDED: [&str; 31] = [
     "Attention",
     "AveragePool",
     "CausalConvWithState",
@@ -71,6 +75,7 @@ const NEVER_FOLDED: [&str; 30] = [
     "RoiAlign",
     "STFT",
     "Scan",
+    "TfIdfVectorizer",
 ];
 
 /// A graph that is ready to run, and what it declares.
@@ -90,7 +95,8 @@ pub(crate) fn load(model: &ModelProto, folder: Option<&Folder>) -> Result<Loaded
     };
     // burn is other people's code, and this file is a stranger's: where constants that are computed at
     // load make it panic, the file is refused and the process goes on. All that was being built is dropped.
-    catch_unwind(AssertUnwindSafe(|| Loader::new(model, folder).load(graph)))
+    let folder = folder.map(Folder::again);
+    catch_unwind(AssertUnwindSafe(|| Loader::new(model, folder.as_ref()).load(graph)))
         .unwrap_or_else(|_| Err(LoadError::NotOnnx { reason: "the loader gave up on it".to_owned() }))
 }
 
@@ -117,6 +123,8 @@ struct Loader<'a> {
     unsupported: Vec<UnsupportedOperator>,
     nodes: usize,
     folded_elements: usize,
+    folded_reads: usize,
+    copied: usize,
     /// Class counts of the maps that were taken away, by the name of the output.
     unzipped: HashMap<String, usize>,
 }
@@ -137,6 +145,8 @@ impl<'a> Loader<'a> {
             unsupported: Vec::new(),
             nodes: 0,
             folded_elements: 0,
+            folded_reads: 0,
+            copied: 0,
             unzipped: HashMap::new(),
         }
     }
@@ -171,6 +181,7 @@ impl<'a> Loader<'a> {
             Refusal::Invalid(reason) => invalid(name, &reason),
         };
         for proto in &graph.sparse_initializer {
+            self.charge_sparse(proto)?;
             let name = proto.values.as_ref().map_or("", |values| values.name.as_str());
             let tensor = initializer::read_sparse(proto).map_err(|refusal| refused(name, refusal))?;
             self.frame().define_constant(name, tensor)?;
@@ -290,11 +301,15 @@ impl<'a> Loader<'a> {
             self.frame().define(&proto.output[0], source)?;
             return Ok(None);
         }
+        for sparse in proto.attribute.iter().filter_map(|attribute| attribute.sparse_tensor.as_deref()) {
+            self.charge_sparse(sparse)?;
+        }
         let nested = self.nested_graphs(name, proto, &mut sources)?;
         let frame = self.frame();
         let node = Node {
             proto,
             opset,
+            given: sources[..proto.input.len()].iter().map(|source| *source != Source::Absent).collect(),
             constants: sources.iter().map(|&source| frame.constant(source)).collect(),
             used_outputs: proto.output.iter().map(|output| frame.uses(output)).collect(),
             nested: nested.into(),
@@ -360,6 +375,21 @@ impl<'a> Loader<'a> {
         Ok(all)
     }
 
+    /// A sparse tensor takes memory for its zeros, of which the file has none.
+    fn charge_sparse(&mut self, proto: &SparseTensorProto) -> Result<(), LoadError> {
+        let length = |&length: &i64| usize::try_from(length).unwrap_or(usize::MAX);
+        let elements = proto.dims.iter().map(length).fold(1, usize::saturating_mul);
+        self.folded_elements = self.folded_elements.saturating_add(elements);
+        if self.folded_elements > MAX_FOLDED_TOTAL {
+            return Err(too_large(
+                "number of elements of sparse tensors",
+                self.folded_elements,
+                MAX_FOLDED_TOTAL,
+            ));
+        }
+        Ok(())
+    }
+
     fn check_depth(&self) -> Result<(), LoadError> {
         let depth = self.frames.len() + self.opsets.len();
         if depth > MAX_DEPTH {
@@ -377,12 +407,18 @@ impl<'a> Loader<'a> {
         operator: &dyn Operator,
     ) -> Result<bool, LoadError> {
         let known = sources.iter().all(|source| !matches!(source, Source::Slot { .. }));
-        let budget = self.folded_elements < MAX_FOLDED_TOTAL;
-        if !known || !budget || NEVER_FOLDED.contains(&proto.op_type.as_str()) {
+        let own = domain_key(&proto.domain).is_empty() && !NEVER_FOLDED.contains(&proto.op_type.as_str());
+        if !known || !own || self.folded_elements >= MAX_FOLDED_TOTAL {
             return Ok(false);
         }
         let frame = self.frame();
-        let mut held: Vec<_> = sources.iter().map(|&source| frame.constant(source).map(Into::into)).collect();
+        let constants: Vec<Option<Tensor>> = sources.iter().map(|&source| frame.constant(source)).collect();
+        let read: usize = constants.iter().flatten().map(Tensor::weight).sum();
+        if self.folded_reads.saturating_add(read) > MAX_FOLDED_READS {
+            return Ok(false);
+        }
+        self.folded_reads += read;
+        let mut held: Vec<_> = constants.into_iter().map(|constant| constant.map(Into::into)).collect();
         // A node that fails on its constants fails each request, where the error names it.
         let Ok(outputs) = operator.run(&mut Inputs::new(&mut held, Context::default())) else {
             return Ok(false);
@@ -391,7 +427,7 @@ impl<'a> Loader<'a> {
             outputs.into_vec().into_iter().map(|held| held.tensor().ok()).collect();
         // Lists are made anew by each request.
         let Some(outputs) = outputs else { return Ok(false) };
-        let elements: usize = outputs.iter().map(Tensor::len).sum();
+        let elements: usize = outputs.iter().map(Tensor::weight).sum();
         self.folded_elements += elements;
         if elements > MAX_FOLDED_ELEMENTS || outputs.len() < proto.output.len() {
             return Ok(false);

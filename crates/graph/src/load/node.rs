@@ -28,6 +28,8 @@ pub(crate) struct Node<'a> {
     pub(super) proto: &'a NodeProto,
     /// The version of the node's domain.
     pub(super) opset: i64,
+    /// Which inputs are given: in the body of a function one with a name may be left out by the call.
+    pub(super) given: Vec<bool>,
     /// The inputs that are known at load.
     pub(super) constants: Vec<Option<Tensor>>,
     /// Which outputs somebody reads.
@@ -72,7 +74,7 @@ impl Node<'_> {
 
     /// True when input `index` is given.
     pub(crate) fn has_input(&self, index: usize) -> bool {
-        self.proto.input.get(index).is_some_and(|name| !name.is_empty())
+        self.given.get(index).copied().unwrap_or(false)
     }
 
     /// Input `index`, when it is known at load.
@@ -91,7 +93,7 @@ impl Node<'_> {
 
     /// An integer, or its default.
     pub(crate) fn int(&self, name: &str, default: i64) -> i64 {
-        self.attribute(name).and_then(|attribute| attribute.i).unwrap_or(default)
+        self.attribute(name).map_or(default, |attribute| attribute.i.unwrap_or_default())
     }
 
     /// An integer that is 0 or 1, or its default.
@@ -101,12 +103,13 @@ impl Node<'_> {
 
     /// A number, or its default.
     pub(crate) fn float(&self, name: &str, default: f32) -> f32 {
-        self.attribute(name).and_then(|attribute| attribute.f).unwrap_or(default)
+        self.attribute(name).map_or(default, |attribute| attribute.f.unwrap_or_default())
     }
 
     /// A string, or its default.
     pub(crate) fn string(&self, name: &str, default: &str) -> Result<String, Refusal> {
-        let bytes = self.attribute(name).and_then(|attribute| attribute.s.as_deref());
+        // Writers of the format leave out zeros: an attribute without a number is 0, not the default.
+        let bytes = self.attribute(name).map(|attribute| attribute.s.as_deref().unwrap_or_default());
         bytes.map_or_else(|| Ok(default.to_owned()), |bytes| text(name, bytes))
     }
 
@@ -135,7 +138,7 @@ impl Node<'_> {
 
     /// A sparse tensor with its zeros, or `None` when the file does not set it.
     pub(crate) fn sparse_tensor(&self, name: &str) -> Result<Option<Tensor>, Refusal> {
-        let sparse = self.attribute(name).and_then(|attribute| attribute.sparse_tensor.as_ref());
+        let sparse = self.attribute(name).and_then(|attribute| attribute.sparse_tensor.as_deref());
         sparse.map(initializer::read_sparse).transpose()
     }
 }

@@ -6,8 +6,8 @@ use prost::Message;
 use super::{MAX_DEPTH, MAX_NODES};
 use crate::proto::{
     AttributeProto, DimensionProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, TypeValue,
-    ValueInfoProto,
+    SparseTensorProto, StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto, TypeProto,
+    TypeValue, ValueInfoProto,
 };
 use crate::{AnyValue, Data, Graph, Limits, LoadError, Model, RunError, Value};
 
@@ -201,7 +201,7 @@ fn doubling(rounds: i64, collects: bool) -> Vec<u8> {
         body.output.push(tensor_info("y", 1, 1));
         repeat.output.push("all".to_owned());
     }
-    repeat.attribute.push(AttributeProto { g: Some(body), ..attribute("body") });
+    repeat.attribute.push(AttributeProto { g: Some(Box::new(body)), ..attribute("body") });
     let mut model = model(vec![repeat], "v0", "v1");
     let graph = model.graph.as_mut().unwrap();
     graph.initializer.push(TensorProto {
@@ -261,7 +261,7 @@ fn graphs_inside_of_graphs_are_followed_to_a_depth() {
             };
             let mut outer = node("", "If", &["yes"], &["y"]);
             for name in ["then_branch", "else_branch"] {
-                outer.attribute.push(AttributeProto { g: Some(branch.clone()), ..attribute(name) });
+                outer.attribute.push(AttributeProto { g: Some(Box::new(branch.clone())), ..attribute(name) });
             }
             inner = outer;
         }
@@ -322,6 +322,62 @@ fn functions_are_put_in_and_those_that_grow_too_large_are_refused() {
     let mut own = ModelProto::decode(&*doubling_functions(1)).unwrap();
     own.functions[0].node[0] = node("f", "f0", &["x"], &["t"]);
     assert!(matches!(refusal(&own.encode_to_vec()), LoadError::TooLarge { .. }));
+}
+
+#[test]
+fn what_functions_copy_is_bounded() {
+    let holder = AttributeProto { ref_attr_name: "big".to_owned(), ..attribute("value") };
+    let constant = |at: usize| NodeProto {
+        attribute: vec![holder.clone()],
+        ..node("", "Constant", &[], &[&format!("c{at}")])
+    };
+    let mut nodes: Vec<NodeProto> = (0..1000).map(constant).collect();
+    nodes.push(node("", "Relu", &["x"], &["y"]));
+    let raw_data = Some(vec![0; 1 << 20]);
+    let big = TensorProto { data_type: 2, dims: vec![1 << 20], raw_data, ..TensorProto::default() };
+    let call = NodeProto {
+        attribute: vec![AttributeProto { t: Some(Box::new(big)), ..attribute("big") }],
+        ..node("f", "many", &["v0"], &["v1"])
+    };
+    let mut model = model(vec![call], "v0", "v1");
+    model.functions = vec![FunctionProto {
+        name: "many".to_owned(),
+        domain: "f".to_owned(),
+        input: vec!["x".to_owned()],
+        output: vec!["y".to_owned()],
+        attribute: vec!["big".to_owned()],
+        node: nodes,
+        ..FunctionProto::default()
+    }];
+    assert!(matches!(refusal(&model.encode_to_vec()), LoadError::TooLarge { .. }));
+}
+
+#[test]
+fn zeros_that_a_sparse_tensor_leaves_out_are_counted() {
+    let stored = |dims: Vec<i64>| {
+        let numbers =
+            TensorProto { name: "zeros".to_owned(), data_type: 1, dims: vec![0], ..TensorProto::default() };
+        let places = TensorProto { data_type: 7, dims: vec![0], ..TensorProto::default() };
+        let (values, indices) = (Some(Box::new(numbers)), Some(Box::new(places)));
+        let mut model = chain_model(&[("", "Relu")]);
+        let sparse = SparseTensorProto { values, indices, dims };
+        model.graph.as_mut().unwrap().sparse_initializer.push(sparse);
+        model.encode_to_vec()
+    };
+    Graph::from_bytes(&stored(vec![10, 10])).unwrap();
+    assert!(matches!(refusal(&stored(vec![1 << 27])), LoadError::TooLarge { .. }));
+}
+
+#[test]
+fn an_attribute_without_a_number_is_zero_and_not_the_default() {
+    let mut model = chain_model(&[("", "Flatten")]);
+    let graph = model.graph.as_mut().unwrap();
+    // 2 is the type of one integer. The default of this axis is 1.
+    graph.node[0].attribute.push(AttributeProto { r#type: 2, ..attribute("axis") });
+    graph.output[0] = tensor_info("v1", 1, 2);
+    let graph = Graph::from_bytes(&model.encode_to_vec()).unwrap();
+    let row = Value::new(vec![3], Data::F32(vec![0.0; 3])).unwrap();
+    assert_eq!(graph.run(vec![("v0".to_owned(), row)]).unwrap()[0].1.shape(), [1, 3]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{Built, Entry, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Tensor, fault, shape_of};
+use crate::tensor::{Fault, Tensor, check_size, fault, shape_of};
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[
@@ -30,6 +30,7 @@ fn images(x: &Tensor) -> Result<[usize; 4], Fault> {
 /// `x` as `parts`, in another order, as `shape`.
 fn rearranged(x: Tensor, parts: &[usize], order: &[usize], shape: &[usize]) -> Result<Tensor, Fault> {
     let dtype = x.dtype();
+    check_size(parts)?;
     let parts = x.storage()?.reshape(shape_of(parts)).permute(order).reshape(shape_of(shape));
     Ok(Tensor::stored(dtype, parts))
 }
@@ -50,7 +51,7 @@ fn depth_to_space(node: &Node<'_>) -> Built {
         let (Some(tall), Some(wide)) = (height.checked_mul(side), width.checked_mul(side)) else {
             fault!("the result would be too large");
         };
-        crate::tensor::check_size(&[count, depth, tall, wide])?;
+        check_size(&[count, depth, tall, wide])?;
         Ok(rearranged(x, &parts, &order, &[count, depth, tall, wide])?.into())
     })
 }
@@ -66,7 +67,7 @@ fn space_to_depth(node: &Node<'_>) -> Built {
         let (rows, columns) = (height / side, width / side);
         let depth = side.checked_mul(side).and_then(|area| area.checked_mul(channels));
         let Some(depth) = depth else { fault!("the result would be too large") };
-        crate::tensor::check_size(&[count, depth, rows, columns])?;
+        check_size(&[count, depth, rows, columns])?;
         let order = if place_first { [0, 3, 5, 1, 2, 4] } else { [0, 1, 3, 5, 2, 4] };
         let parts = [count, channels, rows, side, columns, side];
         Ok(rearranged(x, &parts, &order, &[count, depth, rows, columns])?.into())

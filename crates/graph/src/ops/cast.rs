@@ -91,8 +91,11 @@ pub(super) fn cast_as(tensor: Tensor, dtype: DType, how: Narrowing) -> Result<Te
     }
 }
 
-/// The elements as numbers of one type, row-major; a fault for text that is none.
+/// The elements as floating-point numbers of one type, row-major; a fault for a tensor of other numbers or text.
 pub(crate) fn numbers<E: Item>(tensor: Tensor) -> Result<Vec<E>, Fault> {
+    if !matches!(tensor.dtype(), DType::F16 | DType::BF16 | DType::F32 | DType::F64) {
+        return Err(Fault(format!("a floating-point tensor is needed, not {}", tensor.describe())));
+    }
     into_vec(cast(tensor, native_type::<E>())?.dense()?)
 }
 

@@ -34,8 +34,12 @@ pub(super) fn captured(nested: &Nested, inputs: &mut Inputs<'_>) -> Vec<Option<H
     nested.captured.iter().map(|&position| inputs.take_any(position).ok()).collect()
 }
 
-/// Counts one more run of a body; a fault when the request has had its share.
+/// Counts one more run of a body; a fault when the request has had its share, or is stopped. A body without
+/// nodes has nobody else who asks.
 fn count_round(context: Context<'_>) -> Result<(), Fault> {
+    if context.stop.is_some_and(|stop| stop()) {
+        fault!("the request was stopped");
+    }
     let Some(rounds) = context.rounds else { return Ok(()) };
     match rounds.get().checked_sub(1) {
         Some(left) => rounds.set(left),
@@ -119,7 +123,7 @@ fn push(scan: &mut Vec<Tensor>, tensor: Tensor) -> Result<(), Fault> {
         fault!("{} follows {}, and they cannot be stacked", tensor.describe(), first.describe());
     }
     let count = scan.len() + 1;
-    Sequence::check(count, check_size(&[count, tensor.len()])?)?;
+    Sequence::check(count, check_size(&[count, tensor.weight()])?)?;
     scan.push(tensor);
     Ok(())
 }
@@ -177,8 +181,6 @@ struct Scan {
     scanned: usize,
     read: Ways,
     give: Ways,
-    /// Where the inputs begin that the body reads from outside.
-    captured_from: usize,
 }
 
 fn scan(node: &Node<'_>) -> Built {
@@ -195,20 +197,16 @@ fn scan(node: &Node<'_>) -> Built {
     if batched {
         read.backwards = node.ints("directions").unwrap_or_default().iter().map(|&way| way != 0).collect();
     }
-    let scan = Scan { body, states, scanned, read, give, captured_from: node.input_count() };
+    let scan = Scan { body, states, scanned, read, give };
     operator(move |inputs| if batched { scan.each_row(inputs) } else { scan.once(inputs) })
 }
 
 impl Scan {
-    fn captured(&self, inputs: &mut Inputs<'_>) -> Vec<Option<Held>> {
-        (self.captured_from..inputs.count()).map(|index| inputs.take_any(index).ok()).collect()
-    }
-
     fn once(&self, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
         let state = (0..self.states).map(|index| inputs.take_any(index)).collect::<Result<_, _>>()?;
         let scanned = self.states..self.states + self.scanned;
         let scanned: Vec<Tensor> = scanned.map(|index| inputs.take(index)).collect::<Result<_, _>>()?;
-        let captured = self.captured(inputs);
+        let captured = captured(&self.body, inputs);
         Ok(Outputs::Held(self.run(state, &scanned, None, &captured, inputs.context)?))
     }
 
@@ -217,10 +215,11 @@ impl Scan {
         let lengths = inputs.optional(0).map(|lengths| lengths.to_i64s()).transpose()?;
         let all = 1..1 + self.states + self.scanned;
         let all: Vec<Tensor> = all.map(|index| inputs.take(index)).collect::<Result<_, _>>()?;
-        let captured = self.captured(inputs);
+        let captured = captured(&self.body, inputs);
         let rows = all.first().and_then(|first| first.shape().first()).copied().unwrap_or(0);
         let mut results: Vec<Vec<Tensor>> = Vec::new();
         for row in 0..rows {
+            count_round(inputs.context)?;
             let mut slices: Vec<Tensor> =
                 all.iter().map(|tensor| select(tensor, 0, row)).collect::<Result<_, _>>()?;
             let scanned = slices.split_off(self.states);
@@ -230,7 +229,7 @@ impl Scan {
             let outputs = self.run(state, &scanned, count, &captured, inputs.context)?;
             results.resize(outputs.len(), Vec::new());
             for (result, output) in results.iter_mut().zip(outputs) {
-                result.push(output.tensor()?);
+                push(result, output.tensor()?)?;
             }
         }
         Ok(Outputs::Many(results.into_iter().map(|rows| stack(rows, 0)).collect::<Result<_, _>>()?))

@@ -128,7 +128,8 @@ impl Transposed {
 
     fn span(&self, axis: usize, x: usize, kernel: usize, rank: usize) -> Result<(Span, usize), Fault> {
         let stride = self.window.strides.get(axis).copied().unwrap_or(1);
-        let dilation = self.window.dilations.get(axis).copied().unwrap_or(1);
+        // One step has no distance to the next.
+        let dilation = if kernel == 1 { 1 } else { self.window.dilations.get(axis).copied().unwrap_or(1) };
         let added = self.added.get(axis).copied().unwrap_or(0);
         let reach = reach(kernel, dilation)?;
         let too_large = || Fault("the result would be too large".to_owned());

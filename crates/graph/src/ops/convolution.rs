@@ -61,6 +61,9 @@ impl Sizes {
     }
 }
 
+/// The most elements that burn may lay out for each thread: a thousand times what large models need.
+const MAX_COLUMNS: usize = 1 << 25;
+
 fn convolve(
     window: &Window,
     group: usize,
@@ -74,7 +77,14 @@ fn convolve(
     if sizes.output.contains(&0) {
         return super::cast::cast(Tensor::from_items(&sizes.output, Vec::<f32>::new()), dtype)?.dense();
     }
+    // burn lays out the window at up to 512 places side by side, for each thread; it also walks over the
+    // padding of an input that has no element.
+    let columns: usize = sizes.weights[1..].iter().product();
+    let places: usize = sizes.output[2..].iter().product();
+    let plain = sizes.input.contains(&0) || columns.saturating_mul(places.min(512)) > MAX_COLUMNS;
     Ok(match sizes.spans.as_slice() {
+        _ if plain && dtype == DType::F64 => plainly::<f64>(&sizes, &x, &weights, bias.as_ref()).dense()?,
+        _ if plain => plainly::<f32>(&sizes, &x, &weights, bias.as_ref()).dense()?,
         [a] => {
             let options = ConvOptions::new_with_padding([a.stride], [a.pad], [a.dilation], group);
             Flex::conv1d(x, weights, bias, options)

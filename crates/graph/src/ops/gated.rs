@@ -72,9 +72,10 @@ fn shrink(node: &Node<'_>) -> Built {
             DType::F64 => map(x, apply),
             #[expect(clippy::cast_possible_truncation, reason = "the result has the width of the input")]
             DType::F32 => map(x, |x: f32| apply(x.into()) as f32),
+            // Integers of 64 bits have more digits than FP64.
             dtype => for_integers!(dtype, E => map(x, |x: E| {
                 let wide: f64 = x.as_();
-                apply(wide).as_()
+                if bias == 0.0 && wide.abs() > threshold { x } else { apply(wide).as_() }
             }), other => fault!("numbers are needed, not {other}")),
         }
         .into())

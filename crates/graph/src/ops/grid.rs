@@ -32,6 +32,9 @@ pub(super) enum Outside {
     Reflection,
 }
 
+/// The most dimensions between whose positions something is computed.
+const MAX_BLENDED: usize = 6;
+
 fn grid_sample(node: &Node<'_>) -> Built {
     let mode = match node.string("mode", "linear")?.as_str() {
         "nearest" => Mode::Nearest,
@@ -57,6 +60,10 @@ fn grid_sample(node: &Node<'_>) -> Built {
             fault!("a grid of {:?} does not fit images of {:?}", grid.shape(), x.shape());
         }
         let lengths = x.shape()[2..].to_vec();
+        // Each dimension doubles the neighbours of a position, or takes four times as many.
+        if mode != Mode::Nearest && lengths.len() > MAX_BLENDED {
+            fault!("between positions of {} dimensions nothing is computed", lengths.len());
+        }
         let shape = [&x.shape()[..2], &grid.shape()[1..rank - 1]].concat();
         if check_size(&shape)? > 0 && lengths.contains(&0) {
             fault!("the images are empty");

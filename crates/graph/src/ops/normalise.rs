@@ -7,7 +7,7 @@ use super::arithmetic::{add, multiply};
 use super::cast::{cast, numbers};
 use super::{Built, Entry, FLOATS, Outputs, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Item, Tensor, contiguous, fault, items, resolve_axis, type_of};
+use crate::tensor::{Fault, Item, Tensor, check_work, contiguous, fault, items, resolve_axis, type_of};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -226,6 +226,7 @@ impl LocalResponse {
         let shape = x.shape().to_vec();
         let [_, channels, pixels @ ..] = &shape[..] else { fault!("{shape:?} has no channels") };
         let pixels: usize = pixels.iter().product();
+        check_work(&[x.len(), self.size.min(*channels)])?;
         let number = |x: f64| <F as num_traits::NumCast>::from(x).unwrap_or_else(F::nan);
         let factor = number(f64::from(self.alpha) / self.size as f64);
         let (bias, beta) = (number(f64::from(self.bias)), number(f64::from(self.beta)));

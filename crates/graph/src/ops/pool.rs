@@ -9,7 +9,7 @@ use num_traits::Float;
 use super::window::{Run, Span, Window, advance, strides, visit, wide};
 use super::{Built, Entry, FLOATS, Outputs, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Item, Tensor, check_size, contiguous, fault, items, to_i64, type_of};
+use crate::tensor::{Fault, Item, Tensor, check_size, check_work, contiguous, fault, items, to_i64, type_of};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -111,7 +111,9 @@ impl Places {
         let lengths = &shape[2..];
         let mut output: Vec<usize> = shape[..2].to_vec();
         output.extend(spans.iter().map(|span| span.output));
-        check_size(&output)?;
+        let places = check_size(&output)?;
+        let window = spans.iter().map(|span| span.kernel).fold(1, usize::saturating_mul);
+        check_work(&[places, window])?;
         let size = lengths.iter().product();
         if size == 0 {
             fault!("the image is empty");

@@ -189,8 +189,9 @@ impl<F: Item + Float> Past<F> {
         (bias[own], bias[self.kind.gates() * self.hidden + own])
     }
 
-    fn peephole(&self, gate: usize, unit: usize) -> F {
-        self.peepholes.as_ref().map_or(F::zero(), |all| all[gate * self.hidden + unit])
+    /// What a gate sees of the memory: nothing without peepholes, also where the memory is infinite.
+    fn peephole(&self, gate: usize, unit: usize, memory: F) -> F {
+        self.peepholes.as_ref().map_or(F::zero(), |all| all[gate * self.hidden + unit] * memory)
     }
 }
 
@@ -307,14 +308,14 @@ impl Cell {
                     let (first, second) = past.biases(gate, unit);
                     step.inputs[at] + recurrent[at] + first + second
                 };
-                let input = self.apply(0, sum(0) + past.peephole(0, unit) * *memory);
+                let input = self.apply(0, sum(0) + past.peephole(0, unit, *memory));
                 let forget = if coupled {
                     F::one() - input
                 } else {
-                    self.apply(0, sum(2) + past.peephole(2, unit) * *memory)
+                    self.apply(0, sum(2) + past.peephole(2, unit, *memory))
                 };
                 *memory = forget * *memory + input * self.apply(1, sum(3));
-                let output = self.apply(0, sum(1) + past.peephole(1, unit) * *memory);
+                let output = self.apply(0, sum(1) + past.peephole(1, unit, *memory));
                 // The memory is the only input of a function that is not clipped: ONNX's text does not say so, but
                 // ONNX Runtime, with which files are made, has it so.
                 *state = output * self.activations[2].apply(*memory);

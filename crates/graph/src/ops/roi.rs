@@ -6,7 +6,7 @@ use num_traits::Float;
 use super::window::wide;
 use super::{Built, Entry, FLOATS, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Item, Tensor, check_size, contiguous, fault, items, type_of};
+use crate::tensor::{Fault, Item, Tensor, check_size, check_work, contiguous, fault, items, type_of};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -210,6 +210,8 @@ impl Align {
             let image = images.image(number as f64)?;
             let rows = self.samples(region[1], region[3], height, images.height)?;
             let columns = self.samples(region[0], region[2], width, images.width)?;
+            let along = |side: &[Vec<Sample>]| side.iter().map(Vec::len).sum::<usize>();
+            check_work(&[numbers.len(), images.channels, along(&rows), along(&columns)])?;
             for channel in 0..images.channels {
                 let plane = images.plane(x, image, channel);
                 for rows in &rows {

@@ -2,7 +2,7 @@
 
 use super::{ALL, Built, Entry, Inputs, Outputs, Refusal, operator};
 use crate::load::{Ints, Node};
-use crate::tensor::{Fault, Tensor, broadcast_shape, check_size, fault, resolve_axis, to_i64};
+use crate::tensor::{Fault, Tensor, broadcast_shape, check_size, fault, resolve_axis, shown, to_i64};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -64,7 +64,7 @@ fn constant_of_shape(node: &Node<'_>) -> Built {
 /// Lengths of dimensions: not negative.
 pub(super) fn lengths(numbers: &[i64]) -> Result<Vec<usize>, Fault> {
     let lengths: Option<Vec<usize>> = numbers.iter().map(|&number| usize::try_from(number).ok()).collect();
-    lengths.ok_or_else(|| Fault(format!("{numbers:?} is not a shape")))
+    lengths.ok_or_else(|| Fault(format!("{} is not a shape", shown(numbers))))
 }
 
 /// A part of the shape is given from opset 15 on.
@@ -106,7 +106,7 @@ fn reshaped(current: &[usize], target: &[i64], zero_is_zero: bool) -> Result<Vec
             0 if !zero_is_zero => *current
                 .get(axis)
                 .ok_or_else(|| Fault(format!("{current:?} has no dimension {axis} to keep")))?,
-            _ => usize::try_from(length).map_err(|_| Fault(format!("{target:?} is not a shape")))?,
+            _ => usize::try_from(length).map_err(|_| Fault(format!("{} is not a shape", shown(target))))?,
         });
     }
     let product = shape.iter().try_fold(1usize, |product, &length| product.checked_mul(length));
@@ -115,7 +115,7 @@ fn reshaped(current: &[usize], target: &[i64], zero_is_zero: bool) -> Result<Vec
             shape[axis] = elements / product;
         }
         (None, Some(product)) if product == elements => {}
-        _ => fault!("{elements} elements of the shape {current:?} cannot take the shape {target:?}"),
+        _ => fault!("{elements} elements of the shape {current:?} cannot take the shape {}", shown(target)),
     }
     Ok(shape)
 }
@@ -191,7 +191,7 @@ fn unsqueeze(node: &Node<'_>) -> Built {
         let mut added = vec![false; rank];
         for &axis in &axes {
             if std::mem::replace(&mut added[resolve_axis(axis, rank)?], true) {
-                fault!("{axes:?} names a dimension twice");
+                fault!("{} names a dimension twice", shown(&axes));
             }
         }
         let mut lengths = x.shape().iter();

@@ -2,7 +2,7 @@
 
 use super::{Built, Entry, Inputs, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Tensor, check_size, contiguous, fault, items, to_i64};
+use crate::tensor::{Fault, Tensor, check_size, check_work, contiguous, fault, items, to_i64};
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[Entry::widening("NonMaxSuppression", 10, "FP32", suppress)];
@@ -71,13 +71,15 @@ fn suppress(node: &Node<'_>) -> Built {
         let (boxes, scores) = (contiguous(&single(boxes)?), contiguous(&single(scores)?));
         let (boxes, scores) = (items::<f32>(&boxes), items::<f32>(&scores));
         let mut kept: Vec<i64> = Vec::new();
+        let mut steps = 0;
         if count > 0 {
             for (index, scores) in scores.chunks_exact(count).enumerate() {
                 let (image, class) = (index / classes, index % classes);
                 let boxes = &boxes[image * count * 4..][..count * 4];
-                for chosen in best(boxes, scores, centred, most, limit, least) {
+                for chosen in best(boxes, scores, centred, most, limit, least, &mut steps)? {
                     kept.extend([to_i64(image), to_i64(class), to_i64(chosen)]);
                 }
+                check_size(&[kept.len()])?;
             }
         }
         let shape = [kept.len() / 3, 3];
@@ -97,7 +99,8 @@ fn single(x: burn::backend::flex::FlexTensor) -> Result<burn::backend::flex::Fle
     super::cast::cast(x.into(), crate::value::DType::F32)?.dense()
 }
 
-/// The boxes of one class that are kept, the best first; of equal ones the first.
+/// The boxes of one class that are kept, the best first; of equal ones the first. `steps` counts the work of
+/// all classes.
 fn best(
     boxes: &[f32],
     scores: &[f32],
@@ -105,7 +108,8 @@ fn best(
     most: usize,
     limit: f32,
     least: Option<f32>,
-) -> Vec<usize> {
+    steps: &mut usize,
+) -> Result<Vec<usize>, Fault> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     if let Some(least) = least {
         order.retain(|&index| scores[index] > least);
@@ -116,10 +120,13 @@ fn best(
         if kept.len() >= most {
             break;
         }
+        // Each box is compared with all that are kept.
+        *steps += kept.len();
+        check_work(&[*steps])?;
         let bounds = Bounds::new(&boxes[index * 4..][..4], centred);
         if !kept.iter().any(|(_, better)| bounds.overlaps(better, limit)) {
             kept.push((index, bounds));
         }
     }
-    kept.into_iter().map(|(index, _)| index).collect()
+    Ok(kept.into_iter().map(|(index, _)| index).collect())
 }

@@ -129,8 +129,9 @@ impl Window {
     }
 
     fn span(&self, axis: usize, length: usize, kernel: usize, rank: usize) -> Result<Span, Fault> {
-        let stride = self.strides.get(axis).copied().unwrap_or(1);
-        let dilation = self.dilations.get(axis).copied().unwrap_or(1);
+        // A longer stride has one place either way, and one step has no distance to the next.
+        let stride = self.strides.get(axis).copied().unwrap_or(1).min(MAX_PADDED + 1);
+        let dilation = if kernel == 1 { 1 } else { self.dilations.get(axis).copied().unwrap_or(1) };
         let reach = reach(kernel, dilation)?;
         let pad = match self.auto_pad {
             AutoPad::Explicit => self.pad(axis, rank),
