@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use stoker_graph::{DType, Data, Value, ValueInfo};
 
 use super::data::{Elements, Nesting};
-use super::signature::{Signature, admits, shape_text};
+use super::signature::{Signature, admits, has_json, shape_text};
 
 /// The longest part of a stranger's name that a message repeats.
 const NAME_IN_MESSAGES: usize = 80;
@@ -393,8 +393,10 @@ impl<'de> Visitor<'de> for Tensor {
                 TensorKey::Datatype => datatype = Some(map.next_value()?),
                 TensorKey::Shape => shape = Some(map.next_value()?),
                 TensorKey::Data => {
-                    // A datatype that is not known is refused later, by name, against what the model declares.
-                    data = Some(match datatype.as_deref().and_then(DType::from_oip_name) {
+                    // A datatype that is not known, or that JSON has no form for, is refused later, by name, against
+                    // what the model declares.
+                    let known = datatype.as_deref().and_then(DType::from_oip_name);
+                    data = Some(match known.filter(|&dtype| has_json(dtype)) {
                         Some(dtype) => {
                             let (data, nesting) = map.next_value_seed(Elements(dtype))?;
                             RawData::Read(data, nesting)

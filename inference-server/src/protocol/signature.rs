@@ -37,10 +37,14 @@ pub struct NotServable {
     what: String,
 }
 
-/// True for tensors of the types that JSON has a form for.
+/// True for inputs and outputs that JSON has a form for.
 fn servable(info: &ValueInfo) -> bool {
-    let half = matches!(info.dtype, DType::F16 | DType::BF16);
-    info.kind == Kind::Tensor && !half && !info.dtype.is_small()
+    info.kind == Kind::Tensor && has_json(info.dtype)
+}
+
+/// True for the types that JSON has a form for.
+pub fn has_json(dtype: DType) -> bool {
+    !matches!(dtype, DType::F16 | DType::BF16) && !dtype.is_small()
 }
 
 /// A declared shape as the protocol writes it: `[-1, 64]`, where -1 is a dimension that the request decides.

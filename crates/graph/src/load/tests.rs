@@ -259,9 +259,10 @@ fn graphs_inside_of_graphs_are_followed_to_a_depth() {
                 output: vec![tensor_info("y", 1, 1)],
                 ..GraphProto::default()
             };
+            let other = GraphProto { node: vec![node("", "Relu", &["v0"], &["y"])], ..branch.clone() };
             let mut outer = node("", "If", &["yes"], &["y"]);
-            for name in ["then_branch", "else_branch"] {
-                outer.attribute.push(AttributeProto { g: Some(Box::new(branch.clone())), ..attribute(name) });
+            for (name, graph) in [("then_branch", branch), ("else_branch", other)] {
+                outer.attribute.push(AttributeProto { g: Some(Box::new(graph)), ..attribute(name) });
             }
             inner = outer;
         }
@@ -276,9 +277,7 @@ fn graphs_inside_of_graphs_are_followed_to_a_depth() {
     };
     let graph = Graph::from_bytes(&nested(3)).unwrap();
     graph.run_any(one_number(), Limits::default()).unwrap();
-    // Two branches each: the file doubles with the depth, so it is not made deeper than needed.
-    let refused = refusal(&nested(12));
-    let refused = refused.to_string();
+    let refused = refusal(&nested(30)).to_string();
     assert!(
         refused.contains("depth") || refused.contains("nodes") || refused.contains("recursion"),
         "{refused}"

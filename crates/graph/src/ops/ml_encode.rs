@@ -169,14 +169,15 @@ fn both_ways(node: &Node<'_>, texts: Vec<String>, numbers: Vec<i64>) -> Built {
 }
 
 /// Maps keys to the values at the same position; the last value is for all other keys. Of two equal keys
-/// the last counts from version 4 on, and the first before, as in ONNX Runtime.
+/// the last counts from version 4 on, and the first before, when what is not a number was no key: as in ONNX
+/// Runtime.
 fn encoder(from: &Tensor, to: Tensor, last_counts: bool) -> Built {
     let other = from.len();
     let mut places = HashMap::with_capacity(other);
     for (place, key) in keys(from).map_err(|fault| Refusal::Invalid(fault.0))?.into_iter().enumerate() {
         if last_counts {
             places.insert(key, place);
-        } else {
+        } else if key != Key::real(f64::NAN) {
             places.entry(key).or_insert(place);
         }
     }
