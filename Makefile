@@ -1,6 +1,6 @@
 # The two commands: `make demo` and `make test`. Each target is a line or two; what it does is in the script that it calls.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint deny unit e2e soak faults partitions interleavings verdicts cluster cluster-down images install generate fixtures bench bench-router bench-rollout onnx-conformance onnx-networks clean
+.PHONY: help demo demo-down test lint deny unit e2e soak faults partitions interleavings verdicts cluster cluster-down images install generate fixtures bench bench-router bench-rollout onnx-conformance onnx-networks onnx-predictors clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -74,9 +74,14 @@ onnx-conformance: ## ONNX's conformance cases, beside ONNX Runtime: target/confo
 	e2e/conformance/onnx
 
 onnx-networks: ## Whole networks and their memory, beside ONNX Runtime: target/conformance/networks.json.
-	cargo build --locked --release --workspace --bins
+	e2e/build stoker-graph
 	python3 -m venv target/conformance-venv && target/conformance-venv/bin/pip install --quiet --disable-pip-version-check -r e2e/conformance/requirements.txt
 	target/conformance-venv/bin/python e2e/conformance/networks.py --graph "$${CARGO_TARGET_DIR:-target}/release/stoker-graph"
+
+onnx-predictors: ## Models of scikit-learn, XGBoost and LightGBM, beside the libraries that trained them.
+	e2e/build stoker-graph
+	python3 -m venv target/predictors-venv && target/predictors-venv/bin/pip install --quiet --disable-pip-version-check -r e2e/conformance/requirements-predictors.txt
+	target/predictors-venv/bin/python e2e/conformance/predictors.py --graph "$${CARGO_TARGET_DIR:-target}/release/stoker-graph"
 
 clean: ## Remove this checkout's clusters and all build output.
 	CLUSTER= e2e/cluster/down --all --yes

@@ -363,7 +363,7 @@ def main():
     asked = parser.parse_args()
     graph = asked.graph.resolve()
     if not graph.is_file():
-        parser.error(f"there is no {asked.graph}; build it with: cargo build --locked --release --workspace --bins")
+        parser.error(f"there is no {asked.graph}; build it with: e2e/build stoker-graph")
     chosen = {name: build for name, build in NETWORKS.items() if not asked.pattern or asked.pattern.search(name)}
     if not chosen:
         parser.error("no network has the pattern in its name")
