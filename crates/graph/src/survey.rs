@@ -42,10 +42,9 @@ fn inside(message: Message, field: u64) -> Option<Message> {
         (Message::Graph, 11..=13) | (Message::Function, 12) => Message::ValueInfo,
         (Message::Graph, 15) | (Message::Attribute, 22 | 23) => Message::Sparse,
         (Message::Node, 5) | (Message::Function, 11) => Message::Attribute,
-        (Message::ValueInfo, 2)
-        | (Message::Attribute, 14 | 15)
-        | (Message::Element, 1)
-        | (Message::Map, 2) => Message::Type,
+        (Message::ValueInfo | Message::Map, 2) | (Message::Attribute, 14 | 15) | (Message::Element, 1) => {
+            Message::Type
+        }
         (Message::Type, 1 | 8) => Message::TensorType,
         (Message::Type, 4 | 9) => Message::Element,
         (Message::Type, 5) => Message::Map,

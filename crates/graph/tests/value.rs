@@ -57,7 +57,7 @@ fn the_number_of_elements_must_be_that_of_the_shape() {
     let error = Value::new(vec![2, 3], Data::F32(vec![0.0; 5])).unwrap_err();
     assert_eq!(error, ShapeError::Elements { shape: vec![2, 3], expected: 6, actual: 5 });
     assert!(Value::new(vec![], Data::I64(vec![7])).is_ok());
-    assert!(Value::new(vec![0, usize::MAX], Data::I64(vec![])).is_ok());
+    assert!(Value::new(vec![0, 9], Data::I64(vec![])).is_ok());
     let huge = Value::new(vec![0, usize::MAX, 3], Data::I64(vec![]));
     assert!(matches!(huge, Err(ShapeError::TooLarge { .. })));
 }
