@@ -70,6 +70,14 @@ impl TextBudget {
         Ok(())
     }
 
+    /// Pieces of a text; a fault as soon as they are too many.
+    pub(crate) fn pieces<'a>(
+        &mut self,
+        pieces: impl Iterator<Item = &'a str>,
+    ) -> Result<Vec<&'a str>, Fault> {
+        pieces.map(|piece| self.take(0).map(|()| piece)).collect()
+    }
+
     /// The given number of strings; a fault when they would be too many even if all were empty.
     pub(crate) fn cells(&self, count: usize) -> Result<usize, Fault> {
         if count > self.bytes / size_of::<String>() {

@@ -8,7 +8,7 @@ use super::small::{Narrowing, PowerRounding, decode, encode, low_bits};
 use super::{ALL, Built, Entry, Refusal, operator};
 use crate::load::{Node, element_type_name};
 use crate::tensor::{
-    Fault, Item, Tensor, contiguous, for_integers, for_storage, into_vec, items, native_type,
+    Fault, Item, Tensor, TextBudget, contiguous, for_integers, for_storage, into_vec, items, native_type,
 };
 use crate::value::DType;
 
@@ -71,6 +71,9 @@ pub(super) fn cast_as(tensor: Tensor, dtype: DType, how: Narrowing) -> Result<Te
         return Ok(tensor);
     }
     let shape = tensor.shape().to_vec();
+    if dtype == DType::String {
+        TextBudget::default().cells(tensor.len())?;
+    }
     match tensor {
         Tensor::Text(text) => from_text(text.items(), dtype, &shape, how),
         Tensor::Small(small, bits) => {

@@ -36,18 +36,21 @@ fn build(node: &Node<'_>) -> Built {
     operator(move |inputs| {
         let x = inputs.take(0)?;
         let Tensor::Text(text) = &x else { fault!("strings are needed, not {}", x.describe()) };
-        let tokens = |text| -> Vec<&str> {
-            match &pattern {
-                Some(pattern) => pattern.find_iter(text).map(|found| found.as_str()).collect(),
-                None => text.char_indices().map(|(at, letter)| &text[at..at + letter.len_utf8()]).collect(),
-            }
-        };
         let long = |token: &&str| !token.is_empty() && token.chars().nth(least - 1).is_some();
+        let mut budget = TextBudget::default();
         let rows: Vec<Vec<&str>> = text
             .items()
             .iter()
-            .map(|text| tokens(text.as_str()).into_iter().filter(long).collect())
-            .collect();
+            .map(|text| match &pattern {
+                Some(pattern) => {
+                    budget.pieces(pattern.find_iter(text).map(|found| found.as_str()).filter(long))
+                }
+                None => {
+                    let letters = text.char_indices().map(|(at, letter)| &text[at..at + letter.len_utf8()]);
+                    budget.pieces(letters.filter(long))
+                }
+            })
+            .collect::<Result<_, _>>()?;
         let most = rows.iter().map(Vec::len).max().unwrap_or(0);
         // Without any token there are no marks either.
         let width = if marked && most > 0 { most + 2 } else { most };
