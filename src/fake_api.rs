@@ -19,8 +19,8 @@ struct State {
     asked: Vec<Asked>,
     /// The next GET of these paths finds nothing, as if the object were made just after.
     late: BTreeSet<String>,
-    /// Writes of these paths are refused with this message.
-    refused: BTreeMap<String, String>,
+    /// Writes of these paths are refused with this answer.
+    refused: BTreeMap<String, (u16, Value)>,
     /// What happens right after a request was answered, once: while the client has the answer and has done nothing with it.
     after: BTreeMap<String, Box<dyn FnOnce() + Send>>,
     writes: u64,
@@ -84,7 +84,12 @@ impl Server {
 
     /// Refuses writes of an object from now on, as for a value that is not valid.
     pub(crate) fn refuse(&self, path: &str, message: &str) {
-        self.0.lock().unwrap().refused.insert(path.to_owned(), message.to_owned());
+        self.0.lock().unwrap().refused.insert(path.to_owned(), status(422, "Invalid", message));
+    }
+
+    /// Refuses writes of an object from now on, as for one that somebody changed meanwhile.
+    pub(crate) fn contradict(&self, path: &str) {
+        self.0.lock().unwrap().refused.insert(path.to_owned(), status(409, "Conflict", "it was changed"));
     }
 
     /// Takes writes of an object again.
@@ -106,8 +111,8 @@ impl Server {
     fn answer(&self, method: &Method, path: &str, body: &Value) -> (u16, Value) {
         let mut state = self.0.lock().unwrap();
         state.asked.push((format!("{method} {path}"), body.clone()));
-        if let Some(message) = state.refused.get(path).filter(|_| *method != Method::GET) {
-            return status(422, "Invalid", message);
+        if let Some(answer) = state.refused.get(path).filter(|_| *method != Method::GET) {
+            return answer.clone();
         }
         let object = path.strip_suffix("/status").unwrap_or(path);
         let live = state.objects.get(object).cloned();

@@ -166,7 +166,8 @@ async fn make_missing(client: &Client, calls: &Calls, within: Option<&str>) -> R
     Ok(all_made)
 }
 
-/// Deletes the ModelRouter of a namespace when we made it and there is no ModelDeployment. Says whether it did.
+/// Deletes the ModelRouter of a namespace when we made it and there is no ModelDeployment. Says whether it did; a conflict
+/// is an error, since nobody else would look again soon.
 pub(super) async fn release(client: &Client, calls: &Calls, namespace: &str) -> Result<bool, CallError> {
     let routers: Api<ModelRouter> = Api::namespaced(client.clone(), namespace);
     let router =
@@ -190,7 +191,7 @@ pub(super) async fn release(client: &Client, calls: &Calls, namespace: &str) -> 
             Ok(true)
         }
         Err(error) if error.is_not_found() => Ok(true),
-        Err(error) if error.is_conflict() => Ok(false),
+        // One that was changed meanwhile, perhaps in its status only, is read again: the caller tries once more.
         Err(error) => Err(error),
     }
 }

@@ -41,14 +41,12 @@ fn build(node: &Node<'_>) -> Built {
         let rows: Vec<Vec<&str>> = text
             .items()
             .iter()
-            .map(|text| match &pattern {
-                Some(pattern) => {
-                    budget.pieces(pattern.find_iter(text).map(|found| found.as_str()).filter(long))
+            .map(|text| {
+                if let Some(pattern) = &pattern {
+                    return budget.pieces(pattern.find_iter(text).map(|found| found.as_str()).filter(long));
                 }
-                None => {
-                    let letters = text.char_indices().map(|(at, letter)| &text[at..at + letter.len_utf8()]);
-                    budget.pieces(letters.filter(long))
-                }
+                let letters = text.char_indices().map(|(at, letter)| &text[at..at + letter.len_utf8()]);
+                budget.pieces(letters.filter(long))
             })
             .collect::<Result<_, _>>()?;
         let most = rows.iter().map(Vec::len).max().unwrap_or(0);
