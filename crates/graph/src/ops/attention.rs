@@ -171,6 +171,7 @@ impl Attention {
     ) -> Result<Mask<F>, Fault> {
         let truths = mask.dtype() == DType::Bool;
         let own = mask.shape().to_vec();
+        let mask = if truths { cast(mask, native_type::<F>())? } else { mask };
         let mut items: Vec<F> = numbers(mask)?;
         for item in &mut items {
             *item = match (truths, narrow) {
