@@ -8,7 +8,7 @@ use half::{bf16, f16};
 
 use super::cast::{cast, cast_as};
 use super::matrix::type_attribute;
-use super::small::{Narrowing, decode};
+use super::small::Narrowing;
 use super::{Built, Entry, Inputs, Outputs, Refusal, operator};
 use crate::load::Node;
 use crate::tensor::{Fault, Tensor, contiguous, fault, items, resolve_axis, type_of};
@@ -34,17 +34,6 @@ pub(super) fn range(dtype: DType) -> Option<(f64, f64)> {
         DType::I16 => (-32_768.0, 32_767.0),
         _ => return None,
     })
-}
-
-/// The elements as numbers, those of small types included.
-pub(super) fn numbers(x: &Tensor) -> Result<Vec<f64>, Fault> {
-    match x {
-        Tensor::Small(dtype, bits) => {
-            let bits = contiguous(bits);
-            Ok(items::<u8>(&bits).iter().map(|&bits| f64::from(decode(*dtype, bits))).collect())
-        }
-        x => x.to_f64s(),
-    }
 }
 
 /// Which scale an element has.
@@ -122,12 +111,12 @@ impl Layout {
         zeros: Option<&Tensor>,
     ) -> Result<(Grid, Vec<f64>, Vec<f64>), Fault> {
         let grid = Grid::new(scales, x, self.axis, self.block)?;
-        let Some(zeros) = zeros else { return Ok((grid, numbers(scales)?, vec![0.0; scales.len()])) };
+        let Some(zeros) = zeros else { return Ok((grid, scales.to_f64s()?, vec![0.0; scales.len()])) };
         // One element may be a scalar here and a list there.
         if zeros.shape() != scales.shape() && (zeros.len() != 1 || scales.len() != 1) {
             fault!("zero points {} do not fit scales {}", zeros.describe(), scales.describe());
         }
-        Ok((grid, numbers(scales)?, numbers(zeros)?))
+        Ok((grid, scales.to_f64s()?, zeros.to_f64s()?))
     }
 }
 
@@ -167,7 +156,7 @@ fn quantise(node: &Node<'_>) -> Built {
         }
         let quotient =
             |x, place: usize| rounded(precision, rounded(precision, x) / rounded(precision, scales[place]));
-        let (all, shape) = (numbers(&x)?, x.shape());
+        let (all, shape) = (x.to_f64s()?, x.shape());
         Ok(if let Some((low, high)) = range(dtype) {
             let whole = |x, at: usize| (quotient(x, at).round_ties_even() + zeros[at]).clamp(low, high);
             cast(Tensor::from_items(shape, grid.apply(&all, whole)), dtype)?
@@ -212,7 +201,7 @@ fn dequantise(node: &Node<'_>) -> Built {
             return Ok(cast(Tensor::from_items(&shape, products), dtype)?.into());
         }
         let meant = |x: f64, at: usize| rounded(width, rounded(width, x - zeros[at]) * scales[at]);
-        Ok(cast(Tensor::from_items(&shape, grid.apply(&numbers(&x)?, meant)), dtype)?.into())
+        Ok(cast(Tensor::from_items(&shape, grid.apply(&x.to_f64s()?, meant)), dtype)?.into())
     })
 }
 

@@ -1,9 +1,8 @@
 //! Tests for what is not a finite number.
 
-use super::small::decode;
 use super::{Built, Entry, FLOATS, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Tensor, contiguous, fault, items};
+use crate::tensor::{Fault, Tensor, fault};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -25,12 +24,9 @@ fn test(truth: impl Fn(f64) -> bool + Send + Sync + 'static) -> Built {
 }
 
 fn numbers(x: &Tensor) -> Result<Vec<f64>, Fault> {
-    match (x.dtype(), x) {
-        (DType::F16 | DType::BF16 | DType::F32 | DType::F64, _) => x.to_f64s(),
-        (small, Tensor::Small(_, bits)) => {
-            let bits = contiguous(bits);
-            Ok(items::<u8>(&bits).iter().map(|&bits| f64::from(decode(small, bits))).collect())
-        }
-        (other, _) => fault!("floating-point numbers are needed, not {other}"),
+    match x.dtype() {
+        DType::F16 | DType::BF16 | DType::F32 | DType::F64 => x.to_f64s(),
+        small if small.is_small() => x.to_f64s(),
+        other => fault!("floating-point numbers are needed, not {other}"),
     }
 }
