@@ -37,6 +37,8 @@ pub enum Verdict {
     Fail(String),
     /// Not enough evidence yet, or too close to call.
     Inconclusive(String),
+    /// Inconclusive for signs of harm that are no alarm yet: nothing ends well on this.
+    Doubtful(String),
     /// The evidence could not be read.
     Error(String),
 }
@@ -47,7 +49,7 @@ impl Verdict {
         match self {
             Self::Pass(_) => "Pass",
             Self::Fail(_) => "Fail",
-            Self::Inconclusive(_) => "Inconclusive",
+            Self::Inconclusive(_) | Self::Doubtful(_) => "Inconclusive",
             Self::Error(_) => "Error",
         }
     }
@@ -55,7 +57,11 @@ impl Verdict {
     /// The sentence.
     pub fn because(&self) -> &str {
         match self {
-            Self::Pass(text) | Self::Fail(text) | Self::Inconclusive(text) | Self::Error(text) => text,
+            Self::Pass(text)
+            | Self::Fail(text)
+            | Self::Inconclusive(text)
+            | Self::Doubtful(text)
+            | Self::Error(text) => text,
         }
     }
 }
@@ -112,10 +118,20 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
     if let Some(why) = evidence.unreadable {
         return Verdict::Error(format!("the routers' counts cannot be used: {why}"));
     }
-    if let Some(why) = lacking(evidence).or_else(|| silence(evidence)).or_else(|| doubt(evidence)) {
+    // Signs of harm are said before anything else that is lacking.
+    if evidence.harm_log10 >= DOUBT_LOG10 {
+        return Verdict::Doubtful(format!(
+            "{figures}; evidence of harm is at 10^{:.1}, below the alarm at 10^{:.1} and too much to go on",
+            evidence.harm_log10, evidence.alarm_log10
+        ));
+    }
+    if let Some(why) = lacking(evidence).or_else(|| silence(evidence)) {
         return Verdict::Inconclusive(why);
     }
-    Verdict::Pass(figures)
+    match looks_worse(evidence) {
+        Some(why) => Verdict::Doubtful(format!("{figures}; {why}")),
+        None => Verdict::Pass(figures),
+    }
 }
 
 /// What a Pass still needs, if anything.
@@ -160,21 +176,12 @@ fn silence(evidence: &Evidence<'_>) -> Option<String> {
     ))
 }
 
-/// Signs of harm that are no alarm, if any.
-fn doubt(evidence: &Evidence<'_>) -> Option<String> {
-    if evidence.harm_log10 >= DOUBT_LOG10 {
-        return Some(format!(
-            "{}; evidence of harm is at 10^{:.1}, below the alarm at 10^{:.1} and too much to go on",
-            figures_of(evidence),
-            evidence.harm_log10,
-            evidence.alarm_log10
-        ));
-    }
+/// How much worse the candidate looks, where that is too much for chance.
+fn looks_worse(evidence: &Evidence<'_>) -> Option<String> {
     let (worse, error) = (evidence.difference.estimate()?, evidence.difference.error()?);
     (worse - DOUBT_ERRORS * error > evidence.tolerance).then(|| {
         format!(
-            "{}; worse by {:.1} points, give or take {:.1}, where {:.1} are tolerated; more requests will show whether that is chance",
-            figures_of(evidence),
+            "worse by {:.1} points, give or take {:.1}, where {:.1} are tolerated; more requests will show whether that is chance",
             worse * 100.0,
             error * 100.0,
             evidence.tolerance * 100.0

@@ -10,6 +10,10 @@
 //! independent attempts, each arm at the rate that it had in the two. It is 1 on average without clumps. What both arms share
 //! cancels within a window, and steady harm between two of them (von Neumann, "Distribution of the ratio of the mean square successive difference to the variance", 1941).
 //! Clumps may last for long, so windows of three lengths are kept and the largest dispersion counts.
+//!
+//! Harm that begins changes the difference, too, but only once, in two pairs: it begins inside a window. So the two largest pairs
+//! count for no more than the third largest (a winsorised mean). Without this the evidence of harm after a long good time
+//! would be halved by its own onset.
 
 use super::Block;
 
@@ -21,7 +25,7 @@ const WINDOW_ATTEMPTS: u64 = 50;
 const PRIOR_PAIRS: f64 = 8.0;
 /// Pairs of windows that are remembered.
 const MEMORY_PAIRS: f64 = 60.0;
-/// A pair counts for no more: harm that begins is one event, and says nothing of clumps.
+/// A pair counts for no more, so that what a few windows saw is soon forgotten.
 const LARGEST: f64 = 10.0;
 
 /// The dispersion of the arms' difference.
@@ -37,11 +41,14 @@ struct Scale {
     /// Sum over pairs, and their number.
     sum: f64,
     pairs: f64,
+    /// What the three largest pairs have in the sum, the largest first.
+    top: [f64; 3],
 }
 
 impl Default for Scale {
     fn default() -> Self {
-        Self { open: Block::default(), blocks: 0, last: None, sum: PRIOR_PAIRS, pairs: PRIOR_PAIRS }
+        let (sum, pairs, top) = (PRIOR_PAIRS, PRIOR_PAIRS, [1.0; 3]);
+        Self { open: Block::default(), blocks: 0, last: None, sum, pairs, top }
     }
 }
 
@@ -55,7 +62,7 @@ impl Dispersion {
 
     /// The mean size of a clump, at least 1.
     pub(super) fn clump(&self) -> f64 {
-        self.0.iter().map(|scale| scale.sum / scale.pairs).fold(1.0, f64::max)
+        self.0.iter().map(Scale::mean).fold(1.0, f64::max)
     }
 }
 
@@ -73,13 +80,24 @@ impl Scale {
             return;
         }
         if let Some(pair) = self.last.replace(now).and_then(|before| ratio(before, now)) {
-            self.sum += pair.min(LARGEST);
+            let pair = pair.min(LARGEST);
+            self.sum += pair;
             self.pairs += 1.0;
+            let [largest, second, third] = self.top;
+            self.top = [largest.max(pair), second.max(pair.min(largest)), third.max(pair.min(second))];
         }
         if self.pairs > MEMORY_PAIRS {
-            self.sum *= MEMORY_PAIRS / self.pairs;
+            let kept = MEMORY_PAIRS / self.pairs;
+            self.sum *= kept;
+            self.top = self.top.map(|pair| pair * kept);
             self.pairs = MEMORY_PAIRS;
         }
+    }
+
+    /// The mean of the pairs, the two largest counted like the third.
+    fn mean(&self) -> f64 {
+        let [largest, second, third] = self.top;
+        (self.sum - largest - second + 2.0 * third) / self.pairs
     }
 }
 

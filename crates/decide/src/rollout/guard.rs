@@ -25,8 +25,9 @@ impl Next<'_> {
             return self.go_back(&because);
         }
         if self.seen.unverified.is_none() {
-            let spent = guard.spent + self.seen.elapsed;
-            if spent >= guard.lasts {
+            let spent = (guard.spent + self.seen.elapsed).min(guard.lasts);
+            // Whoever looks harmful when the time is over stays guarded until that is settled.
+            if spent >= guard.lasts && !self.is_doubtful() {
                 self.state.guard = None;
                 let message =
                     format!("{stable} did no harm for {} s and has all the traffic", guard.lasts.as_secs());
@@ -39,8 +40,18 @@ impl Next<'_> {
         }
         let (standing, sentence) = self.rest();
         let left = guard.lasts.saturating_sub(guard.spent).as_secs();
+        let how_long = if guard.spent >= guard.lasts && self.is_doubtful() {
+            format!("guarded beyond its {} s, since harm is not ruled out", guard.lasts.as_secs())
+        } else {
+            format!("guarded for {left} s more")
+        };
         let verdict = self.seen.verdict.map_or("no verdict yet", Verdict::because);
-        (standing, format!("{sentence}; guarded for {left} s more: {verdict}"))
+        (standing, format!("{sentence}; {how_long}: {verdict}"))
+    }
+
+    /// Whether there are signs of harm that are no alarm yet.
+    fn is_doubtful(&self) -> bool {
+        matches!(self.seen.verdict, Some(Verdict::Doubtful(_)))
     }
 
     /// Stable does harm: back to the previous revision, or to the one that is known to be good.

@@ -11,6 +11,7 @@ fn step(kind: Kind) -> Step {
 }
 
 /// A world that does what the state asks for, one look later.
+#[derive(Clone)]
 struct World {
     wish: Wish,
     state: State,

@@ -85,6 +85,20 @@ fn truth_table() {
 }
 
 #[test]
+fn signs_of_harm_are_said_first_and_are_not_mere_lack_of_evidence() {
+    let doubtful = verdict(|e| {
+        e.harm_log10 = 2.1;
+        e.candidate_in_step = 3;
+        e.silent = Duration::from_secs(99);
+    });
+    assert!(matches!(&doubtful, Verdict::Doubtful(why) if why.contains("10^2.1")), "{doubtful:?}");
+    let worse = verdict(|e| e.difference = difference(5, 9));
+    assert!(matches!(&worse, Verdict::Doubtful(why) if why.contains("worse by")), "{worse:?}");
+    let lacking = verdict(|e| e.candidate_in_step = 3);
+    assert!(matches!(lacking, Verdict::Inconclusive(_)), "{lacking:?}");
+}
+
+#[test]
 fn silence_is_judged_by_the_pace_of_each_arm() {
     // One request a minute: five minutes without one are no silence.
     let calm = verdict(|e| {

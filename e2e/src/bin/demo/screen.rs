@@ -49,10 +49,10 @@ impl Screen {
             let accuracy =
                 figures.accuracy.map_or_else(|| "-".to_owned(), |share| format!("{:.1} %", share * 100.0));
             arms.push(format!(
-                "{} {:>4.0}/s {:>2} failed {:>6.1} ms {accuracy}",
+                "{} {:>4.0}/s {:>3.0}/s failed {:>6.1} ms {accuracy}",
                 version.name,
                 figures.requests as f64 / WINDOW.as_secs_f64(),
-                figures.failed,
+                figures.failed as f64 / WINDOW.as_secs_f64(),
                 figures.p99_ms
             ));
         }

@@ -45,9 +45,9 @@ fn spec() -> Value {
             ],
             "minRequests": 50,
             "progressDeadline": "60s",
-            "guard": {"duration": "15s", "holdback": 10},
+            "guard": {"duration": "25s", "holdback": 10},
         },
-        "rollback": {"keepWarm": "20s"},
+        "rollback": {"keepWarm": "30s"},
     })
 }
 

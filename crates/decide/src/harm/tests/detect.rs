@@ -55,6 +55,35 @@ fn harm_is_found_within_the_published_delays() {
     }
 }
 
+/// Blocks of two routers, 60 requests/s at each, until evidence of 10^9.6 that the candidate fails 30 %. It has `good` blocks
+/// behind it, in which it failed nothing, and stable 8 % of the traffic.
+fn blocks_to_alarm(seed: u64, good: u64) -> u64 {
+    let mut random = Random(seed);
+    let (mut routers, mut evidence) = ([Detector::default(), Detector::default()], Evidence::default());
+    for block in 0..good + 1000 {
+        let rate = if block < good { 0.0 } else { 0.3 };
+        for router in &mut routers {
+            let stable = random.bad_of(15, 0.08);
+            evidence.add(&router.increment(random.block(15 - stable, stable, (0.0, rate)), true));
+        }
+        if evidence.alarm(9.6) {
+            return block - good;
+        }
+    }
+    panic!("harm must always be found");
+}
+
+#[test]
+fn harm_that_begins_after_a_good_time_is_found_as_soon_as_harm_from_the_first_request() {
+    let median_after = |good| median((0..101).map(|seed| blocks_to_alarm(seed, good)).collect());
+    let at_once = median_after(0);
+    for good in [20, 60, 300, 5000] {
+        let later = median_after(good);
+        // A root of the evidence would take twice as long.
+        assert!(later * 5 <= at_once * 6, "after {good} good blocks: {later} blocks, at once {at_once}");
+    }
+}
+
 #[test]
 fn total_failure_is_found_in_a_few_requests() {
     assert!(delay(41, 9, 0.001, 1.0) <= 12);

@@ -38,6 +38,23 @@ fn the_previous_revision_keeps_a_part_until_the_guard_is_over() {
 }
 
 #[test]
+fn the_guard_does_not_end_while_harm_is_not_ruled_out() {
+    let mut world = guarded();
+    world.verdict = Some(Verdict::Doubtful("stable failed 9 of 90 requests".into()));
+    world.looks(30);
+    assert!(world.state.guard.is_some() && world.reasons().is_empty());
+    assert!(world.sentence.contains("guarded beyond its 10 s"), "{}", world.sentence);
+    let settled = |verdict| {
+        let mut world = world.clone();
+        world.verdict = Some(verdict);
+        world.look();
+        world.reasons()
+    };
+    assert_eq!(settled(Verdict::Pass("0 of 900 lately".into())), [Reason::GuardPassed]);
+    assert_eq!(settled(harm()), [Reason::RolledBack]);
+}
+
+#[test]
 fn harm_in_the_guard_goes_back_by_one_change_of_weights() {
     for kind in ["verdict", "cut", "crash"] {
         let mut world = guarded();

@@ -25,7 +25,7 @@ fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         5 => (1_u8..12).prop_map(Act::Look),
         2 => (0_u8..3).prop_map(Act::Target),
-        2 => (0_u8..4).prop_map(Act::Verdict),
+        2 => (0_u8..5).prop_map(Act::Verdict),
         1 => any::<bool>().prop_map(Act::Verified),
         1 => (0_u8..3).prop_map(Act::Break),
         1 => Just(Act::Mend),
@@ -66,6 +66,7 @@ proptest! {
                     0 => Verdict::Fail("harm".into()),
                     1 => Verdict::Inconclusive("few".into()),
                     2 => Verdict::Error("away".into()),
+                    3 => Verdict::Doubtful("a little".into()),
                     _ => Verdict::Pass("fine".into()),
                 }),
                 Act::Verified(yes) => world.unverified = (!yes).then_some("a router is behind"),
