@@ -117,6 +117,34 @@ pub enum LoadError {
         /// What about it is not supported.
         reason: String,
     },
+    /// A value that was asked for is not in the main graph of the file.
+    #[error(
+        "the model's graph has no value `{name}`; give the name of an input, an initialiser or a node's output"
+    )]
+    UnknownValue {
+        /// The name that was given.
+        name: String,
+    },
+    /// Outputs of a part of a graph need inputs of the graph that are not among those given.
+    #[error(
+        "`{}` cannot be computed from what is given: `{}` are needed too; name them, or values between, as inputs",
+        outputs.join("`, `"),
+        missing.join("`, `")
+    )]
+    NotComputed {
+        /// The outputs that were asked for.
+        outputs: Vec<String>,
+        /// The inputs of the graph that are missing, in its order.
+        missing: Vec<String>,
+    },
+    /// Neither the file nor the operators around it say which type a value has.
+    #[error(
+        "the model does not say which type `{name}` has; let onnx.shape_inference write it into the file"
+    )]
+    UnknownType {
+        /// The input or output that was asked for.
+        name: String,
+    },
     /// The file is ONNX, but what it says cannot be true.
     #[error("the model is invalid at `{node}`: {reason}; check it with onnx.checker and export it again")]
     Invalid {

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::error::{LoadError, RunError};
 use crate::held::Held;
 use crate::load::Loaded;
+use crate::memory::Memory;
 use crate::model::Model;
 use crate::ops::Context;
 use crate::plan::Plan;
@@ -14,25 +15,35 @@ use crate::value::{AnyValue, DType, Kind, Value, ValueInfo};
 
 /// How often the bodies of all loops of a request may run together, unless [`Limits`] says otherwise.
 const ROUNDS: u64 = 1 << 20;
+/// How many bytes all tensors of a request may take together, unless [`Limits`] says otherwise.
+const MEMORY: u64 = 8 << 30;
 
 /// What one request may use.
 #[derive(Clone, Copy)]
 pub struct Limits<'a> {
     /// How often the bodies of all loops may run together. The default is 1,048,576.
     pub rounds: u64,
+    /// How many bytes all tensors that are alive at a time may take together, those of inputs and outputs
+    /// included. It is checked after each node, which may itself take some more while it works. The default is
+    /// 8 GiB.
+    pub memory: u64,
     /// Asked before each node; true ends the request with [`RunError::Stopped`].
     pub stop: Option<&'a (dyn Fn() -> bool + Sync)>,
 }
 
 impl Default for Limits<'_> {
     fn default() -> Self {
-        Self { rounds: ROUNDS, stop: None }
+        Self { rounds: ROUNDS, memory: MEMORY, stop: None }
     }
 }
 
 impl std::fmt::Debug for Limits<'_> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Limits").field("rounds", &self.rounds).finish_non_exhaustive()
+        formatter
+            .debug_struct("Limits")
+            .field("rounds", &self.rounds)
+            .field("memory", &self.memory)
+            .finish_non_exhaustive()
     }
 }
 
@@ -65,12 +76,12 @@ impl Graph {
 
     /// Loads an ONNX model from memory. Nothing outside of `bytes` is read.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, LoadError> {
-        Model::from_bytes(bytes)?.graph()
+        Model::from_bytes(bytes)?.into_graph()
     }
 
     /// Loads an ONNX model from a file. Its weights may be in files beside it.
     pub fn from_file(path: &Path) -> Result<Self, LoadError> {
-        Model::from_file(path)?.graph()
+        Model::from_file(path)?.into_graph()
     }
 
     /// The inputs that a request must give: those of the graph without its initialisers.
@@ -125,13 +136,20 @@ impl Graph {
                 }
             }
         }
-        let rounds = Cell::new(limits.rounds);
-        let held = self.plan.run(given, Context { stop: limits.stop, rounds: Some(&rounds) })?;
+        let (rounds, memory) = (Cell::new(limits.rounds), Memory::new(limits.memory));
+        let context = Context { stop: limits.stop, rounds: Some(&rounds), memory: Some(&memory) };
+        let held = self.plan.run(given, context)?;
         let give = |(output, held): (&ValueInfo, Held)| {
             let value = AnyValue::try_from(held).map_err(|fault| at_edge(&output.name, fault.0))?;
             Ok((output.name.clone(), value))
         };
         self.outputs.iter().zip(held).map(give).collect()
+    }
+
+    /// The operators of the steps that a request takes.
+    #[cfg(test)]
+    pub(crate) fn operators(&self) -> Vec<&str> {
+        self.plan.operators()
     }
 
     /// True when the first dimension of every input and output is free, so that requests can be

@@ -25,8 +25,9 @@
 //! - **A request never takes the process down.** An index that is out of range, or shapes that do not
 //!   fit, are a [`RunError`] of that request; the graph is as before.
 //! - **What can be decided at load is decided there.** Values are numbered, constants are tensors that
-//!   all requests share, nodes of constants are computed once, and a tensor that is read for the last
-//!   time is handed over, so that burn may work in place.
+//!   all requests share, nodes of constants are computed once, chains of operators are put together where
+//!   that saves a pass over memory, and a tensor that is read for the last time is handed over, so that
+//!   burn may work in place.
 //!
 //! # What it runs
 //! Tensors of all of ONNX's element types but complex numbers and 6-bit floating point, lists and
@@ -40,15 +41,18 @@
 mod describe;
 mod error;
 mod exchange;
+mod fuse;
 mod graph;
 mod held;
 mod load;
+mod memory;
 mod model;
 mod operators;
 mod ops;
 mod plan;
 mod proto;
 mod storage;
+mod stream;
 mod survey;
 mod tensor;
 mod value;

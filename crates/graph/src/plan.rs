@@ -4,7 +4,9 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::RunError;
+use crate::fuse::Role;
 use crate::held::Held;
+use crate::memory::Ledger;
 use crate::ops::{Context, Inputs, Operator, Outputs};
 use crate::tensor::{Fault, Tensor};
 
@@ -39,6 +41,12 @@ pub(crate) struct Step {
     pub(crate) op_type: String,
     /// What to do.
     pub(crate) operator: Box<dyn Operator>,
+    /// What it is for the passes that put steps together.
+    pub(crate) role: Role,
+    /// The operator computes half precision in single precision.
+    pub(crate) widens: bool,
+    /// The operator runs a graph of its own.
+    pub(crate) nests: bool,
     /// Where the inputs are.
     pub(crate) inputs: Vec<Source>,
     /// Where the outputs go; `None` for one that nobody reads.
@@ -50,6 +58,8 @@ pub(crate) struct Plan {
     constants: Vec<Tensor>,
     slots: usize,
     inputs: Vec<usize>,
+    /// What is given after the inputs, by a graph around this one that holds it too.
+    captured: Vec<usize>,
     steps: Vec<Step>,
     outputs: Vec<Source>,
     /// The most inputs that a step has.
@@ -57,11 +67,13 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Leaves out steps that no output needs and marks the last use of each slot.
+    /// Leaves out steps that no output needs, and constants that no step reads, and marks the last use of
+    /// each slot.
     pub(crate) fn new(
-        constants: Vec<Tensor>,
+        mut constants: Vec<Tensor>,
         slots: usize,
         inputs: Vec<usize>,
+        captured: Vec<usize>,
         mut steps: Vec<Step>,
         mut outputs: Vec<Source>,
     ) -> Self {
@@ -79,8 +91,15 @@ impl Plan {
             }
         }
         kept.reverse();
+        keep_read(&mut constants, kept.iter_mut().flat_map(|step| &mut step.inputs).chain(&mut outputs));
         let widest = kept.iter().map(|step| step.inputs.len()).max().unwrap_or(0);
-        Self { constants, slots, inputs, steps: kept, outputs, widest }
+        Self { constants, slots, inputs, captured, steps: kept, outputs, widest }
+    }
+
+    /// The operators of the steps.
+    #[cfg(test)]
+    pub(crate) fn operators(&self) -> Vec<&str> {
+        self.steps.iter().map(|step| step.op_type.as_str()).collect()
     }
 
     /// Answers a request. `inputs` are in the order of the graph's declaration.
@@ -127,7 +146,10 @@ impl Plan {
         current: &Cell<Option<usize>>,
     ) -> Result<Vec<Held>, Fault> {
         let mut slots: Vec<Option<Held>> = vec![None; self.slots];
-        for (&slot, held) in self.inputs.iter().zip(inputs) {
+        let mut ledger = Ledger::new(context.memory);
+        let mut too_much = false;
+        for (position, (&slot, held)) in self.inputs.iter().chain(&self.captured).zip(inputs).enumerate() {
+            too_much |= position < self.inputs.len() && held.as_ref().is_some_and(|held| ledger.add(held));
             slots[slot] = held;
         }
         let mut arguments = Vec::with_capacity(self.widest);
@@ -136,21 +158,31 @@ impl Plan {
             if context.stop.is_some_and(|stop| stop()) {
                 return Err(Fault("the request was stopped".to_owned()));
             }
+            // A graph inside of the step has to know what is left for it.
+            if std::mem::take(&mut too_much) || step.nests {
+                self.count(&mut ledger, &slots)?;
+            }
             arguments.clear();
             arguments.extend(step.inputs.iter().map(|&source| self.fetch(source, &mut slots)));
             match step.operator.run(&mut Inputs::new(&mut arguments, context))? {
                 Outputs::One(tensor) => {
                     if let Some(&Some(slot)) = step.outputs.first() {
-                        slots[slot] = Some(tensor.into());
+                        let held = tensor.into();
+                        too_much |= ledger.add(&held);
+                        slots[slot] = Some(held);
                     }
                 }
                 outputs => {
                     for (&output, held) in step.outputs.iter().zip(outputs.into_vec()) {
                         if let Some(slot) = output {
+                            too_much |= ledger.add(&held);
                             slots[slot] = Some(held);
                         }
                     }
                 }
+            }
+            if std::mem::take(&mut too_much) {
+                self.count(&mut ledger, &slots)?;
             }
         }
         current.set(None);
@@ -158,6 +190,16 @@ impl Plan {
             self.fetch(source, &mut slots).ok_or_else(|| Fault("an output was not computed".to_owned()))
         };
         self.outputs.iter().map(output).collect()
+    }
+
+    /// Counts what the slots hold, but for those that a graph around this one holds.
+    fn count(&self, ledger: &mut Ledger<'_>, slots: &[Option<Held>]) -> Result<(), Fault> {
+        let mut own = vec![true; slots.len()];
+        for &slot in &self.captured {
+            own[slot] = false;
+        }
+        let values = slots.iter().zip(own).filter(|(_, own)| *own).filter_map(|(held, _)| held.as_ref());
+        ledger.count(values, &self.constants)
     }
 
     fn fetch(&self, source: Source, slots: &mut [Option<Held>]) -> Option<Held> {
@@ -176,6 +218,22 @@ fn mark_last(sources: &mut [Source], needed: &mut [bool]) {
         if let Source::Slot { index, last } = source {
             *last = !needed[*index];
             needed[*index] = true;
+        }
+    }
+}
+
+/// Leaves out the constants that no source names, and gives the sources the new numbers of the others.
+fn keep_read<'a>(constants: &mut Vec<Tensor>, sources: impl Iterator<Item = &'a mut Source>) {
+    let mut all: Vec<Option<Tensor>> = std::mem::take(constants).into_iter().map(Some).collect();
+    let mut numbers = vec![None; all.len()];
+    for source in sources {
+        let Source::Constant(index) = source else { continue };
+        if let Some(tensor) = all[*index].take() {
+            numbers[*index] = Some(constants.len());
+            constants.push(tensor);
+        }
+        if let Some(number) = numbers[*index] {
+            *index = number;
         }
     }
 }

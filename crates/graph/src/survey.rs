@@ -3,6 +3,9 @@
 //! An empty message takes two bytes of a file and hundreds in memory, so that a file of some megabytes
 //! could ask for many times the memory that there is. This walk over the format counts, and makes nothing.
 
+use std::fs::File;
+use std::io::{BufReader, Read};
+
 use crate::error::LoadError;
 
 /// The most messages (nodes, attributes, tensors, dimensions ...) in a file.
@@ -60,11 +63,44 @@ fn inside(message: Message, field: u64) -> Option<Message> {
     })
 }
 
+/// Bytes that are walked over.
+pub(crate) trait Input {
+    /// The next byte; `None` at the end, and where it cannot be read.
+    fn next(&mut self) -> Option<u8>;
+    /// Goes on after so many bytes.
+    fn skip(&mut self, count: u64) -> Option<()>;
+}
+
+impl Input for &[u8] {
+    fn next(&mut self) -> Option<u8> {
+        let (&byte, after) = self.split_first()?;
+        *self = after;
+        Some(byte)
+    }
+
+    fn skip(&mut self, count: u64) -> Option<()> {
+        *self = self.get(usize::try_from(count).ok()?..)?;
+        Some(())
+    }
+}
+
+impl Input for BufReader<&File> {
+    fn next(&mut self) -> Option<u8> {
+        let mut byte = [0];
+        self.read_exact(&mut byte).ok()?;
+        Some(byte[0])
+    }
+
+    fn skip(&mut self, count: u64) -> Option<()> {
+        self.seek_relative(i64::try_from(count).ok()?).ok()
+    }
+}
+
 /// Refuses a file that asks for too much. What is malformed is left to the parser, which says what is wrong.
-pub(crate) fn check(bytes: &[u8]) -> Result<(), LoadError> {
+pub(crate) fn check(mut bytes: impl Input, length: usize) -> Result<(), LoadError> {
     let mut counted = Counted::default();
     // Malformed: see above.
-    let _ = counted.walk(bytes, Message::Model, 0);
+    let _ = counted.walk(&mut bytes, length as u64, Message::Model, 0);
     let too_large = |what, actual, limit| Err(LoadError::TooLarge { what, actual, limit });
     if counted.messages > MAX_MESSAGES {
         return too_large("number of messages", counted.messages, MAX_MESSAGES);
@@ -75,6 +111,12 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), LoadError> {
     Ok(())
 }
 
+/// Goes on after `count` of the `left` bytes of a message.
+fn skip(bytes: &mut impl Input, left: &mut u64, count: u64) -> Option<()> {
+    *left = left.checked_sub(count)?;
+    bytes.skip(count)
+}
+
 #[derive(Default)]
 struct Counted {
     messages: u64,
@@ -82,32 +124,35 @@ struct Counted {
 }
 
 impl Counted {
-    /// Walks over the fields of a message. `None` where they are malformed, or where enough was seen.
-    fn walk(&mut self, mut rest: &[u8], message: Message, depth: usize) -> Option<()> {
-        while !rest.is_empty() {
-            let key = varint(&mut rest)?;
+    /// Walks over the fields of a message of `left` bytes. `None` where they are malformed, or where enough was
+    /// seen.
+    fn walk(&mut self, bytes: &mut impl Input, mut left: u64, message: Message, depth: usize) -> Option<()> {
+        while left > 0 {
+            let key = varint(bytes, &mut left)?;
             match key & 7 {
                 0 => {
-                    varint(&mut rest)?;
+                    varint(bytes, &mut left)?;
                 }
-                1 => rest = rest.get(8..)?,
+                1 => skip(bytes, &mut left, 8)?,
                 2 => {
-                    let length = usize::try_from(varint(&mut rest)?).ok()?;
-                    let (field, after) = rest.split_at_checked(length)?;
-                    rest = after;
+                    let length = varint(bytes, &mut left)?;
                     match inside(message, key >> 3) {
                         Some(_) if depth >= MAX_DEPTH => return None,
                         Some(message) => {
+                            left = left.checked_sub(length)?;
                             self.messages += 1;
-                            self.walk(field, message, depth + 1)?;
+                            self.walk(bytes, length, message, depth + 1)?;
                         }
-                        None => self.texts += 1,
+                        None => {
+                            skip(bytes, &mut left, length)?;
+                            self.texts += 1;
+                        }
                     }
                     if self.messages > MAX_MESSAGES || self.texts > MAX_TEXTS {
                         return None;
                     }
                 }
-                5 => rest = rest.get(4..)?,
+                5 => skip(bytes, &mut left, 4)?,
                 _ => return None,
             }
         }
@@ -116,11 +161,11 @@ impl Counted {
 }
 
 /// A number of seven bits in each byte, the lowest first.
-fn varint(rest: &mut &[u8]) -> Option<u64> {
+fn varint(bytes: &mut impl Input, left: &mut u64) -> Option<u64> {
     let mut number = 0u64;
     for shift in (0..64).step_by(7) {
-        let (&byte, after) = rest.split_first()?;
-        *rest = after;
+        *left = left.checked_sub(1)?;
+        let byte = bytes.next()?;
         number |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {
             return Some(number);
@@ -145,13 +190,18 @@ mod tests {
         }
         file.push(u8::try_from(length).unwrap());
         file.extend(nodes);
-        assert!(matches!(check(&file), Err(LoadError::TooLarge { .. })));
+        assert!(matches!(check(&file[..], file.len()), Err(LoadError::TooLarge { .. })));
+        let mut stored = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut stored, &file).unwrap();
+        std::io::Seek::rewind(&mut stored).unwrap();
+        assert!(matches!(check(BufReader::new(&stored), file.len()), Err(LoadError::TooLarge { .. })));
     }
 
     #[test]
     fn a_real_model_and_malformed_bytes_pass() {
-        check(include_bytes!("../tests/fixtures/perceptron.onnx")).unwrap();
-        check(&[0xff; 100]).unwrap();
-        check(&[0x3a, 0x80]).unwrap();
+        let check_bytes = |bytes: &[u8]| check(bytes, bytes.len());
+        check_bytes(include_bytes!("../tests/fixtures/perceptron.onnx")).unwrap();
+        check_bytes(&[0xff; 100]).unwrap();
+        check_bytes(&[0x3a, 0x80]).unwrap();
     }
 }

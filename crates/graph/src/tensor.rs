@@ -190,6 +190,16 @@ impl Tensor {
         }
     }
 
+    /// Where the elements are stored, and the bytes of that store. Views of one store are at one place.
+    pub(crate) fn place(&self) -> (usize, usize) {
+        match self {
+            Self::Dense(dense) | Self::Small(_, dense) => {
+                (dense.bytes().as_ptr().addr(), dense.bytes().len())
+            }
+            Self::Text(text) => (Arc::as_ptr(&text.items).addr(), self.weight().saturating_mul(8)),
+        }
+    }
+
     /// The element type.
     pub(crate) fn dtype(&self) -> DType {
         match self {
@@ -272,6 +282,18 @@ impl Tensor {
             Self::Small(dtype, dense) => Self::Small(dtype, dense.reshape(shape_of(shape))),
             Self::Text(text) => Self::Text(Text { shape: shape_of(shape), items: text.items }),
         })
+    }
+
+    /// The same tensor; a view that is small beside what is stored becomes a copy of its elements.
+    pub(crate) fn compact(self) -> Self {
+        let small = |dense: &FlexTensor| {
+            dense.bytes().len() / 2 > dense.layout().num_elements() * dense.dtype().size()
+        };
+        match self {
+            Self::Dense(dense) if small(&dense) => Self::Dense(dense.to_contiguous()),
+            Self::Small(dtype, dense) if small(&dense) => Self::Small(dtype, dense.to_contiguous()),
+            other => other,
+        }
     }
 
     /// A view that repeats dimensions of length 1, as in NumPy's broadcasting; text is copied.

@@ -203,6 +203,32 @@ fn run_takes_lists_and_leaves_optional_inputs_out() {
 }
 
 #[test]
+fn run_computes_a_part_of_a_graph() {
+    let folder = folder("part");
+    let model = format!("{}/tests/fixtures/perceptron.onnx", env!("CARGO_MANIFEST_DIR"));
+    let pixels: Vec<f32> = (0u8..64).map(|at| f32::from(at % 17)).collect();
+    let x = file(&folder, "x.pb", &tensor(&[1, 64], Data::F32(pixels)).to_message(Kind::Tensor, "x"));
+    let whole = report(&["run", &model, &x]);
+    let out = folder.join("out");
+    let out = out.to_str().unwrap();
+    report(&["run", &model, &x, "--output", "r", "--out", out, "--format", "npy"]);
+    // From there on to the end, without the input of the file.
+    let between = format!("r={out}/output_0.npy");
+    assert_eq!(report(&["run", &model, "--input", &between]), whole);
+    let label = report(&["run", &model, "--input", &between, "--output", "label"]);
+    assert!(!label.is_empty() && whole.starts_with(&label), "{label} of {whole}");
+    // What is given besides is an input of the file, with or without its name.
+    let named = format!("x={x}");
+    let both = report(&["run", &model, &named, "--output", "label", "--output", "h"]);
+    assert!(both.starts_with(&label) && both.contains("\nh: FP32 [1, "), "{both}");
+
+    let error = refused(1, &["run", &model, &x, "--output", "ghost"]);
+    assert!(error.contains("has no value `ghost`"), "{error}");
+    let error = refused(1, &["run", &model, "--input", &x]);
+    assert!(error.contains("give NAME=FILE"), "{error}");
+}
+
+#[test]
 fn inputs_that_do_not_fit_are_named() {
     let folder = folder("inputs");
     let model = model("parts");

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::invalid;
 use crate::error::LoadError;
+use crate::fuse::fuse;
 use crate::plan::{Plan, Source, Step};
 use crate::proto::{GraphProto, NodeProto};
 use crate::tensor::Tensor;
@@ -21,30 +22,37 @@ impl Scope {
     /// The names of a graph.
     pub(super) fn of_graph(graph: &GraphProto) -> Self {
         let outputs = graph.output.iter().map(|output| output.name.clone());
-        Self::new(&graph.node, outputs, false)
+        Self::new(graph.node.iter(), outputs, false)
+    }
+
+    /// The names of a part of the file's graph.
+    pub(super) fn of_part<'n>(nodes: impl Iterator<Item = &'n NodeProto>, outputs: &[&str]) -> Self {
+        Self::new(nodes, outputs.iter().map(|&output| output.to_owned()), false)
     }
 
     /// The names in the body of a function.
     pub(super) fn of_function(nodes: &[NodeProto], outputs: &[String]) -> Self {
-        Self::new(nodes, outputs.iter().cloned(), true)
+        Self::new(nodes.iter(), outputs.iter().cloned(), true)
     }
 
-    fn new(nodes: &[NodeProto], outputs: impl Iterator<Item = String>, closed: bool) -> Self {
+    fn new<'n>(
+        nodes: impl Iterator<Item = &'n NodeProto>,
+        outputs: impl Iterator<Item = String>,
+        closed: bool,
+    ) -> Self {
         let mut read: HashSet<String> = outputs.collect();
-        note_reads(nodes, &mut read);
+        nodes.for_each(|node| note_reads(node, &mut read));
         Self { values: HashMap::new(), read, closed }
     }
 }
 
-/// Names that nodes read, and those that graphs inside of them read: some of these are from outside.
-fn note_reads(nodes: &[NodeProto], read: &mut HashSet<String>) {
-    for node in nodes {
-        // An empty name is an input that is left out.
-        read.extend(node.input.iter().filter(|name| !name.is_empty()).cloned());
-        for graph in node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()) {
-            note_reads(&graph.node, read);
-            read.extend(graph.output.iter().map(|output| output.name.clone()));
-        }
+/// Names that a node reads, and those that graphs inside of it read: some of these are from outside.
+fn note_reads(node: &NodeProto, read: &mut HashSet<String>) {
+    // An empty name is an input that is left out.
+    read.extend(node.input.iter().filter(|name| !name.is_empty()).cloned());
+    for graph in node.attribute.iter().filter_map(|attribute| attribute.g.as_ref()) {
+        graph.node.iter().for_each(|node| note_reads(node, read));
+        read.extend(graph.output.iter().map(|output| output.name.clone()));
     }
 }
 
@@ -180,9 +188,14 @@ impl Frame {
         }
     }
 
+    /// Puts steps together, which is no more than a saving. `spare` is how many elements of constants may be
+    /// copied for it.
+    pub(super) fn fuse(&mut self, outputs: &[Source], spare: &mut usize) {
+        fuse(&mut self.steps, &mut self.constants, self.slots, outputs, spare);
+    }
+
     /// The plan whose inputs are the declared ones and then what is captured.
     pub(super) fn into_plan(self, outputs: Vec<Source>) -> Plan {
-        let inputs = self.inputs.into_iter().chain(self.captured_slots).collect();
-        Plan::new(self.constants, self.slots, inputs, self.steps, outputs)
+        Plan::new(self.constants, self.slots, self.inputs, self.captured_slots, self.steps, outputs)
     }
 }

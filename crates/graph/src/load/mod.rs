@@ -8,10 +8,13 @@
 //! A file comes from a stranger: sizes are limited before work is done, and nothing outside of the
 //! file is read but weights in the folder that the caller names.
 
+mod cut;
 mod declare;
 mod external;
+mod fold;
 mod frame;
 mod function;
+mod infer;
 mod initializer;
 mod node;
 
@@ -24,60 +27,27 @@ pub(crate) use initializer::{read as read_tensor, write as write_tensor};
 pub(crate) use node::{Ints, Nested, Node};
 
 use crate::error::{LoadError, UnsupportedOperator};
-use crate::ops::{self, Context, Inputs, Operator, Refusal};
+use crate::fuse::Role;
+use crate::ops::{self, Refusal};
 use crate::plan::{Plan, Source, Step};
-use crate::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, SparseTensorProto};
+use crate::proto::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, SparseTensorProto, TensorProto,
+};
 use crate::tensor::Tensor;
 use crate::value::{Kind, ValueInfo};
+use cut::Cut;
+use fold::MAX_FOLDED_TOTAL;
 use frame::{Frame, Scope};
 
 /// The most nodes in a file, those of inner graphs and of each call of a function included.
 const MAX_NODES: usize = 100_000;
 /// How deep graphs and calls of functions may stand inside of each other.
 const MAX_DEPTH: usize = 24;
-/// The most elements that one node computed at load may give.
-const MAX_FOLDED_ELEMENTS: usize = 1 << 20;
-/// The most elements that all nodes computed at load may give together: it bounds the time of a load.
-const MAX_FOLDED_TOTAL: usize = 1 << 26;
-/// The most elements that all nodes computed at load may read together.
-const MAX_FOLDED_READS: usize = 1 << 30;
+/// How many elements copies of constants may take for each one that is stored: what is stored once may be read
+/// by any number of nodes, each of which would have its own copy.
+const COPIES: usize = 2;
 /// The most bytes that functions may be copied to the places of their calls with.
 const MAX_COPIED: usize = 1 << 28;
-/// Operators whose work is not bounded by the size of their output are not computed at load.
-const NEVER_FOLDED: [&str; 31] = [
-    "Attention",
-    "AveragePool",
-    "CausalConvWithState",
-    "Conv",
-    "ConvInteger",
-    "ConvTranspose",
-    "DFT",
-    "DeformConv",
-    "Det",
-    "Einsum",
-    "FlexAttention",
-    "GRU",
-    "Gemm",
-    "If",
-    "LRN",
-    "LSTM",
-    "LinearAttention",
-    "Loop",
-    "LpPool",
-    "MatMul",
-    "MatMulInteger",
-    "MaxPool",
-    "MaxRoiPool",
-    "NonMaxSuppression",
-    "QLinearConv",
-    "QLinearMatMul",
-    "RNN",
-    "RoiAlign",
-    "STFT",
-    "Scan",
-    "TfIdfVectorizer",
-];
-
 /// A graph that is ready to run, and what it declares.
 pub(crate) struct Loaded {
     /// The inputs that are not initialisers.
@@ -90,13 +60,41 @@ pub(crate) struct Loaded {
 
 /// Makes a plan of a model.
 pub(crate) fn load(model: &ModelProto, folder: Option<&Folder>) -> Result<Loaded, LoadError> {
-    let Some(graph) = model.graph.as_ref() else {
-        return Err(LoadError::NotOnnx { reason: "it holds no graph".to_owned() });
-    };
-    // burn is other people's code, and this file is a stranger's: where constants that are computed at
-    // load make it panic, the file is refused and the process goes on. All that was being built is dropped.
+    let graph = main_graph(model)?;
+    guarded(model, folder, |loader| loader.load(graph, Vec::new()))
+}
+
+/// The same of a model that nobody keeps: its tensors are dropped one by one as they are read.
+pub(crate) fn load_owned(mut model: ModelProto, folder: Option<&Folder>) -> Result<Loaded, LoadError> {
+    let stored = model.graph.as_mut().map(|graph| std::mem::take(&mut graph.initializer));
+    let graph = main_graph(&model)?;
+    guarded(&model, folder, |loader| loader.load(graph, stored.unwrap_or_default()))
+}
+
+/// Makes a plan of a part of a model.
+pub(crate) fn load_cut(
+    model: &ModelProto,
+    folder: Option<&Folder>,
+    inputs: &[&str],
+    outputs: &[&str],
+) -> Result<Loaded, LoadError> {
+    let cut = Cut::new(main_graph(model)?, inputs, outputs)?;
+    guarded(model, folder, |loader| loader.load_cut(&cut))
+}
+
+fn main_graph(model: &ModelProto) -> Result<&GraphProto, LoadError> {
+    model.graph.as_ref().ok_or_else(|| LoadError::NotOnnx { reason: "it holds no graph".to_owned() })
+}
+
+/// burn is other people's code, and a file is a stranger's: where constants that are computed at load make it
+/// panic, the file is refused and the process goes on. All that was being built is dropped.
+fn guarded(
+    model: &ModelProto,
+    folder: Option<&Folder>,
+    load: impl FnOnce(Loader<'_>) -> Result<Loaded, LoadError>,
+) -> Result<Loaded, LoadError> {
     let folder = folder.map(Folder::again);
-    catch_unwind(AssertUnwindSafe(|| Loader::new(model, folder.as_ref()).load(graph)))
+    catch_unwind(AssertUnwindSafe(|| load(Loader::new(model, folder.as_ref()))))
         .unwrap_or_else(|_| Err(LoadError::NotOnnx { reason: "the loader gave up on it".to_owned() }))
 }
 
@@ -125,6 +123,8 @@ struct Loader<'a> {
     folded_elements: usize,
     folded_reads: usize,
     copied: usize,
+    /// How many elements copies of constants may still take.
+    spare: usize,
     /// Class counts of the maps that were taken away, by the name of the output.
     unzipped: HashMap<String, usize>,
 }
@@ -147,12 +147,17 @@ impl<'a> Loader<'a> {
             folded_elements: 0,
             folded_reads: 0,
             copied: 0,
+            spare: 0,
             unzipped: HashMap::new(),
         }
     }
 
-    fn load(mut self, graph: &GraphProto) -> Result<Loaded, LoadError> {
+    /// Loads the graph of the file. `stored` are tensors that were taken out of it.
+    fn load(mut self, graph: &GraphProto, stored: Vec<TensorProto>) -> Result<Loaded, LoadError> {
         self.frames.push(Frame::new(Scope::of_graph(graph)));
+        for tensor in stored {
+            self.store(&tensor)?;
+        }
         let inputs = self.walk(graph)?;
         if !self.unsupported.is_empty() {
             return Err(LoadError::Unsupported { operators: self.unsupported });
@@ -165,10 +170,35 @@ impl<'a> Loader<'a> {
                 declared.ok_or_else(|| unsupported(&input.name, "it is neither a tensor nor a list of them"))
             })
             .collect::<Result<_, _>>()?;
-        let frame = self.frames.pop().ok_or_else(|| invalid(&graph.name, "it holds no graph"))?;
+        self.finish(inputs, outputs)
+    }
+
+    /// The plan of what was walked over.
+    fn finish(mut self, inputs: Vec<ValueInfo>, outputs: Vec<ValueInfo>) -> Result<Loaded, LoadError> {
+        let mut frame = self.frames.pop().ok_or_else(|| invalid("", "it holds no graph"))?;
         let sources =
-            graph.output.iter().map(|output| frame.found(&output.name)).collect::<Result<_, _>>()?;
+            outputs.iter().map(|output| frame.found(&output.name)).collect::<Result<Vec<_>, _>>()?;
+        frame.fuse(&sources, &mut self.spare);
         Ok(Loaded { inputs, outputs, plan: frame.into_plan(sources) })
+    }
+
+    /// Reads a stored tensor.
+    fn store(&mut self, proto: &TensorProto) -> Result<(), LoadError> {
+        let tensor =
+            initializer::read(proto, self.folder).map_err(|refusal| refused(&proto.name, refusal))?;
+        self.define_constant(&proto.name, tensor)
+    }
+
+    fn store_sparse(&mut self, proto: &SparseTensorProto) -> Result<(), LoadError> {
+        self.charge_sparse(proto)?;
+        let name = proto.values.as_ref().map_or("", |values| values.name.as_str());
+        let tensor = initializer::read_sparse(proto).map_err(|refusal| refused(name, refusal))?;
+        self.define_constant(name, tensor)
+    }
+
+    fn define_constant(&mut self, name: &str, tensor: Tensor) -> Result<(), LoadError> {
+        self.spare = self.spare.saturating_add(COPIES.saturating_mul(tensor.len()));
+        self.frame().define_constant(name, tensor)
     }
 
     /// Walks over a graph in the innermost frame. Gives the inputs that are not initialisers.
@@ -176,20 +206,11 @@ impl<'a> Loader<'a> {
         &mut self,
         graph: &'g GraphProto,
     ) -> Result<Vec<&'g crate::proto::ValueInfoProto>, LoadError> {
-        let refused = |name: &str, refusal: Refusal| match refusal {
-            Refusal::Unsupported(reason) => unsupported(name, &reason),
-            Refusal::Invalid(reason) => invalid(name, &reason),
-        };
         for proto in &graph.sparse_initializer {
-            self.charge_sparse(proto)?;
-            let name = proto.values.as_ref().map_or("", |values| values.name.as_str());
-            let tensor = initializer::read_sparse(proto).map_err(|refusal| refused(name, refusal))?;
-            self.frame().define_constant(name, tensor)?;
+            self.store_sparse(proto)?;
         }
         for proto in &graph.initializer {
-            let tensor =
-                initializer::read(proto, self.folder).map_err(|refusal| refused(&proto.name, refusal))?;
-            self.frame().define_constant(&proto.name, tensor)?;
+            self.store(proto)?;
         }
         let mut inputs = Vec::new();
         for input in &graph.input {
@@ -305,6 +326,7 @@ impl<'a> Loader<'a> {
             self.charge_sparse(sparse)?;
         }
         let nested = self.nested_graphs(name, proto, &mut sources)?;
+        let (nests, spare) = (!nested.is_empty(), self.spare);
         let frame = self.frame();
         let node = Node {
             proto,
@@ -314,6 +336,8 @@ impl<'a> Loader<'a> {
             used_outputs: proto.output.iter().map(|output| frame.uses(output)).collect(),
             nested: nested.into(),
             folder: self.folder,
+            spare: spare.into(),
+            kept: Vec::new().into(),
         };
         let operator = match entry.operator(&node) {
             Ok(operator) => operator,
@@ -322,6 +346,15 @@ impl<'a> Loader<'a> {
         };
         if !entry.random && self.fold(proto, &sources, operator.as_ref())? {
             return Ok(None);
+        }
+        let own = domain_key(&proto.domain).is_empty();
+        let role = if own { Role::of(&proto.op_type, &node) } else { Role::Other };
+        self.spare = node.spare.get();
+        for &input in node.kept.borrow().iter() {
+            // One that the node leaves out has no source.
+            if let Some(source) = sources.get_mut(input) {
+                *source = Source::Absent;
+            }
         }
         let frame = self.frame();
         let mut outputs = Vec::new();
@@ -332,6 +365,9 @@ impl<'a> Loader<'a> {
             name: name.to_owned(),
             op_type: proto.op_type.clone(),
             operator,
+            role,
+            widens: entry.widens,
+            nests,
             inputs: sources,
             outputs,
         };
@@ -364,6 +400,7 @@ impl<'a> Loader<'a> {
                 })?);
             }
             let Some(mut frame) = self.frames.pop() else { continue };
+            frame.fuse(&outputs, &mut self.spare);
             let from_outside = std::mem::take(&mut frame.captures);
             let captured = (sources.len()..sources.len() + from_outside.len()).collect();
             sources.extend(from_outside);
@@ -397,47 +434,6 @@ impl<'a> Loader<'a> {
         } else {
             Ok(())
         }
-    }
-
-    /// Computes a node whose inputs are all known, once and for all. False when it must run per request.
-    fn fold(
-        &mut self,
-        proto: &NodeProto,
-        sources: &[Source],
-        operator: &dyn Operator,
-    ) -> Result<bool, LoadError> {
-        let known = sources.iter().all(|source| !matches!(source, Source::Slot { .. }));
-        let own = domain_key(&proto.domain).is_empty() && !NEVER_FOLDED.contains(&proto.op_type.as_str());
-        if !known || !own || self.folded_elements >= MAX_FOLDED_TOTAL {
-            return Ok(false);
-        }
-        let frame = self.frame();
-        let constants: Vec<Option<Tensor>> = sources.iter().map(|&source| frame.constant(source)).collect();
-        let read: usize = constants.iter().flatten().map(Tensor::weight).sum();
-        if self.folded_reads.saturating_add(read) > MAX_FOLDED_READS {
-            return Ok(false);
-        }
-        self.folded_reads += read;
-        let mut held: Vec<_> = constants.into_iter().map(|constant| constant.map(Into::into)).collect();
-        // A node that fails on its constants fails each request, where the error names it.
-        let Ok(outputs) = operator.run(&mut Inputs::new(&mut held, Context::default())) else {
-            return Ok(false);
-        };
-        let outputs: Option<Vec<Tensor>> =
-            outputs.into_vec().into_iter().map(|held| held.tensor().ok()).collect();
-        // Lists are made anew by each request.
-        let Some(outputs) = outputs else { return Ok(false) };
-        let elements: usize = outputs.iter().map(Tensor::weight).sum();
-        self.folded_elements += elements;
-        if elements > MAX_FOLDED_ELEMENTS || outputs.len() < proto.output.len() {
-            return Ok(false);
-        }
-        for (output, tensor) in proto.output.iter().zip(outputs) {
-            if !output.is_empty() {
-                self.frame().define_constant(output, tensor)?;
-            }
-        }
-        Ok(true)
     }
 
     /// The source behind a node that gives its input unchanged: such a node needs no step.
@@ -476,6 +472,13 @@ impl<'a> Loader<'a> {
 
 fn unsupported(name: &str, reason: &str) -> LoadError {
     LoadError::UnsupportedValue { name: name.to_owned(), reason: reason.to_owned() }
+}
+
+fn refused(name: &str, refusal: Refusal) -> LoadError {
+    match refusal {
+        Refusal::Unsupported(reason) => unsupported(name, &reason),
+        Refusal::Invalid(reason) => invalid(name, &reason),
+    }
 }
 
 fn invalid(node: &str, reason: &str) -> LoadError {

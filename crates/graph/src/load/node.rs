@@ -38,6 +38,10 @@ pub(crate) struct Node<'a> {
     pub(super) nested: std::cell::RefCell<HashMap<String, Nested>>,
     /// Where tensors outside of the file may be.
     pub(super) folder: Option<&'a Folder>,
+    /// How many elements copies of constants may still take.
+    pub(super) spare: std::cell::Cell<usize>,
+    /// The inputs that the operator keeps itself.
+    pub(super) kept: std::cell::RefCell<Vec<usize>>,
 }
 
 impl Node<'_> {
@@ -80,6 +84,15 @@ impl Node<'_> {
     /// Input `index`, when it is known at load.
     pub(crate) fn constant(&self, index: usize) -> Option<&Tensor> {
         self.constants.get(index).and_then(Option::as_ref)
+    }
+
+    /// Tells that the operator keeps `elements` of its own, made of constant inputs that its step then is not
+    /// given. False where copies of constants may not take so much any more: then it must not keep them.
+    pub(crate) fn keep(&self, inputs: &[usize], elements: usize) -> bool {
+        let Some(left) = self.spare.get().checked_sub(elements) else { return false };
+        self.spare.set(left);
+        self.kept.borrow_mut().extend(inputs);
+        true
     }
 
     fn attribute(&self, name: &str) -> Option<&AttributeProto> {

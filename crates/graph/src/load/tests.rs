@@ -12,7 +12,7 @@ use crate::proto::{
 use crate::{AnyValue, Data, Graph, Limits, LoadError, Model, RunError, Value};
 
 /// A node with names for its inputs and outputs.
-fn node(domain: &str, operator: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+pub(super) fn node(domain: &str, operator: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     NodeProto {
         domain: domain.to_owned(),
@@ -24,14 +24,14 @@ fn node(domain: &str, operator: &str, inputs: &[&str], outputs: &[&str]) -> Node
 }
 
 /// A tensor with the element type of this number and one free dimension.
-fn tensor_info(name: &str, elem_type: i32, rank: usize) -> ValueInfoProto {
+pub(super) fn tensor_info(name: &str, elem_type: i32, rank: usize) -> ValueInfoProto {
     let shape = Some(TensorShapeProto { dim: vec![DimensionProto::default(); rank] });
     let value = Some(TypeValue::Tensor(TensorTypeProto { elem_type, shape }));
     let r#type = Some(TypeProto { value, ..TypeProto::default() });
     ValueInfoProto { name: name.to_owned(), r#type, ..ValueInfoProto::default() }
 }
 
-fn model(nodes: Vec<NodeProto>, input: &str, output: &str) -> ModelProto {
+pub(super) fn model(nodes: Vec<NodeProto>, input: &str, output: &str) -> ModelProto {
     let import = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
     ModelProto {
         opset_import: vec![import("", 21), import("com.example", 1)],
@@ -184,7 +184,7 @@ fn elements_of_less_than_a_byte_must_fill_their_bytes() {
     }
 }
 
-fn attribute(name: &str) -> AttributeProto {
+pub(super) fn attribute(name: &str) -> AttributeProto {
     AttributeProto { name: name.to_owned(), ..AttributeProto::default() }
 }
 
@@ -236,7 +236,7 @@ fn a_loop_runs_as_often_as_it_says() {
 fn a_loop_without_end_is_ended_and_so_is_one_that_collects_too_much() {
     for collects in [false, true] {
         let graph = Graph::from_bytes(&doubling(1 << 60, collects)).unwrap();
-        let error = graph.run_any(one_number(), Limits { rounds: 1000, stop: None }).unwrap_err();
+        let error = graph.run_any(one_number(), Limits { rounds: 1000, ..Limits::default() }).unwrap_err();
         assert!(
             matches!(&error, RunError::Node { op, reason, .. } if op == "Loop" && reason.contains("any more often")),
             "{error}"

@@ -147,8 +147,13 @@ struct HardSwish;
 
 impl RealFunction for HardSwish {
     fn apply<F: Float>(&self, x: F) -> F {
-        x * (x / of(6.0) + of(0.5)).max(F::zero()).min(F::one())
+        hard_swish(x)
     }
+}
+
+/// x times a line from 0 to 1 between -3 and 3.
+pub(super) fn hard_swish<F: Float>(x: F) -> F {
+    x * (x / of(6.0) + of(0.5)).max(F::zero()).min(F::one())
 }
 
 struct Asinh;

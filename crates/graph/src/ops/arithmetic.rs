@@ -8,7 +8,8 @@ use burn::backend::ops::FloatTensorOps;
 use num_traits::{Float, PrimInt, WrappingAdd, WrappingMul, WrappingSub};
 
 use super::activation::map;
-use super::{Built, Entry, Inputs, NUMBERS, Outputs, operator};
+use super::epilogue::finished_sum;
+use super::{Activation, Built, Entry, Inputs, NUMBERS, Operator, Outputs, operator};
 use crate::load::Node;
 use crate::tensor::{
     Fault, Item, Tensor, broadcast_shape, check_size, contiguous, fault, for_integers, items, native_type,
@@ -18,7 +19,7 @@ use crate::value::DType;
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[
-    Entry::widening("Add", 1, NUMBERS, |node| binary(node, Kind::Add)),
+    Entry::widening("Add", 1, NUMBERS, |node| aligned(node, Ok(Box::new(Sum { activation: None })))),
     Entry::widening("Sub", 1, NUMBERS, |node| binary(node, Kind::Sub)),
     Entry::widening("Mul", 1, NUMBERS, |node| binary(node, Kind::Mul)),
     Entry::widening("Div", 1, NUMBERS, |node| binary(node, Kind::Div)),
@@ -46,6 +47,24 @@ fn binary(node: &Node<'_>, kind: Kind) -> Built {
         Ok(combine(kind, left, right)?.into())
     });
     aligned(node, combined)
+}
+
+/// A sum, and what may be done to it in the same pass.
+struct Sum {
+    activation: Option<Activation>,
+}
+
+impl Operator for Sum {
+    fn run(&self, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
+        let (left, right) = (inputs.dense(0)?, inputs.dense(1)?);
+        let Some(activation) = self.activation else { return Ok(add(left, right)?.into()) };
+        common_type(&left, &right)?;
+        Ok(finished_sum(left, right, activation)?.into())
+    }
+
+    fn follow(&mut self, activation: Activation) -> bool {
+        self.activation.replace(activation).is_none()
+    }
 }
 
 /// Below opset 7 an operator of two inputs says at which dimension of the first the second begins.

@@ -83,6 +83,13 @@ fn build(node: &Node<'_>) -> Built {
     })
 }
 
+/// Scale, bias, mean and variance of each channel as a factor and a summand; `None` where they do not go
+/// together.
+pub(crate) fn channel_factors(given: Vec<Tensor>, epsilon: f64) -> Option<[Vec<f64>; 2]> {
+    let given = Given::read(given).ok()?;
+    Some(given.factors(&given.mean, &given.variance, epsilon))
+}
+
 /// The parameters of all channels.
 struct Given {
     shape: Vec<usize>,

@@ -94,7 +94,7 @@ fn repeat(node: &Node<'_>) -> Built {
             go_on = truth(&outputs.next().ok_or_else(|| Fault("no condition".to_owned()))?.tensor()?)?;
             state = outputs.by_ref().take(carried).collect();
             for (scan, output) in scans.iter_mut().zip(outputs) {
-                push(scan, output.tensor()?)?;
+                push(scan, output.tensor()?, inputs.context)?;
             }
             round += 1;
         }
@@ -118,14 +118,24 @@ fn nothing(declared: &ValueInfo) -> Result<Tensor, Fault> {
 }
 
 /// Adds a tensor to those that will be stacked: all have one shape, and one tensor must hold them.
-fn push(scan: &mut Vec<Tensor>, tensor: Tensor) -> Result<(), Fault> {
+fn push(scan: &mut Vec<Tensor>, tensor: Tensor, context: Context<'_>) -> Result<(), Fault> {
     if let Some(first) = scan.first().filter(|first| first.shape() != tensor.shape()) {
         fault!("{} follows {}, and they cannot be stacked", tensor.describe(), first.describe());
     }
     let count = scan.len() + 1;
     Sequence::check(count, check_size(&[count, tensor.weight()])?)?;
-    scan.push(tensor);
+    scan.push(kept(tensor, context)?);
     Ok(())
+}
+
+/// A tensor that is kept while the graph that gave it runs again: what it takes is counted, and a small view
+/// of a large tensor does not keep all of that alive.
+fn kept(tensor: Tensor, context: Context<'_>) -> Result<Tensor, Fault> {
+    let tensor = tensor.compact();
+    if let Some(memory) = context.memory {
+        memory.hold(tensor.place().1)?;
+    }
+    Ok(tensor)
 }
 
 /// Tensors of one shape along a new dimension.
@@ -229,7 +239,7 @@ impl Scan {
             let outputs = self.run(state, &scanned, count, &captured, inputs.context)?;
             results.resize(outputs.len(), Vec::new());
             for (result, output) in results.iter_mut().zip(outputs) {
-                push(result, output.tensor()?)?;
+                push(result, output.tensor()?, inputs.context)?;
             }
         }
         Ok(Outputs::Many(results.into_iter().map(|rows| stack(rows, 0)).collect::<Result<_, _>>()?))
@@ -265,7 +275,7 @@ impl Scan {
             let mut outputs = call(&self.body, declared, captured, context)?.into_iter();
             state = outputs.by_ref().take(self.states).collect();
             for (scan, output) in scans.iter_mut().zip(outputs) {
-                push(scan, output.tensor()?)?;
+                push(scan, output.tensor()?, context)?;
             }
         }
         for (index, mut scan) in scans.into_iter().enumerate() {
@@ -311,7 +321,7 @@ fn map_sequence(node: &Node<'_>) -> Built {
                 let output = output.tensor()?;
                 elements += output.len();
                 Sequence::check(count, elements)?;
-                result.push(output);
+                result.push(kept(output, inputs.context)?);
             }
         }
         let lists = results.into_iter().zip(&body.outputs).map(|(result, declared)| {

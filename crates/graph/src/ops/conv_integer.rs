@@ -1,5 +1,7 @@
 //! Convolutions of 8-bit integers, summed in 32 bits.
 
+use std::borrow::Cow;
+
 use num_traits::ToPrimitive;
 
 use super::cast::cast;
@@ -19,27 +21,64 @@ pub(super) const OPERATORS: &[Entry] = &[
 fn conv_integer(node: &Node<'_>) -> Built {
     let window = Window::read(node)?;
     let group = group(node)?;
+    let weights = Weights::new(node, 1, 3);
     operator(move |inputs| {
-        let (x_zero, weight_zero) = (inputs.optional(2), inputs.optional(3));
-        let (x, weights) = (inputs.take(0)?, inputs.take(1)?);
-        let sizes = Sizes::new(&window, group, x.shape(), weights.shape())?;
-        let sums = sums(&sizes, x, weights, x_zero, weight_zero)?;
-        Ok(Tensor::from_items(&sizes.output, sums).into())
+        let (x, x_zero) = (inputs.take(0)?, inputs.optional(2));
+        let weights = weights.get(inputs)?;
+        let sizes = Sizes::new(&window, group, x.shape(), &weights.shape)?;
+        Ok(Tensor::from_items(&sizes.output, sums(&sizes, x, x_zero, &weights)?).into())
     })
 }
 
+/// Weights less their zero point, of which there is one for all, or one for each channel of the result.
+#[derive(Clone)]
+struct Shifted {
+    shape: Vec<usize>,
+    numbers: Vec<i32>,
+}
+
+impl Shifted {
+    fn new(weights: Tensor, zero: Option<Tensor>) -> Result<Self, Fault> {
+        let shape = weights.shape().to_vec();
+        let numbers = shifted(weights, zero, shape.first().copied().unwrap_or(1))?;
+        Ok(Self { shape, numbers })
+    }
+}
+
+/// Where the weights are.
+enum Weights {
+    /// Known at load.
+    Known(Shifted),
+    /// Inputs of each request: the weights, and their zero point.
+    Inputs(usize, usize),
+}
+
+impl Weights {
+    fn new(node: &Node<'_>, weights: usize, zero: usize) -> Self {
+        let given = Self::Inputs(weights, zero);
+        let Some(numbers) = node.constant(weights) else { return given };
+        if node.has_input(zero) && node.constant(zero).is_none() {
+            return given;
+        }
+        // What is wrong with them is the fault of each request.
+        let Ok(shifted) = Shifted::new(numbers.clone(), node.constant(zero).cloned()) else { return given };
+        if node.keep(&[weights, zero], shifted.numbers.len()) { Self::Known(shifted) } else { given }
+    }
+
+    fn get(&self, inputs: &mut Inputs<'_>) -> Result<Cow<'_, Shifted>, Fault> {
+        Ok(match self {
+            Self::Known(shifted) => Cow::Borrowed(shifted),
+            Self::Inputs(weights, zero) => {
+                Cow::Owned(Shifted::new(inputs.take(*weights)?, inputs.optional(*zero))?)
+            }
+        })
+    }
+}
+
 /// The sums of `(x - x_zero) * (weight - weight_zero)`.
-fn sums(
-    sizes: &Sizes,
-    x: Tensor,
-    weights: Tensor,
-    x_zero: Option<Tensor>,
-    weight_zero: Option<Tensor>,
-) -> Result<Vec<i32>, Fault> {
+fn sums(sizes: &Sizes, x: Tensor, x_zero: Option<Tensor>, weights: &Shifted) -> Result<Vec<i32>, Fault> {
     // Padding stands for the number zero, which is what is left of the zero point.
-    let x = shifted(x, x_zero, 1)?;
-    let weights = shifted(weights, weight_zero, sizes.weights[0])?;
-    Ok(direct(sizes, &x, &weights))
+    Ok(direct(sizes, &shifted(x, x_zero, 1)?, &weights.numbers))
 }
 
 /// 8-bit integers less their zero point, of which there is one for all, or one for each of `rows`.
@@ -74,9 +113,11 @@ fn wide(x: Tensor) -> Result<Vec<i32>, Fault> {
 fn quantised(node: &Node<'_>) -> Built {
     let window = Window::read(node)?;
     let group = group(node)?;
+    let weights = Weights::new(node, 3, 5);
     operator(move |inputs| {
-        let (x, weights) = (inputs.take(0)?, inputs.take(3)?);
-        let sizes = Sizes::new(&window, group, x.shape(), weights.shape())?;
+        let x = inputs.take(0)?;
+        let weights = weights.get(inputs)?;
+        let sizes = Sizes::new(&window, group, x.shape(), &weights.shape)?;
         let outputs = sizes.weights[0];
         let x_scale = scales(inputs, 1, 1)?;
         let weight_scales = scales(inputs, 4, outputs)?;
@@ -90,8 +131,7 @@ fn quantised(node: &Node<'_>) -> Built {
         if bias.as_ref().is_some_and(|bias| bias.len() != outputs) {
             fault!("the bias must have {outputs} elements");
         }
-        let (x_zero, weight_zero) = (inputs.optional(2), inputs.optional(5));
-        let sums = sums(&sizes, x, weights, x_zero, weight_zero)?;
+        let sums = sums(&sizes, x, inputs.optional(2), &weights)?;
         let area = sizes.output[2..].iter().product::<usize>().max(1);
         let mut numbers: Vec<i64> = Vec::with_capacity(sums.len());
         for (index, plane) in sums.chunks(area).enumerate() {

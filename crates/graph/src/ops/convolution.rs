@@ -3,8 +3,9 @@
 use burn::backend::flex::{Flex, FlexTensor};
 use burn::backend::ops::{ConvOptions, ModuleOps};
 
+use super::epilogue::finished;
 use super::window::{Meetings, Span, Window};
-use super::{Built, Entry, FLOATS, Refusal, operator};
+use super::{Activation, Built, Entry, FLOATS, Inputs, Operator, Outputs, Refusal};
 use crate::load::Node;
 use crate::tensor::{Fault, Item, Tensor, check_size, contiguous, fault, items, type_of};
 use crate::value::DType;
@@ -13,13 +14,49 @@ use crate::value::DType;
 pub(super) const OPERATORS: &[Entry] = &[Entry::widening("Conv", 1, FLOATS, build)];
 
 fn build(node: &Node<'_>) -> Built {
-    let window = Window::read(node)?;
-    let group = group(node)?;
-    operator(move |inputs| {
+    Ok(Box::new(Convolution { window: Window::read(node)?, group: group(node)?, activation: None }))
+}
+
+/// A convolution, and what a load appends to it.
+struct Convolution {
+    window: Window,
+    group: usize,
+    activation: Option<Activation>,
+}
+
+impl Operator for Convolution {
+    fn run(&self, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
         let (x, weights) = (inputs.float(0)?, inputs.float(1)?);
         let bias = inputs.optional(2).map(Tensor::float).transpose()?;
-        convolve(&window, group, x, weights, bias).map(Into::into)
-    })
+        self.convolve(x, weights, bias).map(Into::into)
+    }
+
+    fn follow(&mut self, activation: Activation) -> bool {
+        self.activation.replace(activation).is_none()
+    }
+}
+
+impl Convolution {
+    fn convolve(
+        &self,
+        x: FlexTensor,
+        weights: FlexTensor,
+        bias: Option<FlexTensor>,
+    ) -> Result<FlexTensor, Fault> {
+        let sizes = Sizes::new(&self.window, self.group, x.layout().shape(), weights.layout().shape())?;
+        let dtype = type_of(&x);
+        check_bias(dtype, &weights, bias.as_ref(), sizes.output[1])?;
+        if sizes.output.contains(&0) {
+            return super::cast::cast(Tensor::from_items(&sizes.output, Vec::<f32>::new()), dtype)?.dense();
+        }
+        if self.activation.is_none() {
+            return convolve(&sizes, x, weights, bias);
+        }
+        // burn adds a bias in a pass of its own.
+        let sums = convolve(&sizes, x, weights, None)?;
+        let area = sizes.output[2..].iter().product();
+        finished(sums, bias.as_ref().map(contiguous).as_ref(), area, self.activation)
+    }
 }
 
 /// Into how many groups the channels are divided.
@@ -64,27 +101,22 @@ impl Sizes {
 /// The most elements that burn may lay out for each thread: a thousand times what large models need.
 const MAX_COLUMNS: usize = 1 << 25;
 
+/// A convolution that has a result.
 fn convolve(
-    window: &Window,
-    group: usize,
+    sizes: &Sizes,
     x: FlexTensor,
     weights: FlexTensor,
     bias: Option<FlexTensor>,
 ) -> Result<FlexTensor, Fault> {
-    let sizes = Sizes::new(window, group, x.layout().shape(), weights.layout().shape())?;
-    let dtype = type_of(&x);
-    check_bias(dtype, &weights, bias.as_ref(), sizes.output[1])?;
-    if sizes.output.contains(&0) {
-        return super::cast::cast(Tensor::from_items(&sizes.output, Vec::<f32>::new()), dtype)?.dense();
-    }
+    let (dtype, group) = (type_of(&x), sizes.group);
     // burn lays out the window at up to 512 places side by side, for each thread; it also walks over the
     // padding of an input that has no element.
     let columns: usize = sizes.weights[1..].iter().product();
     let places: usize = sizes.output[2..].iter().product();
     let plain = sizes.input.contains(&0) || columns.saturating_mul(places.min(512)) > MAX_COLUMNS;
     Ok(match sizes.spans.as_slice() {
-        _ if plain && dtype == DType::F64 => plainly::<f64>(&sizes, &x, &weights, bias.as_ref()).dense()?,
-        _ if plain => plainly::<f32>(&sizes, &x, &weights, bias.as_ref()).dense()?,
+        _ if plain && dtype == DType::F64 => plainly::<f64>(sizes, &x, &weights, bias.as_ref()).dense()?,
+        _ if plain => plainly::<f32>(sizes, &x, &weights, bias.as_ref()).dense()?,
         [a] => {
             let options = ConvOptions::new_with_padding([a.stride], [a.pad], [a.dilation], group);
             Flex::conv1d(x, weights, bias, options)
@@ -107,8 +139,8 @@ fn convolve(
             );
             Flex::conv3d(x, weights, bias, options)
         }
-        _ if dtype == DType::F64 => plainly::<f64>(&sizes, &x, &weights, bias.as_ref()).dense()?,
-        _ => plainly::<f32>(&sizes, &x, &weights, bias.as_ref()).dense()?,
+        _ if dtype == DType::F64 => plainly::<f64>(sizes, &x, &weights, bias.as_ref()).dense()?,
+        _ => plainly::<f32>(sizes, &x, &weights, bias.as_ref()).dense()?,
     })
 }
 
@@ -232,7 +264,7 @@ mod tests {
         let (x, weights) = (tensor(&x_shape), tensor(&weights_shape));
         let sizes = Sizes::new(&window, 2, &x_shape, &weights_shape).expect("the sizes fit");
         let plain = plainly::<f32>(&sizes, &x, &weights, None);
-        let kernels = convolve(&window, 2, x, weights, None).expect("a convolution");
+        let kernels = convolve(&sizes, x, weights, None).expect("a convolution");
         assert_eq!(plain.shape(), &kernels.layout().shape()[..]);
         assert_eq!(
             items::<f32>(&plain.dense().expect("numbers")),

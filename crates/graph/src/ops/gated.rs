@@ -36,7 +36,7 @@ pub(super) const OPERATORS: &[Entry] = &[
 ];
 
 /// x * sigmoid(alpha * x).
-fn swish<F: Float>(x: F, alpha: f32) -> F {
+pub(super) fn swish<F: Float>(x: F, alpha: f32) -> F {
     x / (F::one() + (-(of::<F>(alpha) * x)).exp())
 }
 

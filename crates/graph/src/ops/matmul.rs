@@ -5,7 +5,8 @@ use burn::backend::ops::FloatTensorOps;
 use num_traits::{AsPrimitive, PrimInt, WrappingAdd, WrappingMul};
 
 use super::activation::map;
-use super::{Built, Entry, Inputs, NUMBERS, Outputs, operator};
+use super::epilogue::finished_product;
+use super::{Activation, Built, Entry, Inputs, NUMBERS, Operator, Outputs};
 use crate::load::Node;
 use crate::tensor::{
     Fault, Item, Tensor, broadcast_shape, check_size, contiguous, fault, for_integers, items, native_type,
@@ -14,12 +15,26 @@ use crate::tensor::{
 use crate::value::DType;
 
 /// The operators of this family.
-pub(super) const OPERATORS: &[Entry] =
-    &[Entry::widening("MatMul", 1, NUMBERS, |_| operator(matmul)), Entry::widening("Gemm", 1, NUMBERS, gemm)];
+pub(super) const OPERATORS: &[Entry] = &[
+    Entry::widening("MatMul", 1, NUMBERS, |_| Ok(Box::new(MatMul { activation: None }))),
+    Entry::widening("Gemm", 1, NUMBERS, gemm),
+];
 
-fn matmul(inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
-    let (left, right) = (inputs.take(0)?, inputs.take(1)?);
-    Ok(stacked(left, right)?.into())
+/// A product, to which a load may append a sum (input 2) and an activation.
+struct MatMul {
+    activation: Option<Activation>,
+}
+
+impl Operator for MatMul {
+    fn run(&self, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
+        let (left, right) = (inputs.take(0)?, inputs.take(1)?);
+        let bias = inputs.optional(2).map(Tensor::dense).transpose()?;
+        Ok(finished_product(stacked(left, right)?.dense()?, bias, self.activation)?.into())
+    }
+
+    fn follow(&mut self, activation: Activation) -> bool {
+        self.activation.replace(activation).is_none()
+    }
 }
 
 /// The product by NumPy's rules for vectors and stacks of matrices.
@@ -116,19 +131,38 @@ where
     Tensor::of_type(native_type::<E>(), shape, product).dense()
 }
 
-/// `Gemm`: alpha * A * B + beta * C.
+/// `Gemm`: alpha * A * B + beta * C, and what a load appends to it.
+struct Gemm {
+    alpha: f32,
+    beta: f32,
+    transpose_left: bool,
+    transpose_right: bool,
+    activation: Option<Activation>,
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "as all builders")]
 fn gemm(node: &Node<'_>) -> Built {
-    let (alpha, beta) = (node.float("alpha", 1.0), node.float("beta", 1.0));
-    let (transpose_left, transpose_right) = (node.flag("transA", false), node.flag("transB", false));
-    operator(move |inputs| {
+    Ok(Box::new(Gemm {
+        alpha: node.float("alpha", 1.0),
+        beta: node.float("beta", 1.0),
+        transpose_left: node.flag("transA", false),
+        transpose_right: node.flag("transB", false),
+        activation: None,
+    }))
+}
+
+impl Operator for Gemm {
+    fn run(&self, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
         let (left, right) = (inputs.dense(0)?, inputs.dense(1)?);
         if left.layout().num_dims() != 2 || right.layout().num_dims() != 2 {
             fault!("two matrices are needed");
         }
-        let left = if transpose_left { left.transpose(0, 1) } else { left };
-        let right = if transpose_right { right.transpose(0, 1) } else { right };
-        let product = scaled(product(&left, &right)?, alpha)?;
-        let Some(bias) = inputs.optional(2) else { return Ok(product.into()) };
+        let left = if self.transpose_left { left.transpose(0, 1) } else { left };
+        let right = if self.transpose_right { right.transpose(0, 1) } else { right };
+        let product = scaled(product(&left, &right)?, self.alpha)?;
+        let Some(bias) = inputs.optional(2) else {
+            return Ok(finished_product(product, None, self.activation)?.into());
+        };
         let bias = bias.dense()?;
         let shape = product.layout().shape();
         if broadcast_shape(shape, bias.layout().shape())?[..] != shape[..] {
@@ -137,8 +171,12 @@ fn gemm(node: &Node<'_>) -> Built {
         if type_of(&bias) != type_of(&product) {
             fault!("the bias must have the type of the matrices");
         }
-        super::arithmetic::add(product, scaled(bias, beta)?).map(Into::into)
-    })
+        finished_product(product, Some(scaled(bias, self.beta)?), self.activation).map(Into::into)
+    }
+
+    fn follow(&mut self, activation: Activation) -> bool {
+        self.activation.replace(activation).is_none()
+    }
 }
 
 /// The tensor times a number, which is 1 in nearly all files. Integers are scaled by whole numbers only.

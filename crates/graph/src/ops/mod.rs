@@ -23,9 +23,11 @@ mod deform;
 mod digits;
 mod dropout;
 mod einsum;
+mod epilogue;
 mod filter;
 mod flex_attention;
 mod fourier;
+mod fused;
 mod gated;
 mod grid;
 mod index;
@@ -75,8 +77,13 @@ use burn::backend::flex::FlexTensor;
 
 use crate::held::{Held, Sequence};
 use crate::load::Node;
+use crate::memory::Memory;
 use crate::tensor::{Fault, Tensor};
+use crate::value::DType;
 
+pub(crate) use batch::channel_factors;
+pub(crate) use epilogue::Activation;
+pub(crate) use fused::{activated, gelu, standardised};
 pub(crate) use index::pick;
 pub(crate) use slice::join;
 
@@ -84,6 +91,15 @@ pub(crate) use slice::join;
 pub(crate) trait Operator: Send + Sync {
     /// Computes the outputs, in the order of the node's declaration.
     fn run(&self, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault>;
+
+    /// Takes an activation, to apply it in the pass that finishes its result. False where there is no such
+    /// pass: then the activation stays a step of its own.
+    fn follow(&mut self, _activation: Activation) -> bool {
+        false
+    }
+
+    /// Told at load that the constant `input` was of type `from` before it was widened.
+    fn widened(&mut self, _input: usize, _from: DType) {}
 }
 
 impl<F> Operator for F
@@ -117,6 +133,8 @@ pub(crate) struct Context<'a> {
     pub(crate) stop: Option<&'a (dyn Fn() -> bool + Sync)>,
     /// How often the bodies of loops may still run.
     pub(crate) rounds: Option<&'a Cell<u64>>,
+    /// What all tensors may take together.
+    pub(crate) memory: Option<&'a Memory>,
 }
 
 /// What a node gets. An operator takes each input at most once; a tensor that is taken and used nowhere
@@ -282,7 +300,7 @@ impl Entry {
     /// Makes the operator of a node.
     pub(crate) fn operator(&self, node: &Node<'_>) -> Built {
         let built = (self.build)(node)?;
-        Ok(if self.widens { Box::new(widen::Widened(built)) } else { built })
+        Ok(if self.widens { Box::new(widen::Widened::new(built)) } else { built })
     }
 }
 

@@ -152,7 +152,7 @@ fn float_rows<F: Item + Float>(kind: Kind, table: &Table, count: usize) -> Tenso
 }
 
 /// A sum in eight strands: faster than one, and the error grows more slowly.
-fn sum<F: Float>(row: &[F], term: impl Fn(F) -> F) -> F {
+pub(super) fn sum<F: Float>(row: &[F], term: impl Fn(F) -> F) -> F {
     let (chunks, rest) = row.as_chunks::<8>();
     let mut strands = [F::zero(); 8];
     for chunk in chunks {

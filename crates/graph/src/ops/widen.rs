@@ -7,31 +7,43 @@ use half::{bf16, f16};
 use num_traits::{AsPrimitive, Float};
 
 use super::cast::cast;
-use super::{Inputs, Operator, Outputs};
+use super::{Activation, Inputs, Operator, Outputs};
 use crate::held::Held;
 use crate::tensor::{Fault, Item, Tensor};
 use crate::value::DType;
 
 /// An operator that is given `FP32` instead of `FP16` and `BF16`.
-pub(super) struct Widened(pub(super) Box<dyn Operator>);
+pub(super) struct Widened {
+    operator: Box<dyn Operator>,
+    /// Constants that were widened at load, and the types that they had.
+    before: Vec<(usize, DType)>,
+}
+
+impl Widened {
+    /// Gives the operator wider inputs.
+    pub(super) fn new(operator: Box<dyn Operator>) -> Self {
+        Self { operator, before: Vec::new() }
+    }
+}
 
 impl Operator for Widened {
     fn run(&self, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
         let mut first = None;
-        for held in inputs.all_mut() {
+        for (index, held) in inputs.all_mut().iter_mut().enumerate() {
             if let Some(Held::Tensor(tensor)) = held {
-                let dtype = tensor.dtype();
+                let before = self.before.iter().find(|(input, _)| *input == index);
+                let dtype = before.map_or_else(|| tensor.dtype(), |(_, dtype)| *dtype);
                 // The type of the first floating-point input is that of the result.
-                let narrowed = matches!(dtype, DType::F16 | DType::BF16);
-                if narrowed || matches!(dtype, DType::F32 | DType::F64) {
+                let narrow = matches!(dtype, DType::F16 | DType::BF16);
+                if narrow || matches!(dtype, DType::F32 | DType::F64) {
                     first.get_or_insert(dtype);
                 }
-                if narrowed {
+                if narrow {
                     *tensor = cast(tensor.clone(), DType::F32)?;
                 }
             }
         }
-        let outputs = self.0.run(inputs)?;
+        let outputs = self.operator.run(inputs)?;
         let Some(narrow @ (DType::F16 | DType::BF16)) = first else { return Ok(outputs) };
         let back =
             |tensor: Tensor| if tensor.dtype() == DType::F32 { cast(tensor, narrow) } else { Ok(tensor) };
@@ -46,6 +58,14 @@ impl Operator for Widened {
                 Outputs::Held(held.into_iter().map(back).collect::<Result<_, _>>()?)
             }
         })
+    }
+
+    fn follow(&mut self, activation: Activation) -> bool {
+        self.operator.follow(activation)
+    }
+
+    fn widened(&mut self, input: usize, from: DType) {
+        self.before.push((input, from));
     }
 }
 

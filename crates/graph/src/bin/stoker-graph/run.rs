@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use stoker_graph::{AnyValue, Graph, Kind, Limits, ValueInfo};
+use stoker_graph::{AnyValue, Graph, Kind, Limits, LoadError, Model, ValueInfo};
 
 use crate::{json, npy, show};
 
@@ -19,6 +19,14 @@ pub struct Arguments {
     /// is; those without a name are the others, in the order of the graph.
     #[arg(value_name = "[NAME=]INPUT")]
     inputs: Vec<String>,
+    /// A value of the graph that is given instead of computed, such as the output of a node. NAME ends at the first
+    /// `=`. Nodes that only it needs do not run. Inputs of the file that are needed all the same are given as ever.
+    #[arg(long = "input", value_name = "NAME=FILE")]
+    between: Vec<String>,
+    /// A value of the graph that is computed instead of the outputs of the file, any number of times. Nodes that none
+    /// of them needs do not run.
+    #[arg(long = "output", value_name = "NAME")]
+    asked: Vec<String>,
     /// Writes each output as output_N into this folder, which is made if need be.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -37,9 +45,10 @@ enum Format {
 
 /// Runs a file once. Prints its outputs, or writes them and prints what was written.
 pub fn run(arguments: &Arguments) -> Result<String> {
-    let graph = Graph::from_file(&arguments.file)?;
+    let graph = load(arguments)?;
     let mut given = Vec::new();
-    for (info, path) in assign(graph.inputs(), &arguments.inputs)? {
+    let inputs = [&arguments.between[..], &arguments.inputs].concat();
+    for (info, path) in assign(graph.inputs(), &inputs)? {
         let value =
             read(info, path).with_context(|| format!("input `{}` in {}", info.name, path.display()))?;
         given.push((info.name.clone(), value));
@@ -60,6 +69,35 @@ pub fn run(arguments: &Arguments) -> Result<String> {
         }
     }
     Ok(report)
+}
+
+/// The graph of the file, or what is asked for of it.
+fn load(arguments: &Arguments) -> Result<Graph> {
+    if arguments.between.is_empty() && arguments.asked.is_empty() {
+        return Ok(Graph::from_file(&arguments.file)?);
+    }
+    let name = |input: &String| match input.split_once('=') {
+        Some((name, _)) => Ok(name.to_owned()),
+        None => bail!("`--input {input}` does not say which value that is; give NAME=FILE"),
+    };
+    let mut inputs: Vec<String> = arguments.between.iter().map(name).collect::<Result<_>>()?;
+    let model = Model::from_file(&arguments.file)?;
+    let outputs = match arguments.asked.as_slice() {
+        [] => model.outputs().into_iter().map(|output| output.name).collect(),
+        asked => asked.to_vec(),
+    };
+    let part = |inputs: &[String]| model.subgraph(&names(inputs), &names(&outputs));
+    match part(&inputs) {
+        Err(LoadError::NotComputed { missing, .. }) => {
+            inputs.extend(missing);
+            Ok(part(&inputs)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+fn names(list: &[String]) -> Vec<&str> {
+    list.iter().map(String::as_str).collect()
 }
 
 /// Which file is which input.

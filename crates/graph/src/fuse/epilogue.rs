@@ -1,0 +1,40 @@
+//! What is done to a result in the pass that finishes it: a bias of a matrix product, and activations.
+
+use super::{Flow, Role};
+
+/// Appends a step to the one that makes its input.
+pub(super) fn append(flow: &mut Flow<'_>, at: usize) {
+    let _ = match flow.role(at) {
+        Role::Add => bias(flow, at),
+        Role::Activation(..) => activation(flow, at),
+        _ => None,
+    };
+}
+
+/// A constant that is added to a matrix product.
+fn bias(flow: &mut Flow<'_>, at: usize) -> Option<()> {
+    let (bias, product) = flow.pair(at, |source| flow.constant(source).map(|_| source))?;
+    let product = flow.only(product, &Role::MatMul).filter(|&step| flow.steps[step].inputs.len() == 2)?;
+    // Whatever its shape is: one that is not a row is added as any two tensors are.
+    flow.set_input(product, 2, bias);
+    flow.absorb(product, at);
+    Some(())
+}
+
+fn activation(flow: &mut Flow<'_>, at: usize) -> Option<()> {
+    let &Role::Activation(activation, bounds) = flow.role(at) else { return None };
+    let first = flow.maker(flow.input(at, 0), 1)?;
+    if !matches!(flow.role(first), Role::Conv | Role::MatMul | Role::Gemm { .. } | Role::Add) {
+        return None;
+    }
+    // Bounds must have the type of what they bound, which the weights say.
+    if let Some(bounds) = bounds {
+        flow.constant(flow.input(first, 1)).filter(|weights| weights.dtype() == bounds)?;
+    }
+    if !flow.steps[first].operator.follow(activation) {
+        return None;
+    }
+    flow.absorb(first, at);
+    flow.steps[first].role = Role::Other;
+    Some(())
+}

@@ -1,0 +1,189 @@
+//! Steps put together at load: fewer passes over memory, fewer tensors, fewer steps.
+//!
+//! What is looked at are the steps of a plan, not the nodes of a file: functions are in the places of their
+//! calls, constants are computed, and what a graph inside of a node reads is among that node's inputs. A value
+//! is done away with only where one step reads it, which is put together with the step that makes it. Results
+//! differ by rounding at the most.
+//!
+//! Constants are never changed, as others may read them: what is folded into weights makes new ones.
+
+mod affine;
+mod epilogue;
+mod parts;
+mod role;
+mod widen;
+
+pub(crate) use role::Role;
+
+use crate::plan::{Source, Step};
+use crate::tensor::Tensor;
+use crate::value::DType;
+
+/// Puts steps together. What is left of one that went into another has no outputs.
+///
+/// `spare` is how many elements copies of constants may still take: a file could ask for any number of copies
+/// of what it stores once.
+pub(crate) fn fuse(
+    steps: &mut [Step],
+    constants: &mut Vec<Tensor>,
+    slots: usize,
+    outputs: &[Source],
+    spare: &mut usize,
+) {
+    let mut flow = Flow::new(steps, constants, slots, outputs, spare);
+    // In their order: a chain grows step by step.
+    for at in 0..flow.steps.len() {
+        parts::join(&mut flow, at);
+        affine::fold(&mut flow, at);
+        epilogue::append(&mut flow, at);
+    }
+    widen::widen(&mut flow, outputs);
+}
+
+/// The steps of a graph, who makes what, and how often it is read.
+struct Flow<'a> {
+    steps: &'a mut [Step],
+    constants: &'a mut Vec<Tensor>,
+    /// By slot: the step that fills it.
+    makers: Vec<Option<usize>>,
+    /// By slot: how many inputs of steps and outputs of the graph it is.
+    reads: Vec<usize>,
+    spare: &'a mut usize,
+}
+
+impl<'a> Flow<'a> {
+    fn new(
+        steps: &'a mut [Step],
+        constants: &'a mut Vec<Tensor>,
+        slots: usize,
+        outputs: &[Source],
+        spare: &'a mut usize,
+    ) -> Self {
+        let (mut makers, mut reads) = (vec![None; slots], vec![0; slots]);
+        for (at, step) in steps.iter().enumerate() {
+            for &slot in step.outputs.iter().flatten() {
+                makers[slot] = Some(at);
+            }
+        }
+        for source in steps.iter().flat_map(|step| &step.inputs).chain(outputs) {
+            if let Source::Slot { index, .. } = *source {
+                reads[index] += 1;
+            }
+        }
+        Self { steps, constants, makers, reads, spare }
+    }
+
+    fn role(&self, at: usize) -> &Role {
+        &self.steps[at].role
+    }
+
+    /// Input `index` of a step; absent where it has none.
+    fn input(&self, at: usize, index: usize) -> Source {
+        self.steps[at].inputs.get(index).copied().unwrap_or(Source::Absent)
+    }
+
+    /// The tensor of a constant.
+    fn constant(&self, source: Source) -> Option<&Tensor> {
+        match source {
+            Source::Constant(index) => self.constants.get(index),
+            Source::Absent | Source::Slot { .. } => None,
+        }
+    }
+
+    /// A constant of floating-point numbers.
+    fn floats(&self, source: Source) -> Option<&Tensor> {
+        let float = |dtype| matches!(dtype, DType::F16 | DType::BF16 | DType::F32 | DType::F64);
+        self.constant(source).filter(|tensor| float(tensor.dtype()))
+    }
+
+    /// The only number of a constant scalar.
+    fn scalar(&self, source: Source) -> Option<f64> {
+        let tensor = self.floats(source).filter(|tensor| tensor.rank() == 0)?;
+        tensor.to_f64s().ok()?.first().copied()
+    }
+
+    /// True where a constant scalar is as near to `number` as its type can be.
+    fn is_number(&self, source: Source, number: f64) -> bool {
+        let precision = match self.floats(source).map(Tensor::dtype) {
+            Some(DType::BF16) => 1e-2,
+            Some(DType::F16) => 1e-3,
+            _ => 1e-6,
+        };
+        self.scalar(source).is_some_and(|x| (x - number).abs() <= precision * number.abs())
+    }
+
+    /// The step whose first output is a value that is read `reads` times.
+    fn maker(&self, source: Source, reads: usize) -> Option<usize> {
+        let Source::Slot { index, .. } = source else { return None };
+        let at = self.makers[index].filter(|_| self.reads[index] == reads)?;
+        (self.steps[at].outputs.first() == Some(&Some(index))).then_some(at)
+    }
+
+    /// The step whose first output is a value that is read once, where it has this role.
+    fn only(&self, source: Source, role: &Role) -> Option<usize> {
+        self.maker(source, 1).filter(|&at| self.role(at) == role)
+    }
+
+    /// The two inputs of a step of two, if one is what `picked` says: it is given first.
+    fn pair<T>(&self, at: usize, picked: impl Fn(Source) -> Option<T>) -> Option<(T, Source)> {
+        let &[left, right] = &self.steps[at].inputs[..] else { return None };
+        picked(left).map(|left| (left, right)).or_else(|| picked(right).map(|right| (right, left)))
+    }
+
+    /// Takes so many elements for copies of constants; `None` where there are not so many left.
+    fn spend(&mut self, elements: usize) -> Option<()> {
+        *self.spare = self.spare.checked_sub(elements)?;
+        Some(())
+    }
+
+    fn add_constant(&mut self, tensor: Tensor) -> Source {
+        self.constants.push(tensor);
+        Source::Constant(self.constants.len() - 1)
+    }
+
+    fn count(&mut self, source: Source, change: impl Fn(usize) -> usize) {
+        if let Source::Slot { index, .. } = source {
+            self.reads[index] = change(self.reads[index]);
+        }
+    }
+
+    /// Gives a step other inputs.
+    fn set_inputs(&mut self, at: usize, inputs: Vec<Source>) {
+        for &source in &inputs {
+            self.count(source, |reads| reads + 1);
+        }
+        for source in std::mem::replace(&mut self.steps[at].inputs, inputs) {
+            self.count(source, |reads| reads.saturating_sub(1));
+        }
+    }
+
+    /// Gives a step another input `index`.
+    fn set_input(&mut self, at: usize, index: usize, source: Source) {
+        let mut inputs = self.steps[at].inputs.clone();
+        inputs.resize(inputs.len().max(index + 1), Source::Absent);
+        inputs[index] = source;
+        self.set_inputs(at, inputs);
+    }
+
+    /// Takes a step away.
+    fn remove(&mut self, at: usize) {
+        self.set_inputs(at, Vec::new());
+        self.steps[at].outputs.clear();
+        self.steps[at].role = Role::Other;
+    }
+
+    /// Takes a step away whose work another one, which makes its input, does from now on.
+    fn absorb(&mut self, first: usize, second: usize) {
+        let output = self.steps[second].outputs.first().copied().flatten();
+        if let Some(slot) = output {
+            self.makers[slot] = Some(first);
+        }
+        let name = format!("{}+{}", self.steps[first].op_type, self.steps[second].op_type);
+        self.steps[first].outputs = vec![output];
+        self.steps[first].op_type = name;
+        self.remove(second);
+    }
+}
+
+#[cfg(test)]
+mod tests;

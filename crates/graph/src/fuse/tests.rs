@@ -1,0 +1,542 @@
+//! Each chain once as it is, and once with all values between as outputs, which nothing may be put together of:
+//! the answers must be the same.
+
+use proptest::prelude::*;
+use prost::Message;
+
+use crate::load::write_tensor;
+use crate::ops::cast::cast;
+use crate::proto::{
+    AttributeProto, DimensionProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, TypeValue, ValueInfoProto,
+};
+use crate::tensor::Tensor;
+use crate::{DType, Graph, Value};
+
+/// A graph that grows node by node. Its input is `x`.
+struct Net {
+    dtype: DType,
+    opset: i64,
+    nodes: Vec<NodeProto>,
+    stored: Vec<TensorProto>,
+    functions: Vec<FunctionProto>,
+    /// Numbers that look random, and are the same each time.
+    state: u64,
+}
+
+fn net(dtype: DType, opset: i64) -> Net {
+    Net { dtype, opset, nodes: Vec::new(), stored: Vec::new(), functions: Vec::new(), state: 1 }
+}
+
+fn int(name: &str, i: i64) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), i: Some(i), ..AttributeProto::default() }
+}
+
+fn ints(name: &str, ints: &[i64]) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), ints: ints.to_vec(), ..AttributeProto::default() }
+}
+
+fn float(name: &str, f: f32) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), f: Some(f), ..AttributeProto::default() }
+}
+
+fn graph_attribute(name: &str, graph: GraphProto) -> AttributeProto {
+    AttributeProto { name: name.to_owned(), g: Some(Box::new(graph)), ..AttributeProto::default() }
+}
+
+fn node(operator: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {
+    NodeProto {
+        op_type: operator.to_owned(),
+        input: inputs.iter().map(|&name| name.to_owned()).collect(),
+        output: vec![output.to_owned()],
+        attribute,
+        ..NodeProto::default()
+    }
+}
+
+fn info(name: &str, dtype: DType, rank: Option<usize>) -> ValueInfoProto {
+    let shape = rank.map(|rank| TensorShapeProto { dim: vec![DimensionProto::default(); rank] });
+    let value = Some(TypeValue::Tensor(TensorTypeProto { elem_type: dtype.onnx_number(), shape }));
+    let r#type = Some(TypeProto { value, ..TypeProto::default() });
+    ValueInfoProto { name: name.to_owned(), r#type, ..ValueInfoProto::default() }
+}
+
+impl Net {
+    fn add(&mut self, operator: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) {
+        self.nodes.push(node(operator, inputs, output, attributes));
+    }
+
+    fn store(&mut self, name: &str, shape: &[usize], numbers: Vec<f64>) {
+        let tensor = cast(Tensor::from_items(shape, numbers), self.dtype).unwrap();
+        self.stored.push(write_tensor(&tensor, name));
+    }
+
+    fn number(&mut self, name: &str, number: f64) {
+        self.store(name, &[], vec![number]);
+    }
+
+    /// A number between `low` and `low + width`, with few digits.
+    fn draw(&mut self, low: f64, width: f64) -> f64 {
+        self.state =
+            self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        low + width * f64::from(u32::try_from(self.state >> 48).unwrap() % 256) / 256.0
+    }
+
+    fn numbers(&mut self, count: usize, low: f64, width: f64) -> Vec<f64> {
+        (0..count).map(|_| self.draw(low, width)).collect()
+    }
+
+    fn weights(&mut self, name: &str, shape: &[usize]) {
+        let numbers = self.numbers(shape.iter().product(), -1.0, 2.0);
+        self.store(name, shape, numbers);
+    }
+
+    /// `BatchNormalization` of `channels` channels.
+    fn normalise(&mut self, input: &str, output: &str, channels: usize) {
+        let names: Vec<String> =
+            ["scale", "shift", "mean", "var"].map(|part| format!("{output}_{part}")).into();
+        for name in &names[..3] {
+            self.weights(name, &[channels]);
+        }
+        let variance = self.numbers(channels, 0.25, 2.0);
+        self.store(&names[3], &[channels], variance);
+        let inputs = [input, &names[0], &names[1], &names[2], &names[3]];
+        self.add("BatchNormalization", &inputs, output, vec![float("epsilon", 1e-3)]);
+    }
+
+    fn model(&self, outputs: &[&str]) -> Vec<u8> {
+        let import = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
+        let graph = GraphProto {
+            node: self.nodes.clone(),
+            initializer: self.stored.clone(),
+            input: vec![info("x", self.dtype, None)],
+            output: outputs.iter().map(|name| info(name, self.dtype, None)).collect(),
+            ..GraphProto::default()
+        };
+        ModelProto {
+            opset_import: vec![import("", self.opset), import("f", 1)],
+            graph: Some(graph),
+            functions: self.functions.clone(),
+            ..ModelProto::default()
+        }
+        .encode_to_vec()
+    }
+
+    fn graph(&self, outputs: &[&str]) -> Graph {
+        Graph::from_bytes(&self.model(outputs)).unwrap()
+    }
+
+    fn last(&self) -> &str {
+        &self.nodes.last().unwrap().output[0]
+    }
+
+    /// The numbers of the first output, and its shape.
+    fn run(&mut self, graph: &Graph, shape: &[usize]) -> (Vec<usize>, DType, Vec<f64>) {
+        self.state = 7;
+        let numbers = self.numbers(shape.iter().product(), -2.0, 4.0);
+        let x = cast(Tensor::from_items(shape, numbers), self.dtype).unwrap();
+        let answer = graph.run(vec![("x".to_owned(), Value::try_from(x).unwrap())]).unwrap();
+        let answer = Tensor::from(answer[0].1.clone());
+        (answer.shape().to_vec(), answer.dtype(), answer.to_f64s().unwrap())
+    }
+
+    /// What the last node gives must be the same, put together or not. Gives the steps that are left.
+    fn same(&mut self, shape: &[usize], precision: f64) -> Vec<String> {
+        let last = self.last().to_owned();
+        let fused = self.graph(&[&last]);
+        let mut outputs = vec![last.as_str()];
+        let between = self.nodes.iter().flat_map(|node| &node.output).map(String::as_str);
+        outputs.extend(between.filter(|name| !name.is_empty() && *name != last));
+        let plain = self.graph(&outputs);
+        let written: Vec<&str> = self.nodes.iter().map(|node| node.op_type.as_str()).collect();
+        assert_eq!(plain.operators(), written, "outputs stay as they are");
+        let (fused_answer, plain_answer) = (self.run(&fused, shape), self.run(&plain, shape));
+        assert_eq!((&fused_answer.0, fused_answer.1), (&plain_answer.0, plain_answer.1));
+        for (a, b) in fused_answer.2.iter().zip(&plain_answer.2) {
+            assert!((a - b).abs() <= precision * b.abs().max(1.0), "{a} instead of {b}");
+        }
+        fused.operators().into_iter().map(str::to_owned).collect()
+    }
+}
+
+/// What rounding may make of a few additions.
+const SINGLE: f64 = 2e-5;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn statistics_go_into_a_convolution(
+        (group, inputs, outputs) in (1usize..4, 1usize..4, 1usize..4),
+        kernel in 1usize..4,
+        flat: bool,
+        transposed: bool,
+        bias: bool,
+        state: u64,
+    ) {
+        let mut net = net(DType::F32, 17);
+        net.state = state;
+        let (from, to) = (group * inputs, group * outputs);
+        let space = if flat { vec![kernel] } else { vec![kernel, kernel] };
+        let channels = if transposed { [from, outputs] } else { [to, inputs] };
+        net.weights("w", &[&channels[..], &space].concat());
+        net.weights("b", &[to]);
+        let operator = if transposed { "ConvTranspose" } else { "Conv" };
+        let given = if bias { vec!["x", "w", "b"] } else { vec!["x", "w"] };
+        net.add(operator, &given, "y", vec![int("group", i64::try_from(group).unwrap())]);
+        net.normalise("y", "z", to);
+        let shape = if flat { vec![2, from, 6] } else { vec![2, from, 5, 6] };
+        prop_assert_eq!(net.same(&shape, SINGLE), [format!("{operator}+BatchNormalization")]);
+    }
+
+    #[test]
+    fn factors_go_into_weights(transposed: bool, bias in 0usize..4, state: u64, operator in 0usize..4) {
+        let mut net = net(DType::F32, 17);
+        net.state = state;
+        net.weights("w", if transposed { &[5, 3] } else { &[3, 5] });
+        net.weights("row", &[1, 5]);
+        net.weights("vector", &[5]);
+        net.weights("one", &[1]);
+        let given = [&["x", "w"][..], &["x", "w", "row"], &["x", "w", "vector"], &["x", "w", "one"]][bias];
+        net.add("Gemm", given, "y", vec![int("transB", i64::from(transposed))]);
+        let operator = ["Add", "Sub", "Mul", "Div"][operator];
+        let factors = net.numbers(5, 0.5, 2.0);
+        net.store("c", &[5], factors);
+        net.add(operator, &["y", "c"], "z", vec![]);
+        net.normalise("z", "n", 5);
+        let steps = net.same(&[4, 3], 1e-4);
+        prop_assert_eq!(steps, [format!("Gemm+{operator}+BatchNormalization")]);
+    }
+}
+
+#[test]
+fn constants_for_each_channel_go_into_a_convolution() {
+    let mut net = net(DType::F32, 13);
+    net.weights("w", &[3, 2, 1, 1]);
+    net.weights("m", &[3, 1, 1]);
+    net.weights("a", &[1, 3, 1, 1]);
+    net.number("d", 3.0);
+    net.add("Conv", &["x", "w"], "y0", vec![]);
+    net.add("Mul", &["y0", "m"], "y1", vec![]);
+    net.add("Add", &["a", "y1"], "y2", vec![]);
+    net.add("Div", &["y2", "d"], "y3", vec![]);
+    assert_eq!(net.same(&[2, 2, 3, 3], SINGLE), ["Conv+Mul+Add+Div"]);
+    // One for each column, or for each image, is none for each channel.
+    for shape in [&[3][..], &[2, 1, 1, 1], &[1, 1, 3, 1, 1]] {
+        let mut other = self::net(DType::F32, 13);
+        other.weights("w", &[3, 2, 1, 1]);
+        other.weights("m", shape);
+        other.add("Conv", &["x", "w"], "y", vec![]);
+        other.add("Mul", &["y", "m"], "z", vec![]);
+        assert_eq!(other.same(&[2, 2, 3, 3], SINGLE), ["Conv", "Mul"], "{shape:?}");
+    }
+}
+
+#[test]
+fn half_precision_stays_what_it_is() {
+    for (dtype, precision) in [(DType::F16, 2e-2), (DType::BF16, 0.15), (DType::F64, 1e-12)] {
+        let mut net = net(dtype, 17);
+        net.weights("w", &[2, 3, 3, 3]);
+        net.add("Conv", &["x", "w"], "y", vec![]);
+        net.normalise("y", "z", 2);
+        net.add("LeakyRelu", &["z"], "a", vec![]);
+        assert_eq!(net.same(&[1, 3, 4, 4], precision), ["Conv+BatchNormalization+LeakyRelu"], "{dtype}");
+    }
+}
+
+#[test]
+fn constants_of_half_precision_are_widened_at_load() {
+    for dtype in [DType::F16, DType::BF16] {
+        let mut net = net(dtype, 17);
+        // The first input is the constant, which says what type the result has.
+        net.weights("c", &[3]);
+        net.add("Mul", &["c", "x"], "y", vec![]);
+        // The second constant is an output too, and stays.
+        net.weights("k", &[3]);
+        net.add("Sub", &["y", "k"], "z", vec![]);
+        let graph = net.graph(&["z", "k"]);
+        let (shape, given, numbers) = net.run(&graph, &[2, 3]);
+        assert_eq!((shape, given), (vec![2, 3], dtype));
+        let plain = net.graph(&["z", "y", "c", "k"]);
+        assert_eq!(net.run(&plain, &[2, 3]).2, numbers);
+    }
+}
+
+#[test]
+fn a_product_takes_its_bias_and_what_follows() {
+    let activations: [(&str, &[AttributeProto]); 6] = [
+        ("Relu", &[]),
+        ("LeakyRelu", &[float("alpha", 0.2)]),
+        ("Sigmoid", &[]),
+        ("HardSigmoid", &[float("alpha", 0.3)]),
+        ("HardSwish", &[]),
+        ("Swish", &[float("alpha", 2.0)]),
+    ];
+    for (operator, attributes) in activations {
+        let mut net = net(DType::F32, 24);
+        net.weights("w", &[4, 3]);
+        net.weights("b", &[3]);
+        net.add("MatMul", &["x", "w"], "y", vec![]);
+        net.add("Add", &["b", "y"], "z", vec![]);
+        net.add(operator, &["z"], "a", attributes.to_vec());
+        for shape in [&[2, 5, 4][..], &[5, 4], &[4]] {
+            assert_eq!(net.same(shape, SINGLE), [format!("MatMul+Add+{operator}")], "{shape:?}");
+        }
+    }
+}
+
+#[test]
+fn a_summand_that_is_no_row_is_added_all_the_same() {
+    for shape in [&[][..], &[1], &[3, 1], &[2, 1, 4]] {
+        let mut net = net(DType::F32, 13);
+        net.weights("w", &[4, 1]);
+        net.weights("b", shape);
+        net.add("MatMul", &["x", "w"], "y", vec![]);
+        net.add("Add", &["y", "b"], "z", vec![]);
+        assert_eq!(net.same(&[3, 4], SINGLE), ["MatMul+Add"], "{shape:?}");
+    }
+}
+
+#[test]
+fn bounds_are_attributes_or_constants() {
+    for opset in [10, 13] {
+        let mut net = net(DType::F32, opset);
+        net.weights("w", &[2, 2, 1, 1]);
+        net.number("six", 0.75);
+        net.number("zero", -0.25);
+        net.add("Conv", &["x", "w"], "y", vec![]);
+        if opset < 11 {
+            net.add("Clip", &["y"], "z", vec![float("min", -0.25), float("max", 0.75)]);
+        } else {
+            net.add("Clip", &["y", "zero", "six"], "z", vec![]);
+        }
+        net.add("Clip", &["z"], "a", vec![]);
+        assert_eq!(net.same(&[1, 2, 3, 3], SINGLE), ["Conv+Clip", "Clip"], "{opset}");
+    }
+}
+
+#[test]
+fn a_sum_takes_an_activation() {
+    let mut net = net(DType::F32, 13);
+    net.add("Tanh", &["x"], "t", vec![]);
+    net.add("Add", &["t", "x"], "y", vec![]);
+    net.add("Relu", &["y"], "z", vec![]);
+    assert_eq!(net.same(&[2, 3], SINGLE), ["Tanh", "Add+Relu"]);
+    net.nodes[0] = node("ReduceMax", &["x"], "t", vec![ints("axes", &[1])]);
+    assert_eq!(net.same(&[2, 3], SINGLE), ["ReduceMax", "Add+Relu"]);
+}
+
+/// `LayerNormalization` in its parts, over the last dimensions.
+fn layer(net: &mut Net, axes: &[i64], squared: bool) {
+    net.number("two", 2.0);
+    net.number("eps", 1e-5);
+    net.add("ReduceMean", &["x"], "m", vec![ints("axes", axes)]);
+    net.add("Sub", &["x", "m"], "d", vec![]);
+    if squared {
+        net.add("Mul", &["d", "d"], "s", vec![]);
+    } else {
+        net.add("Pow", &["d", "two"], "s", vec![]);
+    }
+    net.add("ReduceMean", &["s"], "v", vec![ints("axes", axes)]);
+    net.add("Add", &["v", "eps"], "e", vec![]);
+    net.add("Sqrt", &["e"], "r", vec![]);
+    net.add("Div", &["d", "r"], "n", vec![]);
+}
+
+#[test]
+fn a_normalisation_in_parts_is_one_step() {
+    for dtype in [DType::F32, DType::F64, DType::F16] {
+        let precision = if dtype == DType::F16 { 1e-2 } else { 1e-5 };
+        for squared in [false, true] {
+            let mut net = net(dtype, 13);
+            layer(&mut net, &[-1], squared);
+            assert_eq!(net.same(&[2, 3, 8], precision), ["LayerNormalization"]);
+            net.weights("scale", &[8]);
+            net.add("Mul", &["scale", "n"], "y", vec![]);
+            assert_eq!(net.same(&[2, 3, 8], precision), ["LayerNormalization"]);
+            net.weights("shift", &[8]);
+            net.add("Add", &["y", "shift"], "z", vec![]);
+            assert_eq!(net.same(&[2, 3, 8], precision), ["LayerNormalization"]);
+            net.add("Mul", &["z", "scale"], "w", vec![]);
+            assert_eq!(net.same(&[8], precision), ["LayerNormalization", "Mul"]);
+        }
+    }
+    let mut net = net(DType::F32, 13);
+    layer(&mut net, &[-1, -2], false);
+    net.weights("shift", &[8]);
+    net.add("Add", &["n", "shift"], "z", vec![]);
+    assert_eq!(net.same(&[2, 3, 8], 1e-5), ["LayerNormalization"]);
+}
+
+#[test]
+fn a_normalisation_over_other_dimensions_stays_in_parts() {
+    for axes in [&[2][..], &[-2], &[0, -1]] {
+        let mut net = net(DType::F32, 13);
+        layer(&mut net, axes, false);
+        assert_eq!(net.same(&[2, 3, 8], 1e-5).len(), 7, "{axes:?}");
+    }
+    // A scale of more dimensions is another one in each row.
+    let mut net = net(DType::F32, 13);
+    layer(&mut net, &[-1], false);
+    net.weights("scale", &[3, 8]);
+    net.add("Mul", &["scale", "n"], "y", vec![]);
+    assert_eq!(net.same(&[2, 3, 8], 1e-5), ["LayerNormalization", "Mul"]);
+}
+
+#[test]
+fn a_scale_may_repeat_what_is_normalised() {
+    let mut net = net(DType::F32, 13);
+    layer(&mut net, &[-1], false);
+    net.weights("scale", &[4]);
+    net.add("Mul", &["scale", "n"], "y", vec![]);
+    assert_eq!(net.same(&[2, 1], 1e-5), ["LayerNormalization"]);
+}
+
+#[test]
+fn gelu_in_parts_is_one_step_in_any_order() {
+    for dtype in [DType::F32, DType::F64, DType::F16] {
+        for order in 0..4 {
+            let mut net = net(dtype, 13);
+            net.number("root", if order == 1 { 0.5f64.sqrt() } else { 2f64.sqrt() });
+            net.number("one", 1.0);
+            net.number("half", 0.5);
+            net.add(if order == 1 { "Mul" } else { "Div" }, &["x", "root"], "s", vec![]);
+            net.add("Erf", &["s"], "e", vec![]);
+            net.add("Add", &["e", "one"], "a", vec![]);
+            let (first, second) = match order {
+                0 | 1 => (["x", "a"], ["m", "half"]),
+                2 => (["half", "x"], ["m", "a"]),
+                _ => (["a", "half"], ["x", "m"]),
+            };
+            net.add("Mul", &first, "m", vec![]);
+            net.add("Mul", &second, "y", vec![]);
+            let precision = if dtype == DType::F16 { 4e-3 } else { 1e-6 };
+            assert_eq!(net.same(&[3, 7], precision), ["Gelu"], "{dtype} {order}");
+            // Another number than a half is not this function.
+            net.stored[2] = write_tensor(&cast(Tensor::from_items(&[], vec![0.51]), dtype).unwrap(), "half");
+            assert_eq!(net.same(&[3, 7], precision).len(), 5);
+        }
+    }
+}
+
+#[test]
+fn a_number_times_its_sigmoid_is_one_step() {
+    let mut net = net(DType::F32, 13);
+    net.weights("w", &[2, 2, 1, 1]);
+    net.weights("b", &[2]);
+    net.add("Conv", &["x", "w", "b"], "y", vec![]);
+    net.add("Sigmoid", &["y"], "s", vec![]);
+    net.add("Mul", &["y", "s"], "z", vec![]);
+    assert_eq!(net.same(&[1, 2, 3, 3], SINGLE), ["Conv+Swish"]);
+    net.nodes[1] = node("HardSigmoid", &["y"], "s", vec![float("alpha", 1.0 / 6.0)]);
+    assert_eq!(net.same(&[1, 2, 3, 3], SINGLE), ["Conv+Swish"]);
+    net.nodes[2] = node("Mul", &["x", "s"], "z", vec![]);
+    assert_eq!(net.same(&[1, 2, 3, 3], SINGLE), ["Conv+HardSigmoid", "Mul"]);
+}
+
+#[test]
+fn weights_that_others_read_stay_as_they_are() {
+    let mut net = net(DType::F32, 13);
+    net.weights("w", &[2, 2, 1, 1]);
+    net.add("Conv", &["x", "w"], "y", vec![]);
+    net.normalise("y", "n", 2);
+    net.add("Conv", &["n", "w"], "z", vec![]);
+    net.normalise("z", "m", 2);
+    net.add("Conv", &["m", "w"], "a", vec![]);
+    let expected = ["Conv+BatchNormalization", "Conv+BatchNormalization", "Conv"];
+    assert_eq!(net.same(&[1, 2, 3, 3], SINGLE), expected);
+}
+
+#[test]
+fn weights_are_copied_a_few_times_only() {
+    let mut net = net(DType::F32, 13);
+    net.weights("w", &[2, 2, 8, 8]);
+    let mut last = "x".to_owned();
+    for at in 0..8 {
+        net.add("Conv", &[&last, "w"], &format!("y{at}"), vec![ints("pads", &[4, 4, 3, 3])]);
+        net.normalise(&format!("y{at}"), &format!("n{at}"), 2);
+        last = format!("n{at}");
+    }
+    let graph = net.graph(&[&last]);
+    let folded = graph.operators().iter().filter(|operator| operator.contains('+')).count();
+    assert!((1..=2).contains(&folded), "{folded}");
+}
+
+#[test]
+fn what_else_reads_a_value_keeps_it() {
+    let chain = || {
+        let mut net = net(DType::F32, 13);
+        net.weights("w", &[2, 2, 1, 1]);
+        net.add("Conv", &["x", "w"], "y", vec![]);
+        net.normalise("y", "n", 2);
+        net
+    };
+    // A node, twice an input of one, and a graph inside of a node.
+    let mut second = chain();
+    second.add("Add", &["n", "y"], "z", vec![]);
+    assert_eq!(second.same(&[1, 2, 2, 2], SINGLE), ["Conv", "BatchNormalization", "Add"]);
+    let mut twice = chain();
+    twice.nodes.pop();
+    twice.add("Mul", &["y", "y"], "z", vec![]);
+    assert_eq!(twice.same(&[1, 2, 2, 2], SINGLE), ["Conv", "Mul"]);
+    let mut inner = chain();
+    let yes = write_tensor(&Tensor::from_bools(&[], vec![1]), "yes");
+    inner.stored.push(yes);
+    let branch = |name: &str| GraphProto {
+        node: vec![node("Add", &[name, "y"], "t", vec![]), node("Relu", &["t"], "u", vec![])],
+        output: vec![info("u", DType::F32, None)],
+        ..GraphProto::default()
+    };
+    let branches =
+        vec![graph_attribute("then_branch", branch("n")), graph_attribute("else_branch", branch("y"))];
+    inner.add("If", &["yes"], "z", branches);
+    assert_eq!(inner.same(&[1, 2, 2, 2], SINGLE), ["Conv", "BatchNormalization", "If"]);
+}
+
+#[test]
+fn bodies_of_functions_are_put_together_with_what_is_around_them() {
+    let mut net = net(DType::F32, 13);
+    net.functions.push(FunctionProto {
+        name: "Block".to_owned(),
+        domain: "f".to_owned(),
+        input: vec!["x".to_owned(), "w".to_owned()],
+        output: vec!["y".to_owned()],
+        node: vec![node("Conv", &["x", "w"], "c", vec![]), node("Relu", &["c"], "y", vec![])],
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: 13 }],
+        ..FunctionProto::default()
+    });
+    net.weights("w", &[2, 2, 1, 1]);
+    net.nodes.push(NodeProto { domain: "f".to_owned(), ..node("Block", &["x", "w"], "y", vec![]) });
+    net.add("LeakyRelu", &["y"], "z", vec![]);
+    assert_eq!(net.graph(&["z"]).operators(), ["Conv+Relu", "LeakyRelu"]);
+}
+
+#[test]
+fn statistics_of_a_training_and_operators_with_an_axis_stay() {
+    let mut trains = net(DType::F32, 6);
+    trains.weights("w", &[2, 2, 1, 1]);
+    trains.add("Conv", &["x", "w"], "y", vec![]);
+    trains.normalise("y", "n", 2);
+    assert_eq!(trains.graph(&["n"]).operators(), ["Conv", "BatchNormalization"]);
+    trains.nodes[1].attribute.push(int("is_test", 1));
+    assert_eq!(trains.graph(&["n"]).operators(), ["Conv+BatchNormalization"]);
+    let mut old = net(DType::F32, 6);
+    old.weights("w", &[3, 2]);
+    old.weights("b", &[4]);
+    old.add("MatMul", &["x", "w"], "y", vec![]);
+    old.add("Add", &["y", "b"], "z", vec![int("broadcast", 1), int("axis", 0)]);
+    assert_eq!(old.same(&[4, 3], SINGLE), ["MatMul", "Add"]);
+}
+
+#[test]
+fn factors_that_are_no_numbers_are_left_where_they_are() {
+    let mut net = net(DType::F32, 13);
+    net.weights("w", &[3, 2]);
+    net.store("c", &[2], vec![0.0, 1.0]);
+    net.add("MatMul", &["x", "w"], "y", vec![]);
+    net.add("Div", &["y", "c"], "z", vec![]);
+    assert_eq!(net.graph(&["z"]).operators(), ["MatMul", "Div"]);
+    net.stored.pop();
+    net.store("c", &[2], vec![4.0, 2.0]);
+    assert_eq!(net.same(&[5, 3], SINGLE), ["MatMul+Div"]);
+}
