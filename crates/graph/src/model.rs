@@ -6,18 +6,18 @@ use prost::Message;
 
 use crate::error::LoadError;
 use crate::graph::Graph;
-use crate::load::{Folder, load};
+use crate::load::{Folder, embed, load};
 use crate::proto::ModelProto;
 use crate::survey;
 
 /// The largest file: the limit of the protobuf format.
-const MAX_MODEL_BYTES: usize = (1 << 31) - 1;
+pub(crate) const MAX_MODEL_BYTES: usize = (1 << 31) - 1;
 
 /// The contents of an ONNX file.
 pub struct Model {
     pub(crate) proto: ModelProto,
     /// Where weights outside of the file may be.
-    folder: Option<Folder>,
+    pub(crate) folder: Option<Folder>,
 }
 
 impl std::fmt::Debug for Model {
@@ -66,5 +66,20 @@ impl Model {
     /// The graph, ready to run.
     pub fn graph(&self) -> Result<Graph, LoadError> {
         load(&self.proto, self.folder.as_ref()).map(Graph::new)
+    }
+
+    /// The file's bytes, weights included: nothing outside of them is needed to read them.
+    ///
+    /// What this crate does not know is not in them: information on training and quantisation of values
+    /// (`training_info`, `quantization_annotation`). An error is a model larger than the 2 GiB of protobuf.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, LoadError> {
+        let mut proto = self.proto.clone();
+        embed(&mut proto, self.folder.as_ref())?;
+        let size = proto.encoded_len();
+        if size > MAX_MODEL_BYTES {
+            let (actual, limit) = (size as u64, MAX_MODEL_BYTES as u64);
+            return Err(LoadError::TooLarge { what: "file size in bytes", actual, limit });
+        }
+        Ok(proto.encode_to_vec())
     }
 }

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::RunError;
 use crate::held::Held;
+use crate::network::Form;
 use crate::ops::{Context, Inputs, Operator, Outputs};
 use crate::tensor::{Fault, Tensor};
 
@@ -43,15 +44,17 @@ pub(crate) struct Step {
     pub(crate) inputs: Vec<Source>,
     /// Where the outputs go; `None` for one that nobody reads.
     pub(crate) outputs: Vec<Option<usize>>,
+    /// What a network does instead on its backend, where the node reads numbers that are there.
+    pub(crate) form: Option<Box<Form>>,
 }
 
 /// The steps in order, and everything that they share.
 pub(crate) struct Plan {
-    constants: Vec<Tensor>,
-    slots: usize,
-    inputs: Vec<usize>,
-    steps: Vec<Step>,
-    outputs: Vec<Source>,
+    pub(crate) constants: Vec<Tensor>,
+    pub(crate) slots: usize,
+    pub(crate) inputs: Vec<usize>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) outputs: Vec<Source>,
     /// The most inputs that a step has.
     widest: usize,
 }
@@ -181,7 +184,7 @@ fn mark_last(sources: &mut [Source], needed: &mut [bool]) {
 }
 
 /// What a panic said.
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text =
         panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     format!("the operator gave up: {}", text.unwrap_or("no reason was given"))

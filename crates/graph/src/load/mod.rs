@@ -9,18 +9,22 @@
 //! file is read but weights in the folder that the caller names.
 
 mod declare;
+mod embed;
 mod external;
 mod frame;
 mod function;
 mod initializer;
+mod live;
 mod node;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub(crate) use declare::element_type_name;
+pub(crate) use embed::embed;
 pub(crate) use external::Folder;
 pub(crate) use initializer::{read as read_tensor, write as write_tensor};
+pub(crate) use live::{Parameter, is_real};
 pub(crate) use node::{Ints, Nested, Node};
 
 use crate::error::{LoadError, UnsupportedOperator};
@@ -30,6 +34,7 @@ use crate::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodePr
 use crate::tensor::Tensor;
 use crate::value::{Kind, ValueInfo};
 use frame::{Frame, Scope};
+use live::Live;
 
 /// The most nodes in a file, those of inner graphs and of each call of a function included.
 const MAX_NODES: usize = 100_000;
@@ -86,17 +91,29 @@ pub(crate) struct Loaded {
     pub(crate) outputs: Vec<ValueInfo>,
     /// What to do.
     pub(crate) plan: Plan,
+    /// The floating-point initialisers of the graph, where they were not taken for constants.
+    pub(crate) parameters: Vec<Parameter>,
 }
 
 /// Makes a plan of a model.
 pub(crate) fn load(model: &ModelProto, folder: Option<&Folder>) -> Result<Loaded, LoadError> {
+    load_as(model, folder, false)
+}
+
+/// Makes a plan of a model whose parameters can change, and whose floating-point numbers are on a backend.
+pub(crate) fn load_live(model: &ModelProto, folder: Option<&Folder>) -> Result<Loaded, LoadError> {
+    load_as(model, folder, true)
+}
+
+fn load_as(model: &ModelProto, folder: Option<&Folder>, live: bool) -> Result<Loaded, LoadError> {
     let Some(graph) = model.graph.as_ref() else {
         return Err(LoadError::NotOnnx { reason: "it holds no graph".to_owned() });
     };
     // burn is other people's code, and this file is a stranger's: where constants that are computed at
     // load make it panic, the file is refused and the process goes on. All that was being built is dropped.
     let folder = folder.map(Folder::again);
-    catch_unwind(AssertUnwindSafe(|| Loader::new(model, folder.as_ref()).load(graph)))
+    let live = live.then(|| Live::new(graph));
+    catch_unwind(AssertUnwindSafe(|| Loader { live, ..Loader::new(model, folder.as_ref()) }.load(graph)))
         .unwrap_or_else(|_| Err(LoadError::NotOnnx { reason: "the loader gave up on it".to_owned() }))
 }
 
@@ -127,6 +144,8 @@ struct Loader<'a> {
     copied: usize,
     /// Class counts of the maps that were taken away, by the name of the output.
     unzipped: HashMap<String, usize>,
+    /// What is kept apart for a network; `None` where all initialisers are constants.
+    live: Option<Live>,
 }
 
 impl<'a> Loader<'a> {
@@ -148,6 +167,7 @@ impl<'a> Loader<'a> {
             folded_reads: 0,
             copied: 0,
             unzipped: HashMap::new(),
+            live: None,
         }
     }
 
@@ -168,7 +188,8 @@ impl<'a> Loader<'a> {
         let frame = self.frames.pop().ok_or_else(|| invalid(&graph.name, "it holds no graph"))?;
         let sources =
             graph.output.iter().map(|output| frame.found(&output.name)).collect::<Result<_, _>>()?;
-        Ok(Loaded { inputs, outputs, plan: frame.into_plan(sources) })
+        let parameters = self.live.take().map_or_else(Vec::new, Live::into_parameters);
+        Ok(Loaded { inputs, outputs, plan: frame.into_plan(sources), parameters })
     }
 
     /// Walks over a graph in the innermost frame. Gives the inputs that are not initialisers.
@@ -189,13 +210,14 @@ impl<'a> Loader<'a> {
         for proto in &graph.initializer {
             let tensor =
                 initializer::read(proto, self.folder).map_err(|refusal| refused(&proto.name, refusal))?;
-            self.frame().define_constant(&proto.name, tensor)?;
+            self.define_initializer(&proto.name, tensor)?;
         }
         let mut inputs = Vec::new();
         for input in &graph.input {
             // Before version 4 of the format, initialisers were listed among the inputs.
             if !self.frame().knows(&input.name) {
-                self.frame().define_input(&input.name)?;
+                let slot = self.frame().define_input(&input.name)?;
+                self.note_input(input, slot);
                 inputs.push(input);
             }
         }
@@ -320,6 +342,12 @@ impl<'a> Loader<'a> {
             Err(Refusal::Unsupported(reason)) => return Ok(Some(reason)),
             Err(Refusal::Invalid(reason)) => return Err(invalid(name, &reason)),
         };
+        let real = self.real_inputs(&sources);
+        let form = match self.form(proto, &node, &real, &sources) {
+            Ok(form) => form,
+            Err(Refusal::Unsupported(reason)) => return Ok(Some(reason)),
+            Err(Refusal::Invalid(reason)) => return Err(invalid(name, &reason)),
+        };
         if !entry.random && self.fold(proto, &sources, operator.as_ref())? {
             return Ok(None);
         }
@@ -328,14 +356,16 @@ impl<'a> Loader<'a> {
         for output in &proto.output {
             outputs.push(if frame.uses(output) { Some(frame.define_slot(output)?) } else { None });
         }
+        self.note_outputs(form.as_deref(), &outputs);
         let step = Step {
             name: name.to_owned(),
             op_type: proto.op_type.clone(),
             operator,
             inputs: sources,
             outputs,
+            form,
         };
-        frame.steps.push(step);
+        self.frame().steps.push(step);
         Ok(None)
     }
 
