@@ -241,6 +241,56 @@ pub enum RunError {
     },
 }
 
+/// Why a parameter of a network cannot be read, changed or written back.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParameterError {
+    /// The network has no parameter of this name.
+    #[error("the network has no parameter `{name}`; its parameters are {known:?}")]
+    Unknown {
+        /// The name that was given.
+        name: String,
+        /// The names of the network's parameters.
+        known: Vec<String>,
+    },
+    /// A tensor has another shape than the parameter.
+    #[error("parameter `{name}` must have the shape {expected:?}, but the tensor has {actual:?}")]
+    WrongShape {
+        /// The parameter.
+        name: String,
+        /// Its shape on the backend.
+        expected: Vec<usize>,
+        /// The shape that was given.
+        actual: Vec<usize>,
+    },
+    /// A tensor has another element type than the parameter.
+    #[error("parameter `{name}` must be {expected}, but the tensor is {actual}")]
+    WrongType {
+        /// The parameter.
+        name: String,
+        /// Its type.
+        expected: DType,
+        /// The type that was given.
+        actual: String,
+    },
+    /// The model is not the one that the network was made of.
+    #[error(
+        "the model has no initialiser `{name}` of this type and shape; write back to the network's own model"
+    )]
+    OtherModel {
+        /// The parameter.
+        name: String,
+    },
+    /// The backend failed.
+    #[error("the backend failed at parameter `{name}`: {reason}")]
+    Backend {
+        /// The parameter.
+        name: String,
+        /// What it said.
+        reason: String,
+    },
+}
+
 /// `[-1, 64]`: free dimensions are -1, as in the Open Inference Protocol.
 fn shape_text(shape: &[Option<usize>]) -> String {
     let dimensions: Vec<_> = shape

@@ -68,7 +68,7 @@ impl std::fmt::Debug for Graph {
 
 impl Graph {
     pub(crate) fn new(loaded: Loaded) -> Self {
-        let Loaded { inputs, outputs, plan } = loaded;
+        let Loaded { inputs, outputs, plan, .. } = loaded;
         let positions =
             inputs.iter().enumerate().map(|(position, input)| (input.name.clone(), position)).collect();
         Self { inputs, outputs, positions, plan }
@@ -163,12 +163,12 @@ impl Graph {
     }
 }
 
-fn at_edge(name: &str, reason: String) -> RunError {
+pub(crate) fn at_edge(name: &str, reason: String) -> RunError {
     RunError::Node { node: name.to_owned(), op: String::new(), reason }
 }
 
 /// Compares a value with what the graph declares.
-fn check_input(declared: &ValueInfo, value: &AnyValue) -> Result<(), RunError> {
+pub(crate) fn check_input(declared: &ValueInfo, value: &AnyValue) -> Result<(), RunError> {
     let wrong_kind = || RunError::WrongKind { name: declared.name.clone(), expected: declared.kind };
     let wrong_type =
         |actual: DType| RunError::WrongType { name: declared.name.clone(), expected: declared.dtype, actual };
@@ -178,7 +178,7 @@ fn check_input(declared: &ValueInfo, value: &AnyValue) -> Result<(), RunError> {
             if declared.dtype != value.dtype() {
                 return Err(wrong_type(value.dtype()));
             }
-            check_shape(declared, value)
+            check_shape(declared, value.shape())
         }
         (Kind::Sequence | Kind::OptionalSequence, AnyValue::Sequence(dtype, _)) => {
             if declared.dtype == *dtype { Ok(()) } else { Err(wrong_type(*dtype)) }
@@ -188,16 +188,16 @@ fn check_input(declared: &ValueInfo, value: &AnyValue) -> Result<(), RunError> {
     }
 }
 
-fn check_shape(declared: &ValueInfo, value: &Value) -> Result<(), RunError> {
+/// Compares a shape with what the graph declares.
+pub(crate) fn check_shape(declared: &ValueInfo, shape: &[usize]) -> Result<(), RunError> {
     let admits = |(wanted, actual): (&Option<usize>, &usize)| wanted.is_none_or(|wanted| wanted == *actual);
-    let fits =
-        declared.shape.len() == value.shape().len() && declared.shape.iter().zip(value.shape()).all(admits);
+    let fits = declared.shape.len() == shape.len() && declared.shape.iter().zip(shape).all(admits);
     if fits || !declared.ranked {
         return Ok(());
     }
     Err(RunError::WrongShape {
         name: declared.name.clone(),
         expected: declared.shape.clone(),
-        actual: value.shape().to_vec(),
+        actual: shape.to_vec(),
     })
 }

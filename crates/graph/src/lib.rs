@@ -34,6 +34,10 @@
 //! optionals, graphs inside of nodes, functions of the file, and the operators that [`operators`] lists.
 //! Half precision is computed in single precision and rounded once.
 //!
+//! # Training
+//! A [`Network`] is the same model on any backend of burn, with parameters that can be read, changed, trained
+//! where the backend records gradients, and written back into the model.
+//!
 //! # Threads
 //! burn uses rayon's global pool for large matrix products and convolutions; small ones stay on the
 //! caller's thread. A program that wants one thread per request builds that pool with one thread.
@@ -47,6 +51,7 @@ mod held;
 mod load;
 mod memory;
 mod model;
+mod network;
 mod operators;
 mod ops;
 mod plan;
@@ -58,8 +63,9 @@ mod tensor;
 mod value;
 
 pub use describe::{Declared, FunctionInfo, OperatorUse, Weights};
-pub use error::{LoadError, RunError, ShapeError, UnsupportedOperator};
+pub use error::{LoadError, ParameterError, RunError, ShapeError, UnsupportedOperator};
 pub use graph::{Graph, Limits};
 pub use model::Model;
+pub use network::{Argument, Gradients, Network, ParameterInfo};
 pub use operators::{OperatorInfo, operators};
 pub use value::{AnyValue, DType, Data, Kind, Value, ValueInfo};

@@ -9,19 +9,19 @@ use prost::bytes::Buf;
 
 use crate::error::LoadError;
 use crate::graph::Graph;
-use crate::load::{Folder, load, load_cut, load_owned};
+use crate::load::{Folder, embed, load, load_cut, load_owned};
 use crate::proto::ModelProto;
 use crate::stream::Stream;
 use crate::survey;
 
 /// The largest file: the limit of the protobuf format.
-const MAX_MODEL_BYTES: usize = (1 << 31) - 1;
+pub(crate) const MAX_MODEL_BYTES: usize = (1 << 31) - 1;
 
 /// The contents of an ONNX file.
 pub struct Model {
     pub(crate) proto: ModelProto,
     /// Where weights outside of the file may be.
-    folder: Option<Folder>,
+    pub(crate) folder: Option<Folder>,
 }
 
 impl std::fmt::Debug for Model {
@@ -104,6 +104,21 @@ impl Model {
     /// ```
     pub fn subgraph(&self, inputs: &[&str], outputs: &[&str]) -> Result<Graph, LoadError> {
         load_cut(&self.proto, self.folder.as_ref(), inputs, outputs).map(Graph::new)
+    }
+
+    /// The file's bytes, weights included: nothing outside of them is needed to read them.
+    ///
+    /// What this crate does not know is not in them: information on training and quantisation of values
+    /// (`training_info`, `quantization_annotation`). An error is a model larger than the 2 GiB of protobuf.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, LoadError> {
+        let mut proto = self.proto.clone();
+        embed(&mut proto, self.folder.as_ref())?;
+        let size = proto.encoded_len();
+        if size > MAX_MODEL_BYTES {
+            let (actual, limit) = (size as u64, MAX_MODEL_BYTES as u64);
+            return Err(LoadError::TooLarge { what: "file size in bytes", actual, limit });
+        }
+        Ok(proto.encode_to_vec())
     }
 }
 

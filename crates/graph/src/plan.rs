@@ -7,6 +7,7 @@ use crate::error::RunError;
 use crate::fuse::Role;
 use crate::held::Held;
 use crate::memory::Ledger;
+use crate::network::Form;
 use crate::ops::{Context, Inputs, Operator, Outputs};
 use crate::tensor::{Fault, Tensor};
 
@@ -51,17 +52,19 @@ pub(crate) struct Step {
     pub(crate) inputs: Vec<Source>,
     /// Where the outputs go; `None` for one that nobody reads.
     pub(crate) outputs: Vec<Option<usize>>,
+    /// What a network does instead on its backend, where the node reads numbers that are there.
+    pub(crate) form: Option<Box<Form>>,
 }
 
 /// The steps in order, and everything that they share.
 pub(crate) struct Plan {
-    constants: Vec<Tensor>,
-    slots: usize,
-    inputs: Vec<usize>,
+    pub(crate) constants: Vec<Tensor>,
+    pub(crate) slots: usize,
+    pub(crate) inputs: Vec<usize>,
     /// What is given after the inputs, by a graph around this one that holds it too.
     captured: Vec<usize>,
-    steps: Vec<Step>,
-    outputs: Vec<Source>,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) outputs: Vec<Source>,
     /// The most inputs that a step has.
     widest: usize,
 }
@@ -239,7 +242,7 @@ fn keep_read<'a>(constants: &mut Vec<Tensor>, sources: impl Iterator<Item = &'a 
 }
 
 /// What a panic said.
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text =
         panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     format!("the operator gave up: {}", text.unwrap_or("no reason was given"))

@@ -30,7 +30,7 @@ impl Folder {
     }
 
     /// The same folder for another load.
-    pub(super) fn again(&self) -> Self {
+    pub(crate) fn again(&self) -> Self {
         Self { path: self.path.clone(), read: Mutex::default() }
     }
 

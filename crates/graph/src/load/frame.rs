@@ -160,10 +160,10 @@ impl Frame {
         Ok(slot)
     }
 
-    pub(super) fn define_input(&mut self, name: &str) -> Result<(), LoadError> {
+    pub(super) fn define_input(&mut self, name: &str) -> Result<usize, LoadError> {
         let slot = self.define_slot(name)?;
         self.inputs.push(slot);
-        Ok(())
+        Ok(slot)
     }
 
     /// Makes a value of the graph around this one known here. Constants are shared.

@@ -10,20 +10,24 @@
 
 mod cut;
 mod declare;
+mod embed;
 mod external;
 mod fold;
 mod frame;
 mod function;
 mod infer;
 mod initializer;
+mod live;
 mod node;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub(crate) use declare::element_type_name;
+pub(crate) use embed::embed;
 pub(crate) use external::Folder;
 pub(crate) use initializer::{read as read_tensor, write as write_tensor};
+pub(crate) use live::{Parameter, is_real};
 pub(crate) use node::{Ints, Nested, Node};
 
 use crate::error::{LoadError, UnsupportedOperator};
@@ -38,6 +42,7 @@ use crate::value::{Kind, ValueInfo};
 use cut::Cut;
 use fold::MAX_FOLDED_TOTAL;
 use frame::{Frame, Scope};
+use live::Live;
 
 /// The most nodes in a file, those of inner graphs and of each call of a function included.
 const MAX_NODES: usize = 100_000;
@@ -56,6 +61,8 @@ pub(crate) struct Loaded {
     pub(crate) outputs: Vec<ValueInfo>,
     /// What to do.
     pub(crate) plan: Plan,
+    /// The floating-point initialisers of the graph, where they were not taken for constants.
+    pub(crate) parameters: Vec<Parameter>,
 }
 
 /// Makes a plan of a model.
@@ -80,6 +87,13 @@ pub(crate) fn load_cut(
 ) -> Result<Loaded, LoadError> {
     let cut = Cut::new(main_graph(model)?, inputs, outputs)?;
     guarded(model, folder, |loader| loader.load_cut(&cut))
+}
+
+/// Makes a plan of a model whose parameters can change, and whose floating-point numbers are on a backend.
+pub(crate) fn load_live(model: &ModelProto, folder: Option<&Folder>) -> Result<Loaded, LoadError> {
+    let graph = main_graph(model)?;
+    let live = Some(Live::new(graph));
+    guarded(model, folder, |loader| Loader { live, ..loader }.load(graph, Vec::new()))
 }
 
 fn main_graph(model: &ModelProto) -> Result<&GraphProto, LoadError> {
@@ -127,6 +141,8 @@ struct Loader<'a> {
     spare: usize,
     /// Class counts of the maps that were taken away, by the name of the output.
     unzipped: HashMap<String, usize>,
+    /// What is kept apart for a network; `None` where all initialisers are constants.
+    live: Option<Live>,
 }
 
 impl<'a> Loader<'a> {
@@ -149,6 +165,7 @@ impl<'a> Loader<'a> {
             copied: 0,
             spare: 0,
             unzipped: HashMap::new(),
+            live: None,
         }
     }
 
@@ -178,15 +195,22 @@ impl<'a> Loader<'a> {
         let mut frame = self.frames.pop().ok_or_else(|| invalid("", "it holds no graph"))?;
         let sources =
             outputs.iter().map(|output| frame.found(&output.name)).collect::<Result<Vec<_>, _>>()?;
-        frame.fuse(&sources, &mut self.spare);
-        Ok(Loaded { inputs, outputs, plan: frame.into_plan(sources) })
+        let parameters = match self.live.take() {
+            // What parameters may become is not known, and a gradient goes through each step by itself.
+            Some(live) => live.into_parameters(),
+            None => {
+                frame.fuse(&sources, &mut self.spare);
+                Vec::new()
+            }
+        };
+        Ok(Loaded { inputs, outputs, plan: frame.into_plan(sources), parameters })
     }
 
     /// Reads a stored tensor.
     fn store(&mut self, proto: &TensorProto) -> Result<(), LoadError> {
         let tensor =
             initializer::read(proto, self.folder).map_err(|refusal| refused(&proto.name, refusal))?;
-        self.define_constant(&proto.name, tensor)
+        self.define_initializer(&proto.name, tensor)
     }
 
     fn store_sparse(&mut self, proto: &SparseTensorProto) -> Result<(), LoadError> {
@@ -216,7 +240,8 @@ impl<'a> Loader<'a> {
         for input in &graph.input {
             // Before version 4 of the format, initialisers were listed among the inputs.
             if !self.frame().knows(&input.name) {
-                self.frame().define_input(&input.name)?;
+                let slot = self.frame().define_input(&input.name)?;
+                self.note_input(input, slot);
                 inputs.push(input);
             }
         }
@@ -344,6 +369,12 @@ impl<'a> Loader<'a> {
             Err(Refusal::Unsupported(reason)) => return Ok(Some(reason)),
             Err(Refusal::Invalid(reason)) => return Err(invalid(name, &reason)),
         };
+        let real = self.real_inputs(&sources);
+        let form = match self.form(proto, &node, &real, &sources) {
+            Ok(form) => form,
+            Err(Refusal::Unsupported(reason)) => return Ok(Some(reason)),
+            Err(Refusal::Invalid(reason)) => return Err(invalid(name, &reason)),
+        };
         if !entry.random && self.fold(proto, &sources, operator.as_ref())? {
             return Ok(None);
         }
@@ -361,6 +392,7 @@ impl<'a> Loader<'a> {
         for output in &proto.output {
             outputs.push(if frame.uses(output) { Some(frame.define_slot(output)?) } else { None });
         }
+        self.note_outputs(form.as_deref(), &outputs);
         let step = Step {
             name: name.to_owned(),
             op_type: proto.op_type.clone(),
@@ -370,8 +402,9 @@ impl<'a> Loader<'a> {
             nests,
             inputs: sources,
             outputs,
+            form,
         };
-        frame.steps.push(step);
+        self.frame().steps.push(step);
         Ok(None)
     }
 

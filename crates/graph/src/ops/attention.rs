@@ -81,7 +81,7 @@ fn build(node: &Node<'_>) -> Built {
 }
 
 /// A number of heads, where the file gives one.
-pub(super) fn heads_attribute(node: &Node<'_>, name: &str) -> Result<Option<usize>, Refusal> {
+pub(crate) fn heads_attribute(node: &Node<'_>, name: &str) -> Result<Option<usize>, Refusal> {
     if !node.has(name) {
         return Ok(None);
     }
@@ -257,7 +257,7 @@ impl Attention {
 }
 
 /// The root of the scale; one over the root of the head's size where none is given.
-pub(super) fn root_of_scale(scale: Option<f32>, size: usize) -> f64 {
+pub(crate) fn root_of_scale(scale: Option<f32>, size: usize) -> f64 {
     scale.map_or_else(|| 1.0 / (size as f64).sqrt(), f64::from).sqrt()
 }
 

@@ -17,9 +17,9 @@ pub(super) const OPERATORS: &[Entry] = &[
 ];
 
 /// The attributes of a transposed convolution.
-struct Transposed {
+pub(crate) struct Transposed {
     window: Window,
-    group: usize,
+    pub(crate) group: usize,
     /// What is added to the end of each dimension; empty for nothing.
     added: Vec<usize>,
     /// The spatial dimensions of the result, where the file says them.
@@ -27,17 +27,7 @@ struct Transposed {
 }
 
 fn conv_transpose(node: &Node<'_>) -> Built {
-    let added = node.ints("output_padding").unwrap_or_default();
-    let added: Option<Vec<usize>> = added.iter().map(|&length| usize::try_from(length).ok()).collect();
-    let Some(added) = added else {
-        return Err(Refusal::Invalid("`output_padding` must not be negative".to_owned()));
-    };
-    let transposed = Transposed {
-        window: Window::read(node)?,
-        group: group(node)?,
-        added,
-        output: lengths(node, "output_shape")?,
-    };
+    let transposed = Transposed::read(node)?;
     operator(move |inputs| {
         let (x, weights) = (inputs.float(0)?, inputs.float(1)?);
         let bias = inputs.optional(2).map(Tensor::float).transpose()?;
@@ -46,6 +36,17 @@ fn conv_transpose(node: &Node<'_>) -> Built {
 }
 
 impl Transposed {
+    /// Reads the attributes.
+    pub(crate) fn read(node: &Node<'_>) -> Result<Self, Refusal> {
+        let added = node.ints("output_padding").unwrap_or_default();
+        let added: Option<Vec<usize>> = added.iter().map(|&length| usize::try_from(length).ok()).collect();
+        let Some(added) = added else {
+            return Err(Refusal::Invalid("`output_padding` must not be negative".to_owned()));
+        };
+        let output = lengths(node, "output_shape")?;
+        Ok(Self { window: Window::read(node)?, group: group(node)?, added, output })
+    }
+
     fn run(&self, x: FlexTensor, weights: FlexTensor, bias: Option<FlexTensor>) -> Result<Tensor, Fault> {
         let (x_shape, weights_shape) = (x.layout().shape().to_vec(), weights.layout().shape().to_vec());
         let rank = x_shape.len();
@@ -109,7 +110,7 @@ impl Transposed {
     }
 
     /// The window that moves over the result, and the result's spatial dimensions.
-    fn spans(&self, x: &[usize], kernel: &[usize]) -> Result<(Vec<Span>, Vec<usize>), Fault> {
+    pub(crate) fn spans(&self, x: &[usize], kernel: &[usize]) -> Result<(Vec<Span>, Vec<usize>), Fault> {
         let rank = x.len();
         self.window.check(kernel)?;
         let fits = |list: &[usize]| list.is_empty() || list.len() == rank;

@@ -20,7 +20,7 @@ pub(super) const OPERATORS: &[Entry] = &[Entry::widening("Einsum", 12, NUMBERS, 
 
 /// A dimension: a letter of the equation, or one of those that dots stand for, counted from the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Label {
+pub(crate) enum Label {
     Dots(usize),
     Letter(char),
 }
@@ -29,13 +29,61 @@ enum Label {
 type Term = Vec<Option<char>>;
 
 /// What is left and right of the arrow.
-struct Equation {
+pub(crate) struct Equation {
     operands: Vec<Term>,
     /// `None` where the equation has no arrow.
     result: Option<Term>,
 }
 
+/// What an equation says of operands of certain shapes.
+pub(crate) struct Assignment {
+    /// The labels of each operand.
+    pub(crate) operands: Vec<Vec<Label>>,
+    /// The length of each label.
+    pub(crate) lengths: BTreeMap<Label, usize>,
+    /// The labels of the result.
+    pub(crate) result: Vec<Label>,
+}
+
 impl Equation {
+    /// The equation of a node, which must have an operand for each input.
+    pub(crate) fn read(node: &Node<'_>) -> Result<Self, Refusal> {
+        let equation = Self::parse(&node.string("equation", "")?)?;
+        if equation.operands.len() != node.input_count() {
+            return Err(Refusal::Invalid(format!("the equation has {} operands", equation.operands.len())));
+        }
+        Ok(equation)
+    }
+
+    /// Gives each dimension of the operands its label.
+    pub(crate) fn assign(&self, shapes: &[&[usize]]) -> Result<Assignment, Fault> {
+        let mut operands = Vec::with_capacity(shapes.len());
+        let mut lengths: BTreeMap<Label, usize> = BTreeMap::new();
+        let mut uses: BTreeMap<Label, usize> = BTreeMap::new();
+        for (term, shape) in self.operands.iter().zip(shapes) {
+            let labels = labels(term, shape.len())?;
+            for (&label, &length) in labels.iter().zip(*shape) {
+                *uses.entry(label).or_default() += 1;
+                let known = lengths.entry(label).or_insert(length);
+                if *known == 1 {
+                    *known = length;
+                } else if length != *known && length != 1 {
+                    fault!("a dimension cannot have the lengths {known} and {length}");
+                }
+            }
+            operands.push(labels);
+        }
+        let dots = lengths.keys().filter(|label| matches!(label, Label::Dots(_))).count();
+        let result: Vec<Label> = if let Some(result) = &self.result {
+            labels(result, dots + result.iter().flatten().count())?
+        } else {
+            // All that come once, in the order of the alphabet, dots before.
+            let once = uses.iter().filter(|&(label, &uses)| matches!(label, Label::Letter(_)) && uses == 1);
+            (0..dots).rev().map(Label::Dots).chain(once.map(|(&label, _)| label)).collect()
+        };
+        Ok(Assignment { operands, lengths, result })
+    }
+
     fn parse(text: &str) -> Result<Self, Refusal> {
         let (left, right) = match text.split_once("->") {
             Some((left, right)) => (left, Some(right)),
@@ -171,41 +219,16 @@ impl Labelled {
 }
 
 fn einsum(node: &Node<'_>) -> Built {
-    let equation = Equation::parse(&node.string("equation", "")?)?;
-    if equation.operands.len() != node.input_count() {
-        return Err(Refusal::Invalid(format!("the equation has {} operands", equation.operands.len())));
-    }
+    let equation = Equation::read(node)?;
     operator(move |inputs| {
-        let mut tensors = Vec::with_capacity(equation.operands.len());
-        let mut lengths: BTreeMap<Label, usize> = BTreeMap::new();
-        let mut uses: BTreeMap<Label, usize> = BTreeMap::new();
-        for (index, term) in equation.operands.iter().enumerate() {
-            let tensor = inputs.dense(index)?;
-            let shape = tensor.layout().shape();
-            let labels = labels(term, shape.len())?;
-            for (&label, &length) in labels.iter().zip(&shape[..]) {
-                *uses.entry(label).or_default() += 1;
-                let known = lengths.entry(label).or_insert(length);
-                if *known == 1 {
-                    *known = length;
-                } else if length != *known && length != 1 {
-                    fault!("a dimension cannot have the lengths {known} and {length}");
-                }
-            }
-            tensors.push((tensor, labels));
-        }
-        let dots = lengths.keys().filter(|label| matches!(label, Label::Dots(_))).count();
-        let result: Vec<Label> = if let Some(result) = &equation.result {
-            labels(result, dots + result.iter().flatten().count())?
-        } else {
-            // All that come once, in the order of the alphabet, dots before.
-            let once = uses.iter().filter(|&(label, &uses)| matches!(label, Label::Letter(_)) && uses == 1);
-            (0..dots).rev().map(Label::Dots).chain(once.map(|(&label, _)| label)).collect()
-        };
+        let tensors: Vec<FlexTensor> =
+            (0..equation.operands.len()).map(|index| inputs.dense(index)).collect::<Result<_, _>>()?;
+        let shapes: Vec<&[usize]> = tensors.iter().map(|tensor| &tensor.layout().shape()[..]).collect();
+        let Assignment { operands, lengths, result } = equation.assign(&shapes)?;
         // The first operand is the last of those that wait.
-        let operands = tensors.into_iter().rev();
+        let operands = tensors.iter().zip(&operands).rev();
         let mut waiting: Vec<Labelled> =
-            operands.map(|(tensor, labels)| Labelled::new(&tensor, &labels, &lengths)).collect();
+            operands.map(|(tensor, labels)| Labelled::new(tensor, labels, &lengths)).collect();
         let Some(mut joined) = waiting.pop() else { fault!("there is nothing to sum") };
         while let Some(next) = waiting.pop() {
             let later: Vec<Label> = waiting.iter().flat_map(|operand| operand.labels.clone()).collect();

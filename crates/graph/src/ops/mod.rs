@@ -5,7 +5,7 @@
 
 mod activation;
 mod arithmetic;
-mod attention;
+pub(crate) mod attention;
 mod attention_bias;
 mod batch;
 mod bits;
@@ -16,13 +16,13 @@ mod causal_convolution;
 mod compare;
 mod control;
 mod conv_integer;
-mod conv_transpose;
+pub(crate) mod conv_transpose;
 mod convolution;
 mod cumulative;
 mod deform;
 mod digits;
 mod dropout;
-mod einsum;
+pub(crate) mod einsum;
 mod epilogue;
 mod filter;
 mod flex_attention;
@@ -50,8 +50,8 @@ mod pool;
 mod quantise;
 mod quantised_product;
 mod random;
-mod recurrent;
-mod recurrent_cell;
+pub(crate) mod recurrent;
+pub(crate) mod recurrent_cell;
 mod reduce;
 mod resize;
 mod roi;
@@ -69,7 +69,7 @@ mod text;
 mod tokenizer;
 mod unpool;
 mod widen;
-mod window;
+pub(crate) mod window;
 
 use std::cell::Cell;
 

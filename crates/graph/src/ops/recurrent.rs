@@ -18,45 +18,33 @@ use crate::value::DType;
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[
     Entry::widening("RNN", 1, FLOATS, |node| build(node, Kind::Rnn)),
-    Entry::widening("GRU", 1, FLOATS, |node| {
-        build(node, Kind::Gru { reset_after: node.flag("linear_before_reset", false) })
-    }),
-    Entry::widening("LSTM", 1, FLOATS, |node| {
-        build(node, Kind::Lstm { coupled: node.flag("input_forget", false) })
-    }),
+    Entry::widening("GRU", 1, FLOATS, |node| build(node, gru(node))),
+    Entry::widening("LSTM", 1, FLOATS, |node| build(node, lstm(node))),
 ];
 
+/// The kind of a `GRU`.
+pub(crate) fn gru(node: &Node<'_>) -> Kind {
+    Kind::Gru { reset_after: node.flag("linear_before_reset", false) }
+}
+
+/// The kind of an `LSTM`.
+pub(crate) fn lstm(node: &Node<'_>) -> Kind {
+    Kind::Lstm { coupled: node.flag("input_forget", false) }
+}
+
 /// A layer of one direction or two.
-struct Layer {
-    kind: Kind,
+pub(crate) struct Layer {
+    pub(crate) kind: Kind,
     /// A cell per direction, and whether it goes backwards.
-    directions: Vec<(bool, Cell)>,
+    pub(crate) directions: Vec<(bool, Cell)>,
     /// The size of the state, where the file says it.
     hidden: Option<usize>,
     /// The batch comes before the steps in inputs and outputs.
-    batch_first: bool,
+    pub(crate) batch_first: bool,
 }
 
 fn build(node: &Node<'_>, kind: Kind) -> Built {
-    let directions: &[bool] = match node.string("direction", "forward")?.as_str() {
-        "forward" => &[false],
-        "reverse" => &[true],
-        "bidirectional" => &[false, true],
-        other => return Err(Refusal::Invalid(format!("`direction` cannot be `{other}`"))),
-    };
-    let batch_first = match node.int("layout", 0) {
-        0 => false,
-        1 => true,
-        other => return Err(Refusal::Invalid(format!("`layout` cannot be {other}"))),
-    };
-    let hidden = match node.has("hidden_size").then(|| usize::try_from(node.int("hidden_size", 0))) {
-        None => None,
-        Some(Ok(hidden)) if hidden > 0 => Some(hidden),
-        Some(_) => return Err(Refusal::Invalid("`hidden_size` must be positive".to_owned())),
-    };
-    let cells = Cell::read(node, kind, directions.len())?;
-    let directions = directions.iter().copied().zip(cells).collect();
-    let layer = Layer { kind, directions, hidden, batch_first };
+    let layer = Layer::read(node, kind)?;
     operator(move |inputs| match inputs.peek(0).map(Tensor::dtype) {
         Some(DType::F64) => layer.run::<f64>(inputs),
         _ => layer.run::<f32>(inputs),
@@ -81,6 +69,29 @@ struct Results<F> {
 }
 
 impl Layer {
+    /// Reads the attributes.
+    pub(crate) fn read(node: &Node<'_>, kind: Kind) -> Result<Self, Refusal> {
+        let directions: &[bool] = match node.string("direction", "forward")?.as_str() {
+            "forward" => &[false],
+            "reverse" => &[true],
+            "bidirectional" => &[false, true],
+            other => return Err(Refusal::Invalid(format!("`direction` cannot be `{other}`"))),
+        };
+        let batch_first = match node.int("layout", 0) {
+            0 => false,
+            1 => true,
+            other => return Err(Refusal::Invalid(format!("`layout` cannot be {other}"))),
+        };
+        let hidden = match node.has("hidden_size").then(|| usize::try_from(node.int("hidden_size", 0))) {
+            None => None,
+            Some(Ok(hidden)) if hidden > 0 => Some(hidden),
+            Some(_) => return Err(Refusal::Invalid("`hidden_size` must be positive".to_owned())),
+        };
+        let cells = Cell::read(node, kind, directions.len())?;
+        let directions = directions.iter().copied().zip(cells).collect();
+        Ok(Self { kind, directions, hidden, batch_first })
+    }
+
     fn run<F: Item + Float>(&self, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
         let x = self.steps_first(inputs.take(0)?)?;
         let (weights, recurrence) = (inputs.take(1)?, inputs.take(2)?);

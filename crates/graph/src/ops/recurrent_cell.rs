@@ -11,7 +11,7 @@ use crate::tensor::{Fault, Item, Tensor, contiguous, items};
 
 /// Which network.
 #[derive(Clone, Copy)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// The plain one.
     Rnn,
     /// Gated; the reset may come after the product with the recurrence.
@@ -22,7 +22,7 @@ pub(super) enum Kind {
 
 impl Kind {
     /// How many gates the weights hold: one; update, reset, hidden; input, output, forget, cell.
-    pub(super) fn gates(self) -> usize {
+    pub(crate) fn gates(self) -> usize {
         match self {
             Self::Rnn => 1,
             Self::Gru { .. } => 3,
@@ -41,7 +41,7 @@ impl Kind {
 
 /// A function of one number.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Activation {
+pub(crate) enum Activation {
     Relu,
     Tanh,
     Sigmoid,
@@ -117,9 +117,10 @@ impl Activation {
 }
 
 /// The functions of one direction.
-pub(super) struct Cell {
-    activations: Vec<Activation>,
-    clip: Option<f32>,
+pub(crate) struct Cell {
+    pub(crate) activations: Vec<Activation>,
+    /// The sums that functions are given are kept within this distance of zero.
+    pub(crate) clip: Option<f32>,
 }
 
 impl Cell {

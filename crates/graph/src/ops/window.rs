@@ -11,9 +11,9 @@ const MAX_PADDED: usize = 1 << 24;
 
 /// How the window moves: one entry per spatial dimension.
 #[derive(Clone)]
-pub(super) struct Window {
+pub(crate) struct Window {
     /// The length of the window; empty where the weights say it.
-    pub(super) kernel: Vec<usize>,
+    pub(crate) kernel: Vec<usize>,
     pub(super) strides: Vec<usize>,
     pub(super) dilations: Vec<usize>,
     pub(super) pads: Vec<usize>,
@@ -23,7 +23,7 @@ pub(super) struct Window {
 
 /// Who decides on the padding.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum AutoPad {
+pub(crate) enum AutoPad {
     /// The attribute `pads`.
     Explicit,
     /// There is none.
@@ -36,14 +36,14 @@ pub(super) enum AutoPad {
 
 /// The window along one dimension of a certain length.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    pub(super) kernel: usize,
-    pub(super) stride: usize,
-    pub(super) dilation: usize,
+pub(crate) struct Span {
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) dilation: usize,
     /// Zeros, or nothing, before and after.
-    pub(super) pad: (usize, usize),
+    pub(crate) pad: (usize, usize),
     /// How many positions the window takes.
-    pub(super) output: usize,
+    pub(crate) output: usize,
 }
 
 impl AutoPad {
@@ -61,7 +61,7 @@ impl AutoPad {
 
 impl Window {
     /// Reads the attributes that convolutions and pools have in common.
-    pub(super) fn read(node: &Node<'_>) -> Result<Self, Refusal> {
+    pub(crate) fn read(node: &Node<'_>) -> Result<Self, Refusal> {
         let auto_pad = match node.string("auto_pad", "NOTSET")?.as_str() {
             "NOTSET" | "" => AutoPad::Explicit,
             "VALID" => AutoPad::Valid,
@@ -85,7 +85,7 @@ impl Window {
     }
 
     /// The same, of an operator that must say how long its window is.
-    pub(super) fn read_with_kernel(node: &Node<'_>) -> Result<Self, Refusal> {
+    pub(crate) fn read_with_kernel(node: &Node<'_>) -> Result<Self, Refusal> {
         let window = Self::read(node)?;
         if window.kernel.is_empty() {
             return Err(Refusal::Invalid("`kernel_shape` is missing".to_owned()));
@@ -119,7 +119,7 @@ impl Window {
     }
 
     /// The window over an input with these spatial dimensions.
-    pub(super) fn spans(&self, lengths: &[usize], kernel: &[usize]) -> Result<Vec<Span>, Fault> {
+    pub(crate) fn spans(&self, lengths: &[usize], kernel: &[usize]) -> Result<Vec<Span>, Fault> {
         let rank = lengths.len();
         if kernel.len() != rank {
             fault!("a window of {} dimensions cannot move over {rank}", kernel.len());
@@ -179,10 +179,10 @@ pub(super) fn lengths(node: &Node<'_>, name: &str) -> Result<Vec<usize>, Refusal
 
 /// A regular row of positions along a dimension, counted in elements of the whole image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Run {
+pub(crate) struct Run {
     pub(super) start: usize,
     pub(super) step: usize,
-    pub(super) count: usize,
+    pub(crate) count: usize,
 }
 
 impl Span {
@@ -195,7 +195,7 @@ impl Span {
     }
 
     /// The input under the window at place `at`, where neighbours are `scale` elements apart.
-    pub(super) fn under(&self, at: usize, length: usize, scale: usize) -> Run {
+    pub(crate) fn under(&self, at: usize, length: usize, scale: usize) -> Run {
         let steps = self.steps(at, length);
         // Where no step is inside, the start means nothing.
         let start = (at * self.stride + steps.start * self.dilation).saturating_sub(self.pad.0);
@@ -203,7 +203,7 @@ impl Span {
     }
 
     /// How many steps of the window at place `at` lie in the input or in its padding.
-    pub(super) fn padded_steps(&self, at: usize, length: usize) -> usize {
+    pub(crate) fn padded_steps(&self, at: usize, length: usize) -> usize {
         let padded = self.pad.0 + length + self.pad.1;
         padded.saturating_sub(at * self.stride).div_ceil(self.dilation).min(self.kernel)
     }
