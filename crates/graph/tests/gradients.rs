@@ -3,6 +3,8 @@
 //! The loss is a sum of all elements of the output, each times a number of its own, so that no two elements
 //! can stand in for each other. Each graph is first computed by `Graph` too, which must agree.
 
+#![expect(clippy::expect_used, clippy::panic, reason = "what a helper of a test cannot do is a failed test")]
+
 mod builder;
 
 use std::ops::Range;
@@ -11,7 +13,7 @@ use builder::Setting::{Float, Int, Ints, Text, Texts};
 use builder::{Builder, numbers};
 use burn::backend::ops::FloatTensorOps;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Flex, TensorMetadata};
+use burn::backend::{Backend, Flex, FlexDevice, TensorMetadata};
 use burn_autodiff::Autodiff;
 use stoker_graph::{AnyValue, Argument, Data, Graph, Model, Network, Value};
 
@@ -84,14 +86,14 @@ fn weighted(output: &[f64]) -> f64 {
 /// Compares the gradients of all inputs and parameters, with input numbers in a range.
 fn check(builder: &Builder, range: Range<f64>) {
     let model = Model::from_bytes(&builder.bytes("y")).expect("a model");
-    let device = Default::default();
+    let device = FlexDevice;
     let mut network = Network::<Recording>::new(&model, &device).expect("a network");
     let plain = Network::<Flex>::new(&model, &device).expect("a network");
     let names: Vec<String> = network.parameters().map(|info| info.name.clone()).collect();
     for name in &names {
         network.unfreeze(name).expect("a parameter");
     }
-    let scaled = |x: f64| range.start + (x + 1.0) / 2.0 * (range.end - range.start);
+    let scaled = |x: f64| range.start + f64::midpoint(x, 1.0) * (range.end - range.start);
     let inputs: Vec<(String, Value)> = (50..)
         .zip(&builder.inputs)
         .map(|(seed, (name, shape))| {
@@ -132,19 +134,16 @@ fn check(builder: &Builder, range: Range<f64>) {
     let loss = Recording::float_sum(Recording::float_mul(output, weights));
     let gradients = network.gradients(loss).expect("gradients");
 
+    let of_inputs = case.inputs.iter().zip(&leaves);
+    let of_inputs = of_inputs.map(|((name, value), leaf)| (name.clone(), value.clone(), gradients.of(leaf)));
+    let of_parameters = case.parameters.iter();
+    let of_parameters = of_parameters.map(|(name, value)| {
+        let gradient = gradients.get(name).cloned();
+        (name.clone(), value.clone(), gradient)
+    });
+    let all: Vec<(String, Value, Option<FloatTensor<Flex>>)> = of_inputs.chain(of_parameters).collect();
     let mut compared = 0;
-    for which in 0..case.inputs.len() + case.parameters.len() {
-        let (name, value, gradient) = match which.checked_sub(case.inputs.len()) {
-            None => {
-                let (name, value) = case.inputs[which].clone();
-                (name, value, gradients.of(&leaves[which]))
-            }
-            Some(own) => {
-                let (name, value) = case.parameters[own].clone();
-                let gradient = gradients.get(&name).cloned();
-                (name, value, gradient)
-            }
-        };
+    for (which, (name, value, gradient)) in all.into_iter().enumerate() {
         let all = items(&value);
         // Nothing depends on a number that is only compared with.
         let gradient = gradient.map_or_else(

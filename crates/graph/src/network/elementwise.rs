@@ -60,16 +60,16 @@ pub(crate) enum Kind {
 
 /// The forms of this family that are no functions of one number.
 pub(super) const FORMS: &[Entry] = &[
-    Entry::new("Add", |node, _| binary(node, Kind::Add)),
-    Entry::new("Sub", |node, _| binary(node, Kind::Sub)),
-    Entry::new("Mul", |node, _| binary(node, Kind::Mul)),
-    Entry::new("Div", |node, _| binary(node, Kind::Div)),
-    Entry::new("Min", |_, _| variadic(Kind::Min, false)),
-    Entry::new("Max", |_, _| variadic(Kind::Max, false)),
-    Entry::new("Sum", |_, _| variadic(Kind::Add, false)),
-    Entry::new("Mean", |_, _| variadic(Kind::Add, true)),
+    Entry::new("Add", |node, _| Ok(binary(node, Kind::Add))),
+    Entry::new("Sub", |node, _| Ok(binary(node, Kind::Sub))),
+    Entry::new("Mul", |node, _| Ok(binary(node, Kind::Mul))),
+    Entry::new("Div", |node, _| Ok(binary(node, Kind::Div))),
+    Entry::new("Min", |_, _| Ok(variadic(Kind::Min, false))),
+    Entry::new("Max", |_, _| Ok(variadic(Kind::Max, false))),
+    Entry::new("Sum", |_, _| Ok(variadic(Kind::Add, false))),
+    Entry::new("Mean", |_, _| Ok(variadic(Kind::Add, true))),
     Entry::new("Pow", |node, _| Ok(Form::Elementwise(Elementwise::Power { aligned: aligned(node) }))),
-    Entry::new("Clip", clip),
+    Entry::new("Clip", |node, _| Ok(clip(node))),
     Entry::new("Where", |_, _| Ok(Form::Elementwise(Elementwise::Where))),
     Entry::new("Cast", cast),
     Entry::new("CastLike", cast_like),
@@ -93,18 +93,18 @@ fn aligned(node: &Node<'_>) -> Option<i64> {
     old.then(|| node.int("axis", 0))
 }
 
-fn binary(node: &Node<'_>, kind: Kind) -> Read {
-    Ok(Form::Elementwise(Elementwise::Binary { kind, aligned: aligned(node) }))
+fn binary(node: &Node<'_>, kind: Kind) -> Form {
+    Form::Elementwise(Elementwise::Binary { kind, aligned: aligned(node) })
 }
 
-fn variadic(kind: Kind, mean: bool) -> Read {
-    Ok(Form::Elementwise(Elementwise::Variadic { kind, mean }))
+fn variadic(kind: Kind, mean: bool) -> Form {
+    Form::Elementwise(Elementwise::Variadic { kind, mean })
 }
 
-fn clip(node: &Node<'_>, _: &[bool]) -> Read {
+fn clip(node: &Node<'_>) -> Form {
     let bound = |name: &str| node.has(name).then(|| node.float(name, 0.0).into());
     let fixed = (node.opset() < 11).then(|| [bound("min"), bound("max")]);
-    Ok(Form::Elementwise(Elementwise::Clip { fixed }))
+    Form::Elementwise(Elementwise::Clip { fixed })
 }
 
 /// Integers and truth values are no real numbers any more, and half precision is not computed with.

@@ -25,28 +25,28 @@ pub(crate) enum Movement {
 
 /// The forms of this family.
 pub(super) const FORMS: &[Entry] = &[
-    Entry::new("Compress", |_, _| picked(&[0])),
-    Entry::new("CenterCropPad", |_, _| picked(&[0])),
-    Entry::new("DepthToSpace", |_, _| picked(&[0])),
-    Entry::new("GatherElements", |_, _| picked(&[0])),
-    Entry::new("GatherND", |_, _| picked(&[0])),
-    Entry::new("OneHot", |_, _| picked(&[2])),
+    Entry::new("Compress", |_, _| Ok(picked(&[0]))),
+    Entry::new("CenterCropPad", |_, _| Ok(picked(&[0]))),
+    Entry::new("DepthToSpace", |_, _| Ok(picked(&[0]))),
+    Entry::new("GatherElements", |_, _| Ok(picked(&[0]))),
+    Entry::new("GatherND", |_, _| Ok(picked(&[0]))),
+    Entry::new("OneHot", |_, _| Ok(picked(&[2]))),
     Entry::new("Pad", pad),
     Entry::new("Resize", nearest),
-    Entry::new("ReverseSequence", |_, _| picked(&[0])),
+    Entry::new("ReverseSequence", |_, _| Ok(picked(&[0]))),
     Entry::new("Scatter", scattered),
     Entry::new("ScatterElements", scattered),
     Entry::new("ScatterND", scattered),
-    Entry::new("Slice", |_, _| picked(&[0])),
-    Entry::new("SpaceToDepth", |_, _| picked(&[0])),
-    Entry::new("Tile", |_, _| picked(&[0])),
+    Entry::new("Slice", |_, _| Ok(picked(&[0]))),
+    Entry::new("SpaceToDepth", |_, _| Ok(picked(&[0]))),
+    Entry::new("Tile", |_, _| Ok(picked(&[0]))),
     Entry::new("TopK", |node, _| Ok(Form::Movement(Movement::Best { axis: node.int("axis", -1) }))),
-    Entry::new("Trilu", |_, _| picked(&[0])),
+    Entry::new("Trilu", |_, _| Ok(picked(&[0]))),
     Entry::new("Upsample", nearest),
 ];
 
-fn picked(data: &'static [usize]) -> Read {
-    Ok(Form::Movement(Movement::Picked { data }))
+fn picked(data: &'static [usize]) -> Form {
+    Form::Movement(Movement::Picked { data })
 }
 
 /// Before opset 11 the number to fill with is an attribute, which has no position.
@@ -54,12 +54,12 @@ fn pad(node: &Node<'_>, _: &[bool]) -> Read {
     if node.opset() < 11 && node.float("value", 0.0) != 0.0 {
         return Err(Refusal::Unsupported("padding with other than zeros is an attribute".to_owned()));
     }
-    picked(&[0, 2])
+    Ok(picked(&[0, 2]))
 }
 
 fn scattered(node: &Node<'_>, _: &[bool]) -> Read {
     match node.string("reduction", "none")?.as_str() {
-        "none" => picked(&[0, 2]),
+        "none" => Ok(picked(&[0, 2])),
         other => Err(Refusal::Unsupported(format!("no gradient goes through the reduction `{other}`"))),
     }
 }
@@ -74,7 +74,7 @@ fn nearest(node: &Node<'_>, _: &[bool]) -> Read {
     if crops && node.float("extrapolation_value", 0.0) != 0.0 {
         return Err(Refusal::Unsupported("extrapolation with other than zeros".to_owned()));
     }
-    picked(&[0])
+    Ok(picked(&[0]))
 }
 
 impl Movement {
@@ -113,7 +113,9 @@ fn pick<B: Backend>(arguments: &mut Arguments<'_, B>, data: &[usize]) -> Result<
     let mut positions = positions(&places)?;
     let Some(first) = sources.first() else { fault!("there is nothing to move") };
     if sources.len() == 1 && !positions.contains(&0) {
-        positions.iter_mut().for_each(|position| *position -= 1);
+        for position in &mut positions {
+            *position -= 1;
+        }
     } else {
         let zero = first.full(&[1], 0.0)?;
         sources.insert(0, zero);

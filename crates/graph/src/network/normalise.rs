@@ -3,7 +3,7 @@
 use burn::backend::Backend;
 
 use super::arguments::{Arguments, Carried};
-use super::form::{Entry, Form, Read, one};
+use super::form::{Entry, Form, one};
 use super::real::Real;
 use super::reduce::root;
 use crate::load::Node;
@@ -54,9 +54,9 @@ pub(crate) struct Batch {
 
 /// The forms of this family.
 pub(super) const FORMS: &[Entry] = &[
-    Entry::new("BatchNormalization", batch),
-    Entry::new("LayerNormalization", |node, _| layer(node, true)),
-    Entry::new("RMSNormalization", |node, _| layer(node, false)),
+    Entry::new("BatchNormalization", |node, _| Ok(batch(node))),
+    Entry::new("LayerNormalization", |node, _| Ok(layer(node, true))),
+    Entry::new("RMSNormalization", |node, _| Ok(layer(node, false))),
     Entry::new("InstanceNormalization", |node, _| {
         Ok(Form::Normalise(Normalise::Channels { groups: None, per_channel: true, epsilon: epsilon(node) }))
     }),
@@ -92,25 +92,25 @@ fn epsilon(node: &Node<'_>) -> f64 {
     node.float("epsilon", 1e-5).into()
 }
 
-fn layer(node: &Node<'_>, centred: bool) -> Read {
-    Ok(Form::Normalise(Normalise::Layer { axis: node.int("axis", -1), epsilon: epsilon(node), centred }))
+fn layer(node: &Node<'_>, centred: bool) -> Form {
+    Form::Normalise(Normalise::Layer { axis: node.int("axis", -1), epsilon: epsilon(node), centred })
 }
 
 /// What training means has changed: see the operator of the host.
-fn batch(node: &Node<'_>, _: &[bool]) -> Read {
+fn batch(node: &Node<'_>) -> Form {
     let more_outputs = (1..node.output_count()).any(|output| node.has_output(output));
     let training = match node.opset() {
         ..7 => !node.flag("is_test", false),
         7..14 => more_outputs,
         _ => node.flag("training_mode", false),
     };
-    Ok(Form::Normalise(Normalise::Batch(Batch {
+    Form::Normalise(Normalise::Batch(Batch {
         epsilon: epsilon(node),
         momentum: node.float("momentum", 0.9).into(),
         training,
         per_channel: node.opset() >= 9 || node.flag("spatial", true),
         gives_statistics: node.opset() < 14,
-    })))
+    }))
 }
 
 impl Normalise {
@@ -120,10 +120,11 @@ impl Normalise {
             Self::Batch(batch) => batch.run(x, arguments)?,
             Self::Layer { axis, epsilon, centred } => {
                 let axis = resolve_axis(*axis, x.rank())?;
-                let axes: Vec<usize> = (axis..x.rank()).collect();
+                let together: Vec<usize> = (axis..x.rank()).collect();
                 let (scale, bias) = (arguments.real(1)?, arguments.optional(2)?);
                 let shape = x.shape().to_vec();
-                let (mean, factor, normalised) = standardised(x, &axes, *epsilon, *centred)?;
+                let Standardised { mean, factor, normalised } =
+                    standardised(x, &together, *epsilon, *centred)?;
                 let mut result = normalised.multiply(scale)?;
                 if let Some(bias) = bias {
                     result = result.add(bias)?;
@@ -168,20 +169,28 @@ impl Normalise {
     }
 }
 
-/// Mean, one over the deviation, and the tensor with the mean taken away times that, over some dimensions.
-/// Without `centred` the mean is taken to be zero.
+/// A tensor beside its statistics.
+struct Standardised<B: Backend> {
+    mean: Real<B>,
+    /// One over the deviation.
+    factor: Real<B>,
+    /// The tensor with the mean taken away, times the factor.
+    normalised: Real<B>,
+}
+
+/// Standardises over some dimensions. Without `centred` the mean is taken to be zero.
 fn standardised<B: Backend>(
     x: Real<B>,
     axes: &[usize],
     epsilon: f64,
     centred: bool,
-) -> Result<(Real<B>, Real<B>, Real<B>), Fault> {
+) -> Result<Standardised<B>, Fault> {
     let mean = x.clone().mean(axes)?;
     let x = if centred { x.subtract(mean.clone())? } else { x };
     let variance = x.clone().squared().mean(axes)?;
     let factor = variance.plus(epsilon).map(B::float_sqrt).map(B::float_recip);
     let normalised = x.multiply(factor.clone())?;
-    Ok((mean, factor, normalised))
+    Ok(Standardised { mean, factor, normalised })
 }
 
 /// Normalises `groups` groups of channels, or each channel.
@@ -202,7 +211,7 @@ fn channels<B: Backend>(
     let blocks = [shape[0], groups, count / groups, shape[2..].iter().product()];
     let factor_shape = if per_channel { [1, groups, count / groups, 1] } else { [1, groups, 1, 1] };
     let [scale, bias] = factors.map(|factor| factor.reshape(&factor_shape));
-    let (_, _, normalised) = standardised(x.reshape(&blocks)?, &[2, 3], epsilon, true)?;
+    let Standardised { normalised, .. } = standardised(x.reshape(&blocks)?, &[2, 3], epsilon, true)?;
     normalised.multiply(scale?)?.add(bias?)?.reshape(&shape)
 }
 

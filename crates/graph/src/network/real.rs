@@ -185,16 +185,6 @@ impl<B: Backend> Real<B> {
         self.map(|x| B::float_neg(B::log_sigmoid(B::float_neg(x))))
     }
 
-    /// Both with the same rank and one shape that they take together.
-    fn aligned(self, other: Self) -> Result<(FloatTensor<B>, FloatTensor<B>, Vec<usize>), Fault> {
-        if self.dtype() != other.dtype() {
-            fault!("both inputs must have one type, not {} and {}", self.dtype(), other.dtype());
-        }
-        let shape = broadcast_shape(&self.shape, &other.shape)?;
-        check_size(&shape)?;
-        Ok((self.ranked(shape.len())?, other.ranked(shape.len())?, shape))
-    }
-
     /// The primitive with dimensions of length 1 before its own.
     pub(super) fn ranked(self, rank: usize) -> Result<FloatTensor<B>, Fault> {
         let mut shape = vec![1; rank.saturating_sub(self.rank())];
@@ -207,7 +197,12 @@ impl<B: Backend> Real<B> {
         other: Self,
         function: fn(FloatTensor<B>, FloatTensor<B>) -> FloatTensor<B>,
     ) -> Result<Self, Fault> {
-        let (left, right, shape) = self.aligned(other)?;
+        if self.dtype() != other.dtype() {
+            fault!("both inputs must have one type, not {} and {}", self.dtype(), other.dtype());
+        }
+        let shape = broadcast_shape(&self.shape, &other.shape)?;
+        check_size(&shape)?;
+        let (left, right) = (self.ranked(shape.len())?, other.ranked(shape.len())?);
         Ok(Self { primitive: function(left, right), shape })
     }
 

@@ -78,20 +78,27 @@ struct Past<'a, B: Backend> {
     peepholes: Option<Real<B>>,
 }
 
+/// What one direction gives: the outputs of all steps in their order, and the last state and memory.
+struct Passed<B: Backend> {
+    outputs: Vec<Real<B>>,
+    state: Real<B>,
+    memory: Real<B>,
+}
+
 impl Layer {
     pub(super) fn run<B: Backend>(&self, arguments: &mut Arguments<'_, B>) -> Result<Vec<Carried<B>>, Fault> {
         let given = self.given(arguments)?;
         let Sizes { steps, batch, hidden, .. } = given.sizes;
         let (mut outputs, mut states, mut memories) = (Vec::new(), Vec::new(), Vec::new());
         for (direction, (backwards, cell)) in self.0.directions.iter().enumerate() {
-            let (all, state, memory) = self.direction(&given, direction, *backwards, cell, arguments)?;
+            let passed = self.direction(&given, direction, *backwards, cell, arguments)?;
             outputs.push(if steps == 0 {
                 given.x.full(&[0, 1, batch, hidden], 0.0)?
             } else {
-                Real::join(all, 0)?.reshape(&[steps, 1, batch, hidden])?
+                Real::join(passed.outputs, 0)?.reshape(&[steps, 1, batch, hidden])?
             });
-            states.push(state.reshape(&[1, batch, hidden])?);
-            memories.push(memory.reshape(&[1, batch, hidden])?);
+            states.push(passed.state.reshape(&[1, batch, hidden])?);
+            memories.push(passed.memory.reshape(&[1, batch, hidden])?);
         }
         let mut results = vec![Real::join(outputs, 1)?, Real::join(states, 0)?];
         if matches!(self.0.kind, Kind::Lstm { .. }) {
@@ -160,7 +167,7 @@ impl Layer {
         })
     }
 
-    /// The outputs of all steps in their order, and the last state and memory.
+    /// Goes over all steps.
     fn direction<B: Backend>(
         &self,
         given: &Given<B>,
@@ -168,7 +175,7 @@ impl Layer {
         backwards: bool,
         cell: &Cell,
         arguments: &Arguments<'_, B>,
-    ) -> Result<(Vec<Real<B>>, Real<B>, Real<B>), Fault> {
+    ) -> Result<Passed<B>, Fault> {
         let Sizes { steps, batch, hidden, gates } = given.sizes;
         let width = gates * hidden;
         let own = |all: &Real<B>, shape: &[usize]| all.clone().part(0, direction, 1)?.reshape(shape);
@@ -220,7 +227,7 @@ impl Layer {
         if backwards {
             outputs.reverse();
         }
-        Ok((outputs, state, memory))
+        Ok(Passed { outputs, state, memory })
     }
 }
 
@@ -269,22 +276,22 @@ impl<B: Backend> Past<'_, B> {
                 let sums = inputs.add(self.recurrent(state, 0..1)?)?;
                 Ok((self.apply(0, sums)?, memory))
             }
-            Kind::Gru { reset_after } => Ok((self.gated(inputs, state, reset_after)?, memory)),
+            Kind::Gru { reset_after } => Ok((self.gated(&inputs, state, reset_after)?, memory)),
             Kind::Lstm { coupled } => self.with_memory(inputs, state, memory, coupled),
         }
     }
 
     /// H = (1 - z) h + z H, where the reset r comes before or after the product of H with the recurrence.
-    fn gated(&self, inputs: Real<B>, state: Real<B>, reset_after: bool) -> Result<Real<B>, Fault> {
+    fn gated(&self, inputs: &Real<B>, state: Real<B>, reset_after: bool) -> Result<Real<B>, Fault> {
         let recurrent = self.recurrent(state.clone(), 0..2)?;
-        let update = self.apply(0, self.gate(&inputs, 0)?.add(self.gate(&recurrent, 0)?)?)?;
-        let reset = self.apply(0, self.gate(&inputs, 1)?.add(self.gate(&recurrent, 1)?)?)?;
+        let update = self.apply(0, self.gate(inputs, 0)?.add(self.gate(&recurrent, 0)?)?)?;
+        let reset = self.apply(0, self.gate(inputs, 1)?.add(self.gate(&recurrent, 1)?)?)?;
         let past = if reset_after {
             reset.multiply(self.recurrent(state.clone(), 2..3)?)?
         } else {
             self.recurrent(reset.multiply(state.clone())?, 2..3)?
         };
-        let candidate = self.apply(1, self.gate(&inputs, 2)?.add(past)?)?;
+        let candidate = self.apply(1, self.gate(inputs, 2)?.add(past)?)?;
         update.clone().complement().multiply(candidate)?.add(update.multiply(state)?)
     }
 

@@ -54,8 +54,8 @@ pub(super) const FORMS: &[Entry] = &[
     Entry::new("ReduceLogSumExp", |node, _| over(node, Kind::LogSumExp, 18)),
     Entry::new("GlobalAveragePool", |_, _| Ok(Form::Reduce(Reduce::Global { kind: Kind::Mean }))),
     Entry::new("GlobalMaxPool", |_, _| Ok(Form::Reduce(Reduce::Global { kind: Kind::Max }))),
-    Entry::new("Softmax", |node, _| softmax(node, false)),
-    Entry::new("LogSoftmax", |node, _| softmax(node, true)),
+    Entry::new("Softmax", |node, _| Ok(softmax(node, false))),
+    Entry::new("LogSoftmax", |node, _| Ok(softmax(node, true))),
     Entry::new("CumSum", |node, _| {
         let (reverse, exclusive) = (node.flag("reverse", false), node.flag("exclusive", false));
         Ok(Form::Reduce(Reduce::Cumulative { reverse, exclusive }))
@@ -73,10 +73,10 @@ fn over(node: &Node<'_>, kind: Kind, since: i64) -> Read {
     Ok(Form::Reduce(Reduce::Over { kind, axes, keep, nothing_if_empty }))
 }
 
-fn softmax(node: &Node<'_>, logarithm: bool) -> Read {
+fn softmax(node: &Node<'_>, logarithm: bool) -> Form {
     let as_matrix = node.opset() < 13;
     let axis = node.int("axis", if as_matrix { 1 } else { -1 });
-    Ok(Form::Reduce(Reduce::Softmax { axis, as_matrix, logarithm }))
+    Form::Reduce(Reduce::Softmax { axis, as_matrix, logarithm })
 }
 
 impl Reduce {

@@ -160,13 +160,12 @@ impl<B: Backend> Network<B> {
             current.set(Some(position));
             let inputs = step.inputs.iter().map(|&source| self.fetch(source, &mut slots)).collect();
             let mut arguments = Arguments { inputs, step, device: &self.device, context };
-            let outputs = match &step.form {
-                Some(form) => form.run(&mut arguments)?,
-                None => {
-                    let held = (0..arguments.count()).map(|index| arguments.held(index));
-                    let held = held.collect::<Result<_, _>>()?;
-                    arguments.operate(held)?.into_iter().map(Carried::Held).collect()
-                }
+            let outputs = if let Some(form) = &step.form {
+                form.run(&mut arguments)?
+            } else {
+                let held = (0..arguments.count()).map(|index| arguments.held(index));
+                let held = held.collect::<Result<_, _>>()?;
+                arguments.operate(held)?.into_iter().map(Carried::Held).collect()
             };
             for (&output, carried) in step.outputs.iter().zip(outputs) {
                 if let Some(slot) = output {

@@ -3,7 +3,7 @@
 use burn::backend::Backend;
 
 use super::arguments::{Arguments, Carried};
-use super::form::{Entry, Form, Read, one};
+use super::form::{Entry, Form, one};
 use super::real::Real;
 use crate::load::Node;
 use crate::tensor::{Fault, Tensor, check_size, fault, resolve_axis};
@@ -38,13 +38,13 @@ pub(super) const FORMS: &[Entry] = &[
     Entry::new("Identity", |_, _| Ok(Form::Shapes(Shapes::Reshaped))),
     Entry::new("Expand", |_, _| Ok(Form::Shapes(Shapes::Expanded))),
     Entry::new("Transpose", |node, _| Ok(Form::Shapes(Shapes::Transposed { order: node.ints("perm") }))),
-    Entry::new("Concat", |node, _| along(node, 1, |axis| Shapes::Joined { axis })),
-    Entry::new("Split", |node, _| along(node, 0, |axis| Shapes::Divided { axis })),
-    Entry::new("Gather", |node, _| along(node, 0, |axis| Shapes::Gathered { axis })),
+    Entry::new("Concat", |node, _| Ok(along(node, 1, |axis| Shapes::Joined { axis }))),
+    Entry::new("Split", |node, _| Ok(along(node, 0, |axis| Shapes::Divided { axis }))),
+    Entry::new("Gather", |node, _| Ok(along(node, 0, |axis| Shapes::Gathered { axis }))),
 ];
 
-fn along(node: &Node<'_>, default: i64, make: fn(i64) -> Shapes) -> Read {
-    Ok(Form::Shapes(make(node.int("axis", default))))
+fn along(node: &Node<'_>, default: i64, make: fn(i64) -> Shapes) -> Form {
+    Form::Shapes(make(node.int("axis", default)))
 }
 
 impl Shapes {

@@ -92,8 +92,8 @@ fn table<B: Backend>(scores: FloatTensor<B>) -> Result<Real<B>, Fault> {
 }
 
 fn loss<B: Backend>(make: impl FnOnce() -> Result<Real<B>, Fault>) -> Result<FloatTensor<B>, RunError> {
-    let made = guarded(|_| make())?;
-    made.map(Real::into_primitive).map_err(|fault| at_edge("loss", fault.0))
+    let computed = guarded(|_| make())?;
+    computed.map(Real::into_primitive).map_err(|fault| at_edge("loss", fault.0))
 }
 
 impl<B: AutodiffBackend> Network<B> {

@@ -1,5 +1,7 @@
 //! Small ONNX files of FP64 numbers, made in a test. The numbers of fields are those of ONNX's format.
 
+#![expect(clippy::expect_used, reason = "what a helper of a test cannot do is a failed test")]
+
 /// A setting of a node.
 #[derive(Clone, Copy)]
 pub enum Setting<'a> {
