@@ -486,4 +486,4 @@ fn invalid(node: &str, reason: &str) -> LoadError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
