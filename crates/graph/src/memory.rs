@@ -10,6 +10,9 @@ use std::collections::HashSet;
 use crate::held::Held;
 use crate::tensor::{Fault, Tensor};
 
+/// A graph inside of another may find this part of the limit taken by values that are gone.
+const ROUGHLY: u64 = 8;
+
 /// The bound of a request, and what it holds.
 pub(crate) struct Memory {
     limit: u64,
@@ -59,6 +62,11 @@ impl<'a> Ledger<'a> {
         let all = self.around.saturating_add(self.added);
         memory.held.set(all);
         all > memory.limit
+    }
+
+    /// True where what was added up is so much that it matters how much of it is still there.
+    pub(crate) fn is_rough(&self) -> bool {
+        self.memory.is_some_and(|memory| self.added > memory.limit / ROUGHLY)
     }
 
     /// Counts the values that are there; a fault when they are too much. What constants share is not the request's.

@@ -162,7 +162,7 @@ impl Plan {
                 return Err(Fault("the request was stopped".to_owned()));
             }
             // A graph inside of the step has to know what is left for it.
-            if std::mem::take(&mut too_much) || step.nests {
+            if std::mem::take(&mut too_much) || (step.nests && ledger.is_rough()) {
                 self.count(&mut ledger, &slots)?;
             }
             arguments.clear();

@@ -32,6 +32,7 @@ fn normalisation(flow: &mut Flow<'_>, at: usize, epsilon: f64) -> Option<()> {
         return None;
     }
     let weights = Weights::of(flow, first)?;
+    flow.spend(weights.outputs)?;
     let given: Option<Vec<Tensor>> =
         (1..5).map(|input| flow.constant(flow.input(at, input)).cloned()).collect();
     let [scale, shift] = channel_factors(given?, epsilon)?;
@@ -49,8 +50,13 @@ fn arithmetic(flow: &mut Flow<'_>, at: usize) -> Option<()> {
     };
     let first = flow.maker(x, 1)?;
     let weights = Weights::of(flow, first)?;
-    let parameter = flow.floats(parameter).filter(|parameter| parameter.dtype() == weights.dtype)?;
-    let each = weights.for_each_channel(parameter)?;
+    // A bias of `MatMul` need not be a row: see `epilogue`.
+    if *flow.role(first) == Role::MatMul && matches!(role, Role::Add | Role::Sub) {
+        return None;
+    }
+    let parameter = flow.floats(parameter).filter(|parameter| weights.fits(parameter))?.clone();
+    flow.spend(weights.outputs)?;
+    let each = weights.for_each_channel(&parameter)?;
     let of = |function: fn(f64) -> f64| Some(each.iter().map(|&x| function(x)).collect());
     let channels = match role {
         Role::Add => Channels { scale: None, shift: of(|x| x) },
@@ -58,10 +64,6 @@ fn arithmetic(flow: &mut Flow<'_>, at: usize) -> Option<()> {
         Role::Mul => Channels { scale: of(|x| x), shift: None },
         _ => Channels { scale: of(|x| 1.0 / x), shift: None },
     };
-    // A bias of `MatMul` need not be a row: see `epilogue`.
-    if *flow.role(first) == Role::MatMul && channels.shift.is_some() {
-        return None;
-    }
     put_in(flow, first, at, &weights, channels)
 }
 
@@ -104,21 +106,25 @@ impl Weights {
         (weights.len() > 0 && outputs > 0).then_some(Self { place, outputs, rank, dtype, shape })
     }
 
-    /// One number for each channel, of a constant that has one for each, or one for all.
-    fn for_each_channel(&self, parameter: &Tensor) -> Option<Vec<f64>> {
+    /// True for a constant of the type of the weights that has one number for each channel, or one for all.
+    fn fits(&self, parameter: &Tensor) -> bool {
         let shape = parameter.shape();
         // Where the channels are, counted from the end.
         let axis = match self.rank {
             0 => 1,
             rank => rank - 1,
         };
-        if shape.len() > self.rank.max(1) {
-            return None;
-        }
         let alone = |(place, &length): (usize, &usize)| {
             length == 1 || (shape.len() - place == axis && length == self.outputs)
         };
-        if !shape.iter().enumerate().all(alone) {
+        parameter.dtype() == self.dtype
+            && shape.len() <= self.rank.max(1)
+            && shape.iter().enumerate().all(alone)
+    }
+
+    /// One number for each channel.
+    fn for_each_channel(&self, parameter: &Tensor) -> Option<Vec<f64>> {
+        if !self.fits(parameter) {
             return None;
         }
         let numbers = parameter.to_f64s().ok()?;
@@ -130,13 +136,11 @@ impl Weights {
 
     /// The bias that the step has already.
     fn bias(&self, bias: &Tensor) -> Option<Vec<f64>> {
-        if bias.dtype() != self.dtype {
-            return None;
-        }
         // That of a convolution has one dimension, whatever the rank of the result.
         match self.place {
             Place::First | Place::Grouped { .. } if self.rank > 2 => {
-                bias.to_f64s().ok().filter(|_| bias.shape() == [self.outputs])
+                let fits = bias.dtype() == self.dtype && bias.shape() == [self.outputs];
+                fits.then(|| bias.to_f64s().ok()).flatten()
             }
             _ => self.for_each_channel(bias),
         }

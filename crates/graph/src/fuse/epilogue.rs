@@ -1,6 +1,7 @@
 //! What is done to a result in the pass that finishes it: a bias of a matrix product, and activations.
 
 use super::{Flow, Role};
+use crate::ops::Activation;
 
 /// Appends a step to the one that makes its input.
 pub(super) fn append(flow: &mut Flow<'_>, at: usize) {
@@ -27,9 +28,11 @@ fn activation(flow: &mut Flow<'_>, at: usize) -> Option<()> {
     if !matches!(flow.role(first), Role::Conv | Role::MatMul | Role::Gemm { .. } | Role::Add) {
         return None;
     }
-    // Bounds must have the type of what they bound, which the weights say.
-    if let Some(bounds) = bounds {
-        flow.constant(flow.input(first, 1)).filter(|weights| weights.dtype() == bounds)?;
+    // Bounds must have the type of what they bound, which the weights say. Those that are attributes are for
+    // integers too.
+    if matches!(activation, Activation::Clip { .. }) {
+        let weights = flow.floats(flow.input(first, 1))?;
+        bounds.is_none_or(|bounds| bounds == weights.dtype()).then_some(())?;
     }
     if !flow.steps[first].operator.follow(activation) {
         return None;

@@ -369,6 +369,20 @@ fn a_normalisation_in_parts_is_one_step() {
 }
 
 #[test]
+fn axes_may_be_an_input() {
+    let mut net = net(DType::F32, 18);
+    net.stored.push(write_tensor(&Tensor::from_items(&[1], vec![-1i64]), "axes"));
+    layer(&mut net, &[-1], false);
+    for mean in [0, 3] {
+        net.nodes[mean].attribute.clear();
+        net.nodes[mean].input.push("axes".to_owned());
+    }
+    assert_eq!(net.same(&[2, 3, 8], 1e-5), ["LayerNormalization"]);
+    net.nodes[0].attribute.push(int("keepdims", 0));
+    assert!(net.graph(&["n"]).operators().len() > 1);
+}
+
+#[test]
 fn a_normalisation_over_other_dimensions_stays_in_parts() {
     for axes in [&[2][..], &[-2], &[0, -1]] {
         let mut net = net(DType::F32, 13);

@@ -114,7 +114,7 @@ impl<'g> Cut<'g> {
             if let Some(&position) = values.makers.get(name)
                 && !std::mem::replace(&mut needed[position], true)
             {
-                reads(&graph.node[position], &HashSet::new(), &mut open);
+                reads(&graph.node[position], &mut HashMap::new(), &mut open);
             }
         }
         let asked = |name: &str| seen.contains(name);
@@ -148,22 +148,29 @@ impl<'g> Cut<'g> {
 }
 
 /// The values that a node reads, and that graphs inside of it read from outside.
-fn reads<'g>(node: &'g NodeProto, inside: &HashSet<&'g str>, open: &mut Vec<&'g str>) {
+///
+/// `inside` is how many of the graphs around the node have a value of a name.
+fn reads<'g>(node: &'g NodeProto, inside: &mut HashMap<&'g str, usize>, open: &mut Vec<&'g str>) {
+    fn is_inside(inside: &HashMap<&str, usize>, name: &str) -> bool {
+        inside.get(name).is_some_and(|&graphs| graphs > 0)
+    }
     let outside = node.input.iter().map(String::as_str);
-    open.extend(outside.filter(|name| !name.is_empty() && !inside.contains(name)));
+    open.extend(outside.filter(|name| !name.is_empty() && !is_inside(inside, name)));
     for graph in node.attribute.iter().filter_map(|attribute| attribute.g.as_deref()) {
-        let mut own = inside.clone();
-        own.extend(graph.input.iter().map(|input| input.name.as_str()));
-        own.extend(graph.initializer.iter().map(|tensor| tensor.name.as_str()));
         let sparse = graph.sparse_initializer.iter().filter_map(|tensor| tensor.values.as_ref());
-        own.extend(sparse.map(|values| values.name.as_str()));
+        let own = graph.input.iter().map(|input| input.name.as_str());
+        let own = own.chain(graph.initializer.iter().map(|tensor| tensor.name.as_str()));
+        let own = own.chain(sparse.map(|values| values.name.as_str()));
+        let computed = graph.node.iter().flat_map(|node| node.output.iter().map(String::as_str));
+        own.clone().for_each(|name| *inside.entry(name).or_default() += 1);
         for node in &graph.node {
-            reads(node, &own, open);
-            own.extend(node.output.iter().map(String::as_str));
+            reads(node, inside, open);
+            node.output.iter().for_each(|name| *inside.entry(name).or_default() += 1);
         }
         // A graph may give what it only reads.
         let given = graph.output.iter().map(|output| output.name.as_str());
-        open.extend(given.filter(|name| !own.contains(name)));
+        open.extend(given.filter(|name| !is_inside(inside, name)));
+        own.chain(computed).for_each(|name| *inside.entry(name).or_default() -= 1);
     }
 }
 

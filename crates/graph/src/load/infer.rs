@@ -66,9 +66,8 @@ fn rule<'n>(node: &'n NodeProto, output: &str) -> Option<Rule<'n>> {
             let number = i32::try_from(attribute("to")?.i?).ok()?;
             DType::from_onnx(number).map(Rule::Is)
         }
-        "Constant" => value().map(Rule::Is),
         "ConstantOfShape" if attribute("value").is_none() => Some(Rule::Is(DType::F32)),
-        "ConstantOfShape" => value().map(Rule::Is),
+        "Constant" | "ConstantOfShape" => value().map(Rule::Is),
         _ => None,
     }
 }

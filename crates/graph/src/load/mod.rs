@@ -519,4 +519,4 @@ fn invalid(node: &str, reason: &str) -> LoadError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

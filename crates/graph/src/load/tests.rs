@@ -12,7 +12,7 @@ use crate::proto::{
 use crate::{AnyValue, Data, Graph, Limits, LoadError, Model, RunError, Value};
 
 /// A node with names for its inputs and outputs.
-pub(super) fn node(domain: &str, operator: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
+pub(crate) fn node(domain: &str, operator: &str, inputs: &[&str], outputs: &[&str]) -> NodeProto {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     NodeProto {
         domain: domain.to_owned(),
@@ -24,14 +24,14 @@ pub(super) fn node(domain: &str, operator: &str, inputs: &[&str], outputs: &[&st
 }
 
 /// A tensor with the element type of this number and one free dimension.
-pub(super) fn tensor_info(name: &str, elem_type: i32, rank: usize) -> ValueInfoProto {
+pub(crate) fn tensor_info(name: &str, elem_type: i32, rank: usize) -> ValueInfoProto {
     let shape = Some(TensorShapeProto { dim: vec![DimensionProto::default(); rank] });
     let value = Some(TypeValue::Tensor(TensorTypeProto { elem_type, shape }));
     let r#type = Some(TypeProto { value, ..TypeProto::default() });
     ValueInfoProto { name: name.to_owned(), r#type, ..ValueInfoProto::default() }
 }
 
-pub(super) fn model(nodes: Vec<NodeProto>, input: &str, output: &str) -> ModelProto {
+pub(crate) fn model(nodes: Vec<NodeProto>, input: &str, output: &str) -> ModelProto {
     let import = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
     ModelProto {
         opset_import: vec![import("", 21), import("com.example", 1)],
@@ -184,7 +184,7 @@ fn elements_of_less_than_a_byte_must_fill_their_bytes() {
     }
 }
 
-pub(super) fn attribute(name: &str) -> AttributeProto {
+pub(crate) fn attribute(name: &str) -> AttributeProto {
     AttributeProto { name: name.to_owned(), ..AttributeProto::default() }
 }
 
@@ -247,6 +247,19 @@ fn a_loop_without_end_is_ended_and_so_is_one_that_collects_too_much() {
     let stop = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) > 10;
     let limits = Limits { stop: Some(&stop), ..Limits::default() };
     assert_eq!(graph.run_any(one_number(), limits).unwrap_err(), RunError::Stopped);
+}
+
+#[test]
+fn what_a_loop_collects_is_counted() {
+    let graph = Graph::from_bytes(&doubling(1000, true)).unwrap();
+    let run = |memory: u64| graph.run_any(one_number(), Limits { memory, ..Limits::default() });
+    // A thousand tensors of four bytes, and what stands beside them.
+    run(20_000).unwrap();
+    let error = run(2000).unwrap_err();
+    assert!(
+        matches!(&error, RunError::Node { op, reason, .. } if op == "Loop" && reason.contains("the 2000 allowed")),
+        "{error}"
+    );
 }
 
 #[test]

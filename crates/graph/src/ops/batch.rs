@@ -43,7 +43,8 @@ fn build(node: &Node<'_>) -> Built {
     };
     let given: Option<Vec<Tensor>> = (1..5).map(|input| node.constant(input).cloned()).collect();
     let known = match given {
-        Some(given) if !training => {
+        // Nodes may share parameters, but each has factors of its own.
+        Some(given) if !training && node.keep(&[], 2 * given.iter().map(Tensor::len).max().unwrap_or(0)) => {
             let given = Given::read(given).map_err(|fault| Refusal::Invalid(fault.0))?;
             Some(given.factors(&given.mean, &given.variance, batch.epsilon))
         }

@@ -70,7 +70,7 @@ impl Activation {
         match (type_of(&x), self) {
             (DType::F32, _) => Ok(finished_as::<f32>(x, None, 1, Some(self))),
             (DType::F64, _) => Ok(finished_as::<f64>(x, None, 1, Some(self))),
-            (dtype, Self::Relu) => for_integers!(dtype, E => Ok(map(x, |x: E| x.max(0))),
+            (dtype, Self::Relu) => for_integers!(dtype, E => Ok(map(x, |x: E| if x > 0 { x } else { 0 })),
                 other => fault!("numbers are needed, not {other}")),
             (dtype, _) => fault!("a floating-point tensor is needed, not {dtype}"),
         }
@@ -230,7 +230,9 @@ impl<F: Float> Pass<'_, F> {
             }
             Some(bias) => {
                 for (plane, &bias) in self.all.chunks_mut(self.inner).zip(bias.iter().cycle()) {
-                    plane.iter_mut().for_each(|x| *x = function(*x + bias));
+                    for x in plane {
+                        *x = function(*x + bias);
+                    }
                 }
             }
         }

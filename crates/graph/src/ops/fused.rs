@@ -75,7 +75,9 @@ fn rows<F: Item + Float>(
             let mean = sum(row, |x| x) / count;
             let variance = sum(row, |x| (x - mean) * (x - mean)) / count;
             let factor = F::one() / (variance + epsilon).sqrt();
-            row.iter_mut().for_each(|x| *x = (*x - mean) * factor);
+            for x in row.iter_mut() {
+                *x = (*x - mean) * factor;
+            }
             if let Some(scale) = scale {
                 row.iter_mut().zip(scale).for_each(|(x, &scale)| *x = *x * scale);
             }

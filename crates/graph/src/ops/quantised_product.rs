@@ -156,3 +156,6 @@ fn quantised(right: &Right, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
     let kept = items::<f32>(&moved).iter().map(|&x| f64::from(x).clamp(low, high)).collect();
     Ok(cast(Tensor::from_items(moved.layout().shape(), kept), dtype)?.into())
 }
+
+#[cfg(test)]
+mod tests;
