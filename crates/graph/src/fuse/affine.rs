@@ -3,11 +3,13 @@
 //! `scale * (W x + bias) + shift` is `(scale * W) x + (scale * bias + shift)`: of a `BatchNormalization` with
 //! known statistics, and of products and sums with constants, nothing is left to do for a request.
 
+use num_traits::{Float, ToPrimitive};
+
 use super::{Flow, Role};
 use crate::ops::cast::{cast, numbers};
 use crate::ops::channel_factors;
 use crate::plan::Source;
-use crate::tensor::Tensor;
+use crate::tensor::{Item, Tensor};
 use crate::value::DType;
 
 /// What is done to each channel of a result; `None` where it is nothing.
@@ -194,11 +196,11 @@ fn put_in(
         Some(scale) => {
             let before = flow.floats(flow.input(first, 1))?.clone();
             flow.spend(before.len())?;
-            let mut numbers = numbers::<f64>(before).ok()?;
-            for (element, number) in numbers.iter_mut().enumerate() {
-                *number *= scale[weights.channel(element)];
-            }
-            Some(finite(numbers, &weights.shape, wide)?)
+            let factor = |element| scale[weights.channel(element)];
+            Some(match wide {
+                DType::F64 => scaled::<f64>(before, factor)?,
+                _ => scaled::<f32>(before, factor)?,
+            })
         }
         // Weights and bias must have one type.
         None if wide != weights.dtype => return None,
@@ -214,6 +216,17 @@ fn put_in(
     }
     flow.absorb(first, second);
     Some(())
+}
+
+/// Each element times a factor; `None` where a product is no number, or too large.
+fn scaled<F: Item + Float>(tensor: Tensor, factor: impl Fn(usize) -> f64) -> Option<Tensor> {
+    let shape = tensor.shape().to_vec();
+    let mut numbers = numbers::<F>(tensor).ok()?;
+    for (element, number) in numbers.iter_mut().enumerate() {
+        let product = ToPrimitive::to_f64(number)? * factor(element);
+        *number = <F as num_traits::NumCast>::from(product).filter(|product| product.is_finite())?;
+    }
+    Some(Tensor::from_items(&shape, numbers))
 }
 
 /// A constant of these numbers; `None` where one is no number, or too large for the type.

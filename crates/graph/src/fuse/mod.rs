@@ -48,6 +48,8 @@ struct Flow<'a> {
     makers: Vec<Option<usize>>,
     /// By slot: how many inputs of steps and outputs of the graph it is.
     reads: Vec<usize>,
+    /// The same by constant.
+    constant_reads: Vec<usize>,
     spare: &'a mut usize,
 }
 
@@ -59,18 +61,45 @@ impl<'a> Flow<'a> {
         outputs: &[Source],
         spare: &'a mut usize,
     ) -> Self {
-        let (mut makers, mut reads) = (vec![None; slots], vec![0; slots]);
+        let mut makers = vec![None; slots];
         for (at, step) in steps.iter().enumerate() {
             for &slot in step.outputs.iter().flatten() {
                 makers[slot] = Some(at);
             }
         }
-        for source in steps.iter().flat_map(|step| &step.inputs).chain(outputs) {
-            if let Source::Slot { index, .. } = *source {
-                reads[index] += 1;
+        let (reads, constant_reads) = (vec![0; slots], vec![0; constants.len()]);
+        let mut flow = Self { steps, constants, makers, reads, constant_reads, spare };
+        for at in 0..flow.steps.len() {
+            for index in 0..flow.steps[at].inputs.len() {
+                flow.read(flow.steps[at].inputs[index]);
             }
         }
-        Self { steps, constants, makers, reads, spare }
+        outputs.iter().for_each(|&output| flow.read(output));
+        flow
+    }
+
+    /// Notes a reader.
+    fn read(&mut self, source: Source) {
+        match source {
+            Source::Slot { index, .. } => self.reads[index] += 1,
+            Source::Constant(index) => self.constant_reads[index] += 1,
+            Source::Absent => {}
+        }
+    }
+
+    /// Notes that there is a reader less. A constant without any is dropped: there is no need for weights as they
+    /// were before and as they are now at the same time.
+    fn leave(&mut self, source: Source) {
+        match source {
+            Source::Slot { index, .. } => self.reads[index] = self.reads[index].saturating_sub(1),
+            Source::Constant(index) => {
+                self.constant_reads[index] = self.constant_reads[index].saturating_sub(1);
+                if self.constant_reads[index] == 0 {
+                    self.constants[index] = Tensor::from_items::<f32>(&[0], Vec::new());
+                }
+            }
+            Source::Absent => {}
+        }
     }
 
     fn role(&self, at: usize) -> &Role {
@@ -138,22 +167,17 @@ impl<'a> Flow<'a> {
 
     fn add_constant(&mut self, tensor: Tensor) -> Source {
         self.constants.push(tensor);
+        self.constant_reads.push(0);
         Source::Constant(self.constants.len() - 1)
-    }
-
-    fn count(&mut self, source: Source, change: impl Fn(usize) -> usize) {
-        if let Source::Slot { index, .. } = source {
-            self.reads[index] = change(self.reads[index]);
-        }
     }
 
     /// Gives a step other inputs.
     fn set_inputs(&mut self, at: usize, inputs: Vec<Source>) {
         for &source in &inputs {
-            self.count(source, |reads| reads + 1);
+            self.read(source);
         }
         for source in std::mem::replace(&mut self.steps[at].inputs, inputs) {
-            self.count(source, |reads| reads.saturating_sub(1));
+            self.leave(source);
         }
     }
 
