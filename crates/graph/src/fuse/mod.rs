@@ -74,7 +74,9 @@ impl<'a> Flow<'a> {
                 flow.read(flow.steps[at].inputs[index]);
             }
         }
-        outputs.iter().for_each(|&output| flow.read(output));
+        for &output in outputs {
+            flow.read(output);
+        }
         flow
     }
 

@@ -195,13 +195,12 @@ impl<'a> Loader<'a> {
         let mut frame = self.frames.pop().ok_or_else(|| invalid("", "it holds no graph"))?;
         let sources =
             outputs.iter().map(|output| frame.found(&output.name)).collect::<Result<Vec<_>, _>>()?;
-        let parameters = match self.live.take() {
+        let parameters = if let Some(live) = self.live.take() {
             // What parameters may become is not known, and a gradient goes through each step by itself.
-            Some(live) => live.into_parameters(),
-            None => {
-                frame.fuse(&sources, &mut self.spare);
-                Vec::new()
-            }
+            live.into_parameters()
+        } else {
+            frame.fuse(&sources, &mut self.spare);
+            Vec::new()
         };
         Ok(Loaded { inputs, outputs, plan: frame.into_plan(sources), parameters })
     }
