@@ -33,14 +33,16 @@ use frame::{Frame, Scope};
 
 /// The most nodes in a file, those of inner graphs and of each call of a function included.
 const MAX_NODES: usize = 100_000;
+/// The most attributes of a node, each of which is found by its name.
+const MAX_ATTRIBUTES: usize = 1024;
 /// How deep graphs and calls of functions may stand inside of each other.
 const MAX_DEPTH: usize = 24;
 /// The most elements that one node computed at load may give.
 const MAX_FOLDED_ELEMENTS: usize = 1 << 20;
 /// The most elements that all nodes computed at load may give together: it bounds the time of a load.
-const MAX_FOLDED_TOTAL: usize = 1 << 26;
+const MAX_FOLDED_TOTAL: usize = if cfg!(fuzzing) { 1 << 20 } else { 1 << 26 };
 /// The most elements that all nodes computed at load may read together.
-const MAX_FOLDED_READS: usize = 1 << 30;
+const MAX_FOLDED_READS: usize = if cfg!(fuzzing) { 1 << 24 } else { 1 << 30 };
 /// The most bytes that functions may be copied to the places of their calls with.
 const MAX_COPIED: usize = 1 << 28;
 /// Operators whose work is not bounded by the size of their output are not computed at load.
@@ -102,6 +104,13 @@ pub(crate) fn load(model: &ModelProto, folder: Option<&Folder>) -> Result<Loaded
 
 fn too_large(what: &'static str, actual: usize, limit: usize) -> LoadError {
     LoadError::TooLarge { what, actual: actual as u64, limit: limit as u64 }
+}
+
+fn check_attributes(attributes: &[AttributeProto]) -> Result<(), LoadError> {
+    if attributes.len() > MAX_ATTRIBUTES {
+        return Err(too_large("number of attributes of one node", attributes.len(), MAX_ATTRIBUTES));
+    }
+    Ok(())
 }
 
 /// The ONNX domain has two names; `""` is used inside.
@@ -252,6 +261,7 @@ impl<'a> Loader<'a> {
         if self.nodes > MAX_NODES {
             return Err(too_large("number of nodes", self.nodes, MAX_NODES));
         }
+        check_attributes(&proto.attribute)?;
         let name = if proto.name.is_empty() { format!("#{position}") } else { proto.name.clone() };
         let domain = domain_key(&proto.domain).to_owned();
         // A file that imports no version of a domain means the first one.

@@ -7,7 +7,7 @@ use super::convolution::{Sizes, direct, group};
 use super::window::Window;
 use super::{Built, Entry, Inputs, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Tensor, contiguous, fault, items};
+use crate::tensor::{Fault, Tensor, check_work, contiguous, fault, items};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -36,6 +36,7 @@ fn sums(
     x_zero: Option<Tensor>,
     weight_zero: Option<Tensor>,
 ) -> Result<Vec<i32>, Fault> {
+    check_work(&sizes.work())?;
     // Padding stands for the number zero, which is what is left of the zero point.
     let x = shifted(x, x_zero, 1)?;
     let weights = shifted(weights, weight_zero, sizes.weights[0])?;
