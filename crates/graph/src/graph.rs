@@ -11,6 +11,7 @@ use crate::memory::Memory;
 use crate::model::Model;
 use crate::ops::Context;
 use crate::plan::Plan;
+use crate::tensor::{Fault, MAX_TENSOR_BYTES, Tensor, fault};
 use crate::value::{AnyValue, DType, Kind, Value, ValueInfo};
 
 /// How often the bodies of all loops of a request may run together, unless [`Limits`] says otherwise.
@@ -139,6 +140,7 @@ impl Graph {
         let (rounds, memory) = (Cell::new(limits.rounds), Memory::new(limits.memory));
         let context = Context { stop: limits.stop, rounds: Some(&rounds), memory: Some(&memory) };
         let held = self.plan.run(given, context)?;
+        check_answer(&held).map_err(|fault| at_edge("outputs", fault.0))?;
         let give = |(output, held): (&ValueInfo, Held)| {
             let value = AnyValue::try_from(held).map_err(|fault| at_edge(&output.name, fault.0))?;
             Ok((output.name.clone(), value))
@@ -161,6 +163,24 @@ impl Graph {
         let free_first = |value: &ValueInfo| value.kind == Kind::Tensor && value.shape.first() == Some(&None);
         !self.inputs.is_empty() && self.inputs.iter().chain(&self.outputs).all(free_first)
     }
+}
+
+/// The most elements that all outputs may have together.
+const MAX_ANSWER: usize = MAX_TENSOR_BYTES;
+
+/// A fault where the outputs are too large as values of their own: any number of them may be views of the same
+/// elements.
+fn check_answer(outputs: &[Held]) -> Result<(), Fault> {
+    let weight = |held: &Held| match held {
+        Held::Tensor(tensor) => tensor.weight(),
+        Held::Sequence(sequence) => sequence.items.iter().map(Tensor::weight).sum(),
+        Held::Nothing => 0,
+    };
+    let elements = outputs.iter().map(weight).fold(0, usize::saturating_add);
+    if elements > MAX_ANSWER {
+        fault!("outputs of {elements} elements together are more than {MAX_ANSWER}");
+    }
+    Ok(())
 }
 
 pub(crate) fn at_edge(name: &str, reason: String) -> RunError {

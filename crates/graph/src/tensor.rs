@@ -14,10 +14,17 @@ use crate::value::{DType, Data, Value, element_count};
 
 /// The most memory that one tensor of a running graph may take. A file of a few bytes can ask for any
 /// size (`Expand`, `ConstantOfShape`, `Tile`), and an allocation that fails would end the process.
-pub(crate) const MAX_TENSOR_BYTES: usize = 1 << 30;
+///
+/// Under a fuzzer, which needs thousands of files each second, all limits of size and work are smaller: an
+/// operator that goes beyond the one goes beyond the other.
+pub(crate) const MAX_TENSOR_BYTES: usize = if cfg!(fuzzing) { 1 << 22 } else { 1 << 30 };
 
 /// The most steps that a node may take where attributes multiply its work: minutes of one core.
-const MAX_WORK: usize = 1 << 38;
+const MAX_WORK: usize = if cfg!(fuzzing) { 1 << 22 } else { 1 << 38 };
+
+/// The most products that a convolution may add up by burn's kernels, which take many at a time: minutes of
+/// one core.
+const MAX_PRODUCTS: usize = if cfg!(fuzzing) { 1 << 26 } else { 1 << 43 };
 
 /// Why a node could not do its work, in words.
 #[derive(Debug)]
@@ -516,9 +523,18 @@ pub(crate) fn shown(numbers: &[i64]) -> String {
 /// A fault where the steps that a node would take are too many: their number is that product. Sizes bound
 /// what a node stores; an attribute can ask for more work than that.
 pub(crate) fn check_work(factors: &[usize]) -> Result<(), Fault> {
+    check_steps(factors, MAX_WORK)
+}
+
+/// The same for products that one of burn's kernels adds up.
+pub(crate) fn check_products(factors: &[usize]) -> Result<(), Fault> {
+    check_steps(factors, MAX_PRODUCTS)
+}
+
+fn check_steps(factors: &[usize], most: usize) -> Result<(), Fault> {
     let steps = factors.iter().fold(1usize, |product, &factor| product.saturating_mul(factor));
-    if steps > MAX_WORK {
-        fault!("{steps} steps of work for one node are more than {MAX_WORK}");
+    if steps > most {
+        fault!("{steps} steps of work for one node are more than {most}");
     }
     Ok(())
 }

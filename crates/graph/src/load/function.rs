@@ -3,13 +3,15 @@
 use prost::Message;
 
 use super::frame::Scope;
-use super::{Loader, MAX_COPIED, Opsets, domain_key, invalid, too_large};
+use super::{Loader, MAX_COPIED, Opsets, check_attributes, domain_key, invalid, too_large};
 use crate::error::LoadError;
 use crate::plan::Source;
 use crate::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto, TensorProto, ValueInfoProto};
 
 /// What a message takes in memory besides its texts and elements, at the most.
 const MESSAGE: usize = 512;
+/// What a name takes in a table besides its letters, at the most.
+const NAME: usize = 128;
 
 impl Loader<'_> {
     /// Walks over the body of a function in the place of a node that calls it.
@@ -23,6 +25,9 @@ impl Loader<'_> {
         if call.input.len() > function.input.len() || call.output.len() > function.output.len() {
             return Err(invalid(name, &format!("function `{}` has fewer inputs or outputs", function.name)));
         }
+        check_attributes(&function.attribute_proto)?;
+        let names = function.input.iter().chain(&function.output);
+        self.charge(names.map(|name| name.len() + NAME).fold(0, usize::saturating_add))?;
         let sources = self.sources(name, call)?;
         let nodes: Vec<NodeProto> = function
             .node
@@ -101,6 +106,8 @@ impl Loader<'_> {
         function: &FunctionProto,
     ) -> Result<Option<AttributeProto>, LoadError> {
         if !attribute.ref_attr_name.is_empty() {
+            // It is looked for, found or not.
+            self.charge(MESSAGE)?;
             let named = |given: &&AttributeProto| given.name == attribute.ref_attr_name;
             let given = call.attribute.iter().find(named);
             let Some(given) = given.or_else(|| function.attribute_proto.iter().find(named)) else {

@@ -46,6 +46,8 @@ use live::Live;
 
 /// The most nodes in a file, those of inner graphs and of each call of a function included.
 const MAX_NODES: usize = 100_000;
+/// The most attributes of a node, each of which is found by its name.
+const MAX_ATTRIBUTES: usize = 1024;
 /// How deep graphs and calls of functions may stand inside of each other.
 const MAX_DEPTH: usize = 24;
 /// How many elements copies of constants may take for each one that is stored: what is stored once may be read
@@ -114,6 +116,13 @@ fn guarded(
 
 fn too_large(what: &'static str, actual: usize, limit: usize) -> LoadError {
     LoadError::TooLarge { what, actual: actual as u64, limit: limit as u64 }
+}
+
+fn check_attributes(attributes: &[AttributeProto]) -> Result<(), LoadError> {
+    if attributes.len() > MAX_ATTRIBUTES {
+        return Err(too_large("number of attributes of one node", attributes.len(), MAX_ATTRIBUTES));
+    }
+    Ok(())
 }
 
 /// The ONNX domain has two names; `""` is used inside.
@@ -297,6 +306,7 @@ impl<'a> Loader<'a> {
         if self.nodes > MAX_NODES {
             return Err(too_large("number of nodes", self.nodes, MAX_NODES));
         }
+        check_attributes(&proto.attribute)?;
         let name = if proto.name.is_empty() { format!("#{position}") } else { proto.name.clone() };
         let domain = domain_key(&proto.domain).to_owned();
         // A file that imports no version of a domain means the first one.

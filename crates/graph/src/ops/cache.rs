@@ -7,7 +7,7 @@ use super::cast::numbers;
 use super::{ALL, Built, Entry, FLOATS, Inputs, Outputs, Refusal, operator};
 use crate::load::Node;
 use crate::tensor::{
-    Fault, Item, Tensor, check_size, contiguous, fault, for_storage, into_vec, items, resolve_axis,
+    Fault, Item, Tensor, check_size, contiguous, fault, for_storage, into_vec, items, resolve_axis, shown,
 };
 use crate::value::DType;
 
@@ -159,7 +159,7 @@ fn tensor_scatter(node: &Node<'_>) -> Built {
             (circular || at.checked_add(count)? <= places).then_some(at)
         };
         let Some(first) = first.iter().map(|&at| place(at)).collect::<Option<Vec<usize>>>() else {
-            fault!("{count} elements do not fit into {places} places from {first:?} on")
+            fault!("{count} elements do not fit into {places} places from {} on", shown(&first))
         };
         let writes = Writes {
             first,

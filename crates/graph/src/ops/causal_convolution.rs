@@ -4,7 +4,7 @@ use super::cast::{cast, numbers};
 use super::widen::{Wide, narrow};
 use super::{Built, Entry, FLOATS, Inputs, Outputs, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Tensor, check_size, fault};
+use crate::tensor::{Fault, Tensor, check_size, check_work, fault};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -38,6 +38,7 @@ fn run<F: Wide>(inputs: &mut Inputs<'_>, swish: bool) -> Result<Outputs, Fault> 
     };
     // A tensor without elements may be said to have any number of rows.
     check_size(&[batch, channels])?;
+    check_work(&[batch, channels, length, width])?;
     let state_shape = [batch, channels, width - 1];
     let state_size = check_size(&state_shape)?;
     let past = match past {

@@ -9,7 +9,7 @@ use super::convolution::{Sizes, direct, group};
 use super::window::Window;
 use super::{Built, Entry, Inputs, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Tensor, contiguous, fault, items};
+use crate::tensor::{Fault, Tensor, check_work, contiguous, fault, items};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -77,6 +77,7 @@ impl Weights {
 
 /// The sums of `(x - x_zero) * (weight - weight_zero)`.
 fn sums(sizes: &Sizes, x: Tensor, x_zero: Option<Tensor>, weights: &Shifted) -> Result<Vec<i32>, Fault> {
+    check_work(&sizes.work())?;
     // Padding stands for the number zero, which is what is left of the zero point.
     Ok(direct(sizes, &shifted(x, x_zero, 1)?, &weights.numbers))
 }

@@ -7,7 +7,9 @@ use super::convolution::{Term, check_bias, group};
 use super::window::{Meetings, Span, Window, lengths, reach};
 use super::{Built, Entry, FLOATS, Refusal, operator};
 use crate::load::{Ints, Node};
-use crate::tensor::{Fault, Tensor, check_size, contiguous, fault, items, type_of};
+use crate::tensor::{
+    Fault, Tensor, check_products, check_size, check_work, contiguous, fault, items, type_of,
+};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -76,6 +78,12 @@ impl Transposed {
         if x_shape.contains(&0) {
             fault!("a transposed convolution of {x_shape:?} to {shape:?} is not possible");
         }
+        // Each element of the input is spread over a window for each channel of the result in its group.
+        let work: Vec<usize> = x_shape.iter().chain(&weights_shape[1..]).copied().collect();
+        if rank > 5 {
+            check_work(&work)?;
+        }
+        check_products(&work)?;
         let size = |pick: fn(&Span) -> usize| spans.iter().map(pick).collect::<Vec<_>>();
         let (strides, dilations) = (size(|span| span.stride), size(|span| span.dilation));
         let full = |axis: usize| {

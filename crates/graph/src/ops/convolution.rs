@@ -7,7 +7,9 @@ use super::epilogue::finished;
 use super::window::{Meetings, Span, Window};
 use super::{Activation, Built, Entry, FLOATS, Inputs, Operator, Outputs, Refusal};
 use crate::load::Node;
-use crate::tensor::{Fault, Item, Tensor, check_size, contiguous, fault, items, type_of};
+use crate::tensor::{
+    Fault, Item, Tensor, check_products, check_size, check_work, contiguous, fault, items, type_of,
+};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -96,6 +98,11 @@ impl Sizes {
         check_size(&x[..2].iter().copied().chain(padded).collect::<Vec<_>>())?;
         Ok(Self { group, input: x.to_vec(), weights: weights.to_vec(), spans, output })
     }
+
+    /// How many results there are, and how many products each of them adds up.
+    pub(super) fn work(&self) -> [usize; 2] {
+        [self.output.iter().product(), self.weights[1..].iter().fold(1, |all, &one| all.saturating_mul(one))]
+    }
 }
 
 /// The most elements that burn may lay out for each thread: a thousand times what large models need.
@@ -114,6 +121,10 @@ fn convolve(
     let columns: usize = sizes.weights[1..].iter().product();
     let places: usize = sizes.output[2..].iter().product();
     let plain = sizes.input.contains(&0) || columns.saturating_mul(places.min(512)) > MAX_COLUMNS;
+    if plain || sizes.spans.len() > 3 {
+        check_work(&sizes.work())?;
+    }
+    check_products(&sizes.work())?;
     Ok(match sizes.spans.as_slice() {
         _ if plain && dtype == DType::F64 => plainly::<f64>(sizes, &x, &weights, bias.as_ref()).dense()?,
         _ if plain => plainly::<f32>(sizes, &x, &weights, bias.as_ref()).dense()?,

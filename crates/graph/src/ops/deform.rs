@@ -4,11 +4,11 @@
 use num_traits::{Float, ToPrimitive};
 
 use super::convolution::{Sizes, check_bias, group};
-use super::grid::corners;
+use super::grid::{MAX_BLENDED, corners};
 use super::window::{Window, advance, strides, wide};
 use super::{Built, Entry, FLOATS, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Item, Tensor, check_size, contiguous, fault, items, type_of};
+use crate::tensor::{Fault, Item, Tensor, check_size, check_work, contiguous, fault, items, type_of};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -78,6 +78,9 @@ struct Bent {
 impl Bent {
     fn new(sizes: Sizes, groups: usize, offsets: &[usize]) -> Result<Self, Fault> {
         let rank = sizes.spans.len();
+        if rank > MAX_BLENDED {
+            fault!("between positions of {rank} dimensions nothing is computed");
+        }
         let elements = check_size(&sizes.weights[2..])?;
         let per_place = elements.checked_mul(rank).and_then(|count| count.checked_mul(groups));
         let fits = offsets.len() == rank + 2
@@ -90,6 +93,8 @@ impl Bent {
         // The columns of one place.
         check_size(&[sizes.input[1], elements])?;
         let places = sizes.output[2..].iter().product();
+        check_work(&sizes.work())?;
+        check_work(&[sizes.input[0], places, sizes.input[1], elements, 1 << rank])?;
         Ok(Self { sizes, groups, elements, places })
     }
 

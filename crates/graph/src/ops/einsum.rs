@@ -18,6 +18,9 @@ use crate::tensor::{Fault, Tensor, check_size, contiguous, fault, shape_of, to_i
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[Entry::widening("Einsum", 12, NUMBERS, einsum)];
 
+/// The most operands: each is compared with all that come after it.
+const MAX_OPERANDS: usize = 64;
+
 /// A dimension: a letter of the equation, or one of those that dots stand for, counted from the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Label {
@@ -90,6 +93,10 @@ impl Equation {
             None => (text, None),
         };
         let operands: Vec<Term> = left.split(',').map(term).collect::<Result<_, _>>()?;
+        if operands.len() > MAX_OPERANDS {
+            let reason = format!("{} operands of one sum are more than {MAX_OPERANDS}", operands.len());
+            return Err(Refusal::Unsupported(reason));
+        }
         let result = right.map(term).transpose()?;
         if let Some(result) = &result {
             for (at, label) in result.iter().enumerate() {
@@ -175,7 +182,13 @@ impl Labelled {
         }
         let layout = Layout::new(shape_of(&shape), strides, layout.start_offset());
         let view = FlexTensor::from_arc(tensor.data_arc(), layout, tensor.dtype());
-        Self { tensor: contiguous(&view), labels: kept }
+        Self { tensor: view, labels: kept }
+    }
+
+    /// With its elements side by side. Any number of operands may be views of a few elements, so that this
+    /// waits until it is an operand's turn.
+    fn laid_out(self) -> Self {
+        Self { tensor: contiguous(&self.tensor), ..self }
     }
 
     /// Sums over the labels that are not needed.
@@ -229,8 +242,10 @@ fn einsum(node: &Node<'_>) -> Built {
         let operands = tensors.iter().zip(&operands).rev();
         let mut waiting: Vec<Labelled> =
             operands.map(|(tensor, labels)| Labelled::new(tensor, labels, &lengths)).collect();
-        let Some(mut joined) = waiting.pop() else { fault!("there is nothing to sum") };
-        while let Some(next) = waiting.pop() {
+        let Some(mut joined) = waiting.pop().map(Labelled::laid_out) else {
+            fault!("there is nothing to sum")
+        };
+        while let Some(next) = waiting.pop().map(Labelled::laid_out) {
             let later: Vec<Label> = waiting.iter().flat_map(|operand| operand.labels.clone()).collect();
             joined = joined.joined(next, |label| result.contains(&label) || later.contains(&label))?;
         }

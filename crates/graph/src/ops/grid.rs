@@ -33,7 +33,7 @@ pub(super) enum Outside {
 }
 
 /// The most dimensions between whose positions something is computed.
-const MAX_BLENDED: usize = 6;
+pub(super) const MAX_BLENDED: usize = 6;
 
 fn grid_sample(node: &Node<'_>) -> Built {
     let mode = match node.string("mode", "linear")?.as_str() {
@@ -65,7 +65,10 @@ fn grid_sample(node: &Node<'_>) -> Built {
             fault!("between positions of {} dimensions nothing is computed", lengths.len());
         }
         let shape = [&x.shape()[..2], &grid.shape()[1..rank - 1]].concat();
-        if check_size(&shape)? > 0 && lengths.contains(&0) {
+        if check_size(&shape)? == 0 {
+            return cast(Tensor::from_items(&shape, Vec::<f32>::new()), x.dtype()).map(Into::into);
+        }
+        if lengths.contains(&0) {
             fault!("the images are empty");
         }
         let sampler = Sampler { lengths, outside, align_corners };
@@ -282,7 +285,7 @@ fn affine_grid(node: &Node<'_>) -> Built {
         let size = super::shape::lengths(&size)?;
         let theta = inputs.take(0)?;
         let Some(lengths) = size.get(2..).filter(|lengths| (2..=3).contains(&lengths.len())) else {
-            fault!("a grid has two or three dimensions, not those of {size:?}");
+            fault!("a grid has two or three dimensions, not {}", size.len().saturating_sub(2));
         };
         let rank = lengths.len();
         if theta.shape() != [size[0], rank, rank + 1] {

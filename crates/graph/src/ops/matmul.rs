@@ -116,6 +116,7 @@ where
     let inner = left.layout().shape()[left.layout().num_dims() - 1];
     let full = |tensor: &FlexTensor, matrix: [usize; 2]| {
         let shape = [stack, &matrix[..]].concat();
+        check_size(&shape)?;
         Ok::<_, Fault>(contiguous(&Tensor::Dense(tensor.clone()).broadcast_to(&shape)?.dense()?))
     };
     let (left, right) = (full(left, [rows, inner])?, full(right, [inner, columns])?);

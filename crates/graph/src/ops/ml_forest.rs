@@ -5,7 +5,7 @@
 use super::ml_linear::{PostTransform, rows_of};
 use super::{Built, Entry, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Tensor, check_size, fault, items};
+use crate::tensor::{Fault, Tensor, check_size, check_work, fault, items};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -80,6 +80,8 @@ pub(super) struct Forest {
     pub(super) base: Vec<f64>,
     /// How many features the trees look at.
     features: usize,
+    /// How many nodes a row may go through, all trees together.
+    steps: usize,
 }
 
 pub(super) fn invalid<T>(reason: impl Into<String>) -> Result<T, Refusal> {
@@ -96,12 +98,12 @@ impl Forest {
         aggregate: Aggregate,
         base: Vec<f64>,
     ) -> Result<Self, Refusal> {
-        if !ends(&nodes, &roots) {
+        let Some(steps) = longest_walks(&nodes, &roots) else {
             return invalid("a tree leads back to one of its own nodes");
-        }
+        };
         let splits = nodes.iter().filter(|node| !matches!(node.mode, Mode::Leaf));
         let features = splits.map(|node| node.feature as usize + 1).max().unwrap_or(0);
-        Ok(Self { nodes, roots, weights, outputs, aggregate, base, features })
+        Ok(Self { nodes, roots, weights, outputs, aggregate, base, features, steps })
     }
 
     /// The weights of the leaf that a row falls into.
@@ -150,6 +152,7 @@ impl Forest {
             fault!("the trees look at {} features, but the input has {width}", self.features);
         }
         check_size(&[rows, self.outputs])?;
+        check_work(&[rows, self.steps])?;
         if dtype == DType::F64 {
             self.score_all(items::<f64>(&table), rows, width, each);
         } else {
@@ -173,8 +176,9 @@ impl Forest {
     }
 }
 
-/// True when no walk from a root comes back to where it was. Trees may share nodes.
-fn ends(nodes: &[TreeNode], roots: &[u32]) -> bool {
+/// How many nodes the longest walks from all roots go through together; `None` when one of them comes back to
+/// where it was. Trees may share nodes.
+fn longest_walks(nodes: &[TreeNode], roots: &[u32]) -> Option<usize> {
     #[derive(Clone, Copy, PartialEq, Eq)]
     enum Seen {
         Never,
@@ -182,28 +186,34 @@ fn ends(nodes: &[TreeNode], roots: &[u32]) -> bool {
         Done,
     }
     let mut seen = vec![Seen::Never; nodes.len()];
+    let mut longest = vec![1usize; nodes.len()];
     let mut open: Vec<u32> = roots.to_vec();
     while let Some(&at) = open.last() {
         let node = &nodes[at as usize];
-        let children = if matches!(node.mode, Mode::Leaf) { [at; 2] } else { [node.yes, node.no] };
+        let is_leaf = matches!(node.mode, Mode::Leaf);
         if seen[at as usize] == Seen::Never {
             seen[at as usize] = Seen::OnTheWay;
-            if !matches!(node.mode, Mode::Leaf) {
-                for child in children {
-                    match seen[child as usize] {
-                        Seen::Never => open.push(child),
-                        Seen::OnTheWay => return false,
-                        Seen::Done => {}
-                    }
+            for child in [node.yes, node.no] {
+                // Of a leaf, these are weights.
+                if is_leaf {
+                    break;
+                }
+                match seen[child as usize] {
+                    Seen::Never => open.push(child),
+                    Seen::OnTheWay => return None,
+                    Seen::Done => {}
                 }
             }
         } else {
             // All below has been seen, or this is a second way to a node that has.
             seen[at as usize] = Seen::Done;
+            if !is_leaf {
+                longest[at as usize] = 1 + longest[node.yes as usize].max(longest[node.no as usize]);
+            }
             open.pop();
         }
     }
-    true
+    Some(roots.iter().map(|&root| longest[root as usize]).fold(0, usize::saturating_add))
 }
 
 /// An attribute that is a tensor of numbers; empty when the file does not set it.
@@ -335,7 +345,7 @@ pub(super) fn u32_of(place: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Mode, TreeNode, ends};
+    use super::{Mode, TreeNode, longest_walks};
 
     fn split(yes: u32, no: u32) -> TreeNode {
         TreeNode { value: 0.0, feature: 0, yes, no, mode: Mode::Less, missing_is_yes: false }
@@ -344,9 +354,9 @@ mod tests {
     #[test]
     fn shared_nodes_end_and_circles_do_not() {
         let leaf = TreeNode::leaf(0, 1);
-        assert!(ends(&[split(1, 2), split(2, 3), split(3, 3), leaf], &[0, 1]));
-        assert!(!ends(&[split(1, 3), split(2, 3), split(0, 3), leaf], &[0]));
-        assert!(!ends(&[split(0, 1), leaf], &[0]));
-        assert!(ends(&[split(0, 1), leaf], &[]));
+        assert_eq!(longest_walks(&[split(1, 2), split(2, 3), split(3, 3), leaf], &[0, 1]), Some(4 + 3));
+        assert_eq!(longest_walks(&[split(1, 3), split(2, 3), split(0, 3), leaf], &[0]), None);
+        assert_eq!(longest_walks(&[split(0, 1), leaf], &[0]), None);
+        assert_eq!(longest_walks(&[split(0, 1), leaf], &[]), Some(0));
     }
 }

@@ -303,17 +303,18 @@ impl Labels {
     }
 
     /// The labels of classes by position; a class without a label is named by its position.
-    pub(super) fn tensor(&self, classes: &[usize]) -> Tensor {
+    pub(super) fn tensor(&self, classes: &[usize]) -> Result<Tensor, Fault> {
         let position = |class: usize| crate::tensor::to_i64(class);
         match self {
-            Self::Ints(labels) => Tensor::from_items(
+            Self::Ints(labels) => Ok(Tensor::from_items(
                 &[classes.len()],
                 classes.iter().map(|&class| labels.get(class).copied().unwrap_or(position(class))).collect(),
-            ),
-            Self::Strings(labels) => Tensor::from_text(
-                &[classes.len()],
-                classes.iter().map(|&class| labels.get(class).cloned().unwrap_or_default()).collect(),
-            ),
+            )),
+            Self::Strings(labels) => {
+                let none = String::new();
+                let label = |&class: &usize| labels.get(class).unwrap_or(&none);
+                Tensor::copied_text(&[classes.len()], classes.iter().map(label))
+            }
         }
     }
 }
@@ -358,7 +359,7 @@ fn classifier(node: &Node<'_>) -> Built {
                 post.apply(&mut table[start..]);
             }
         }
-        Ok(Outputs::Many(vec![labels.tensor(&classes), Tensor::from_items(&[rows, width], table)]))
+        Ok(Outputs::Many(vec![labels.tensor(&classes)?, Tensor::from_items(&[rows, width], table)]))
     })
 }
 

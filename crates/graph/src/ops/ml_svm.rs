@@ -7,7 +7,7 @@
 use super::ml_linear::{Labels, PostTransform, both_scores, feature_rows, narrow, winner};
 use super::{Built, Entry, Outputs, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Tensor, check_size, fault, items};
+use crate::tensor::{Fault, Tensor, check_size, check_work, fault, items};
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[
@@ -84,13 +84,14 @@ impl Rows {
     }
 }
 
-/// Calls `each` with every row of features, of which there must be `width` in each. Gives how many rows
-/// there are.
-fn for_rows(x: Tensor, width: usize, mut each: impl FnMut(&[f32])) -> Result<usize, Fault> {
+/// Calls `each` with every row of features, of which there must be `width` in each, and whose work is that
+/// many steps. Gives how many rows there are.
+fn for_rows(x: Tensor, width: usize, work: usize, mut each: impl FnMut(&[f32])) -> Result<usize, Fault> {
     let (table, rows, given) = feature_rows(x)?;
     if given != width {
         fault!("the model has {width} features, but the input has {given}");
     }
+    check_work(&[rows, work])?;
     items::<f32>(&table).chunks_exact(width).for_each(&mut each);
     Ok(rows)
 }
@@ -114,7 +115,7 @@ fn regressor(node: &Node<'_>) -> Built {
     let post = PostTransform::read(node)?;
     operator(move |inputs| {
         let mut scores = Vec::new();
-        let count = for_rows(inputs.take(0)?, rows.width, |features| {
+        let count = for_rows(inputs.take(0)?, rows.width, rows.numbers.len(), |features| {
             let kernels = rows.kernels(kernel, features);
             let sum: f64 = if supports == 0 {
                 kernels.iter().sum()
@@ -278,11 +279,14 @@ fn classifier(node: &Node<'_>) -> Built {
         return Err(Refusal::Unsupported("PROBIT of one score for two classes is not supported".to_owned()));
     }
     let width = if coupled || classes == 2 { classes } else { classes * (classes - 1) / 2 };
+    // The kernels; a weight of each vector against each class; the rounds of coupling.
+    let rounds = if coupled { classes.max(100).saturating_mul(classes).saturating_mul(classes) } else { 0 };
+    let work = pairs.vectors.numbers.len().saturating_add(pairs.coefficients.len()).saturating_add(rounds);
     operator(move |inputs| {
         let x = inputs.take(0)?;
         check_size(&[x.shape().first().copied().unwrap_or(0), width])?;
         let (mut table, mut winners) = (Vec::new(), Vec::new());
-        let rows = for_rows(x, pairs.vectors.width, |features| {
+        let rows = for_rows(x, pairs.vectors.width, work, |features| {
             let (scores, winner) = pairs.decide(features);
             winners.push(winner);
             let start = table.len();
@@ -296,7 +300,7 @@ fn classifier(node: &Node<'_>) -> Built {
                 post.apply(&mut table[start..]);
             }
         })?;
-        Ok(Outputs::Many(vec![labels.tensor(&winners), Tensor::from_items(&[rows, width], table)]))
+        Ok(Outputs::Many(vec![labels.tensor(&winners)?, Tensor::from_items(&[rows, width], table)]))
     })
 }
 
@@ -313,7 +317,7 @@ fn linear_classifier(node: &Node<'_>, labels: Labels, post: PostTransform) -> Bu
         let x = inputs.take(0)?;
         check_size(&[x.shape().first().copied().unwrap_or(0), classes])?;
         let (mut table, mut winners) = (Vec::new(), Vec::new());
-        let rows = for_rows(x, weights.width, |features| {
+        let rows = for_rows(x, weights.width, weights.numbers.len(), |features| {
             let start = table.len();
             let scores = weights.kernels(Kernel::Linear, features);
             table.extend(scores.into_iter().map(|score| narrow(score + f64::from(offset))));
@@ -325,7 +329,7 @@ fn linear_classifier(node: &Node<'_>, labels: Labels, post: PostTransform) -> Bu
                 post.apply(&mut table[start..]);
             }
         })?;
-        Ok(Outputs::Many(vec![labels.tensor(&winners), Tensor::from_items(&[rows, classes], table)]))
+        Ok(Outputs::Many(vec![labels.tensor(&winners)?, Tensor::from_items(&[rows, classes], table)]))
     })
 }
 

@@ -189,7 +189,7 @@ fn classifier(node: &Node<'_>) -> Built {
             });
             post.apply(&mut table[start..]);
         })?;
-        Ok(Outputs::Many(vec![labels.tensor(&winners), Tensor::from_items(&[rows, classes], table)]))
+        Ok(Outputs::Many(vec![labels.tensor(&winners)?, Tensor::from_items(&[rows, classes], table)]))
     })
 }
 

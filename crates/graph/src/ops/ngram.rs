@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::{Built, Entry, Inputs, Outputs, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Tensor, check_size, fault};
+use crate::tensor::{Fault, Tensor, check_size, check_work, fault};
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[Entry::new("TfIdfVectorizer", 9, "INT64 INT32 text", build)];
@@ -175,6 +175,7 @@ impl Vectorizer {
             [rows, length] => (rows, length, vec![rows, self.width]),
             _ => fault!("rows of tokens are needed, not {}", x.describe()),
         };
+        check_work(&[rows, length, self.distance.min(length), self.longest.min(length)])?;
         let tokens = self.tokens(&x)?;
         let mut counts = vec![0f32; check_size(&shape)?];
         for row in 0..rows {

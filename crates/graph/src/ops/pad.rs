@@ -2,7 +2,9 @@
 
 use super::{ALL, Built, Entry, Refusal, operator};
 use crate::load::{Ints, Node};
-use crate::tensor::{Fault, Tensor, check_size, contiguous, fault, for_storage, items, resolve_axis, to_i64};
+use crate::tensor::{
+    Fault, Tensor, check_size, contiguous, fault, for_storage, items, resolve_axis, shown, to_i64,
+};
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] =
@@ -62,7 +64,7 @@ fn centre(node: &Node<'_>) -> Built {
         let x = inputs.take(0)?;
         let axes = axes.clone().unwrap_or_else(|| (0..).take(x.rank()).collect());
         if target.len() != axes.len() || target.iter().any(|&length| length < 0) {
-            fault!("{target:?} are not the lengths of {} dimensions", axes.len());
+            fault!("{} are not the lengths of {} dimensions", shown(&target), axes.len());
         }
         let mut around = vec![(0i64, 0i64); x.rank()];
         for (&axis, &length) in axes.iter().zip(&target) {
@@ -100,7 +102,8 @@ fn surround(x: Tensor, around: &[(i64, i64)], mode: Mode, value: Option<Tensor>)
             Some(other) => fault!("strings cannot be padded with {}", other.describe()),
             None => String::new(),
         };
-        Ok(Tensor::from_text(&target, rows(text.items(), &shape, &sources, &value)))
+        let items: Vec<&String> = text.items().iter().collect();
+        Tensor::copied_text(&target, rows(&items, &shape, &sources, &&value).into_iter())
     })
 }
 

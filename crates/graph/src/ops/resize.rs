@@ -307,11 +307,12 @@ impl Resize {
             Ok(Tensor::of_type::<E>(dtype, &shape, current))
         }, text => {
             let Tensor::Text(text) = x else { fault!("strings are needed") };
-            let mut current = text.items().to_vec();
+            let outside = self.extrapolation.to_string();
+            let mut current: Vec<&String> = text.items().iter().collect();
             for (axis, indices) in &indices {
-                current = picked(&current, &mut shape, *axis, indices, &self.extrapolation.to_string())?;
+                current = picked(&current, &mut shape, *axis, indices, &&outside)?;
             }
-            Ok(Tensor::from_text(&shape, current))
+            Tensor::copied_text(&shape, current.into_iter())
         })
     }
 }

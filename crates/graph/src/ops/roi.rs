@@ -72,6 +72,9 @@ fn max_roi_pool(node: &Node<'_>) -> Built {
             fault!("regions of 5 numbers are needed, not {:?}", regions.shape());
         };
         check_size(&[count, images.channels, size.0, size.1])?;
+        // A region looks at no more than the image, and at one pixel for each bin.
+        let (rows, columns) = (size.0.saturating_add(images.height), size.1.saturating_add(images.width));
+        check_work(&[count, images.channels, rows, columns])?;
         let (x, regions) = (contiguous(&x), regions.to_f64s()?);
         match type_of(&x) {
             DType::F64 => max_of_regions::<f64>(&x, &images, &regions, scale, size),
@@ -211,7 +214,13 @@ impl Align {
             let rows = self.samples(region[1], region[3], height, images.height)?;
             let columns = self.samples(region[0], region[2], width, images.width)?;
             let along = |side: &[Vec<Sample>]| side.iter().map(Vec::len).sum::<usize>();
-            check_work(&[numbers.len(), images.channels, along(&rows), along(&columns)])?;
+            // Where there is no channel, the samples have been made all the same.
+            check_work(&[
+                numbers.len(),
+                images.channels.max(1),
+                along(&rows).max(1),
+                along(&columns).max(1),
+            ])?;
             for channel in 0..images.channels {
                 let plane = images.plane(x, image, channel);
                 for rows in &rows {

@@ -5,7 +5,7 @@ use super::slice::part;
 use super::{ALL, Built, Entry, Inputs, Outputs, Refusal, join, operator, pick};
 use crate::held::{Held, Sequence};
 use crate::load::{Node, element_type_name};
-use crate::tensor::{Fault, Tensor, fault, resolve_axis, to_i64};
+use crate::tensor::{Fault, Tensor, fault, resolve_axis, shown, to_i64};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -122,10 +122,11 @@ fn split(node: &Node<'_>) -> Built {
         let length = x.shape()[axis];
         let lengths = match inputs.optional(1) {
             Some(lengths) if lengths.rank() > 0 => {
-                let lengths = super::shape::lengths(&lengths.to_i64s()?)?;
+                let given = lengths.to_i64s()?;
+                let lengths = super::shape::lengths(&given)?;
                 let total = lengths.iter().try_fold(0usize, |sum, &part| sum.checked_add(part));
                 if total != Some(length) {
-                    fault!("a length of {length} cannot be split into {lengths:?}");
+                    fault!("a length of {length} cannot be split into {}", shown(&given));
                 }
                 Sequence::check(lengths.len(), x.len())?;
                 lengths
@@ -193,9 +194,10 @@ fn reverse(node: &Node<'_>) -> Built {
             fault!("two dimensions are needed, not {}", x.describe());
         };
         let (steps, rows) = if time == 0 { (first, second) } else { (second, first) };
-        let counts = super::shape::lengths(&counts.to_i64s()?)?;
+        let given = counts.to_i64s()?;
+        let counts = super::shape::lengths(&given)?;
         if counts.len() != rows || counts.iter().any(|&count| count > steps) {
-            fault!("lengths {counts:?} do not fit {rows} rows of {steps} steps");
+            fault!("lengths {} do not fit {rows} rows of {steps} steps", shown(&given));
         }
         let width: usize = rest.iter().product();
         let mut positions = Vec::with_capacity(x.len());

@@ -6,7 +6,7 @@ use super::cast::cast;
 use super::matrix::type_attribute;
 use super::{Built, Entry, Inputs, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Tensor, check_size, fault};
+use crate::tensor::{Fault, Tensor, check_size, fault, shown};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -39,7 +39,7 @@ fn whole(inputs: &mut Inputs<'_>, index: usize) -> Result<usize, Fault> {
     let numbers = inputs.take(index)?.to_i64s()?;
     match numbers.as_slice() {
         &[number] if number >= 0 => Ok(usize::try_from(number).unwrap_or(usize::MAX)),
-        _ => fault!("input {index} must be one number that is not negative, not {numbers:?}"),
+        _ => fault!("input {index} must be one number that is not negative, not {}", shown(&numbers)),
     }
 }
 
@@ -54,7 +54,7 @@ fn mel_weights(node: &Node<'_>) -> Built {
             let numbers = inputs.take(index)?.to_f64s()?;
             match numbers.as_slice() {
                 &[number] if number >= 0.0 && number.is_finite() => Ok(number),
-                _ => fault!("input {index} must be one frequency, not {numbers:?}"),
+                _ => fault!("input {index} must be one frequency that is not negative"),
             }
         };
         let (low, high) = (edge(3)?, edge(4)?);

@@ -144,7 +144,7 @@ fn split(node: &Node<'_>) -> Built {
         });
         let total = sizes.iter().try_fold(0usize, |sum, &size| sum.checked_add(size));
         if sizes.len() != outputs || total != Some(length) {
-            fault!("a length of {length} cannot be split into {sizes:?} for {outputs} outputs");
+            fault!("a length of {length} cannot be split into {} parts for {outputs} outputs", sizes.len());
         }
         let mut start = 0;
         let mut parts = Vec::with_capacity(outputs);
