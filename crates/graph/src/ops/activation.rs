@@ -5,7 +5,7 @@
 use burn::backend::Scalar;
 use burn::backend::flex::{Flex, FlexTensor};
 use burn::backend::ops::{ActivationOps, FloatTensorOps};
-use num_traits::{AsPrimitive, Float};
+use num_traits::{AsPrimitive, Bounded, Float};
 
 use super::cast::cast;
 use super::{Built, Entry, NUMBERS, Outputs, Refusal, operator};
@@ -246,10 +246,12 @@ fn clip(node: &Node<'_>) -> Built {
         }
         for_storage!(dtype, E => {
             let [low, high] = bounds;
-            let (low, high) = (scalar::<E>(low)?, scalar::<E>(high)?);
+            // Without a bound infinity becomes the greatest number of the type, as ONNX's text has it.
+            let low = scalar::<E>(low)?.unwrap_or(<E as Bounded>::min_value());
+            let high = scalar::<E>(high)?.unwrap_or(<E as Bounded>::max_value());
             Ok(map(x, move |x: E| {
-                let x = low.filter(|&low| x < low).unwrap_or(x);
-                high.filter(|&high| x > high).unwrap_or(x)
+                let x = if x < low { low } else { x };
+                if x > high { high } else { x }
             }).into())
         }, text => fault!("strings have no order to clip by"))
     })

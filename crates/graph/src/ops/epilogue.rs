@@ -208,9 +208,9 @@ impl<F: Float> Pass<'_, F> {
             }
             Some(Activation::Clip { low, high }) => {
                 let bound = |bound: Option<f64>| bound.and_then(<F as num_traits::NumCast>::from);
-                // A bound that is no number, like one that is not there, is passed by nothing.
-                let low = bound(low).unwrap_or_else(F::nan);
-                let high = bound(high).unwrap_or_else(F::nan);
+                // Without a bound infinity becomes the greatest number of the type, as the operator has it.
+                let low = bound(low).unwrap_or_else(F::min_value);
+                let high = bound(high).unwrap_or_else(F::max_value);
                 self.each(|x| {
                     let x = if x < low { low } else { x };
                     if x > high { high } else { x }

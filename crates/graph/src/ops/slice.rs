@@ -34,7 +34,8 @@ fn cut(length: usize, start: i64, end: i64, step: i64) -> Result<Cut, Fault> {
     let (start, end) = if step > 0 {
         (from_start(start).clamp(0, length), from_start(end).clamp(0, length))
     } else {
-        (from_start(start).clamp(-1, length - 1), from_start(end).clamp(-1, length - 1))
+        // A start before the first element is the first: NumPy would take none, ONNX's text takes it.
+        (from_start(start).max(0).min(length - 1), from_start(end).clamp(-1, length - 1))
     };
     let distance = if step > 0 { end - start } else { start - end }.max(0);
     let stride = i64::try_from(step.unsigned_abs()).unwrap_or(i64::MAX);
