@@ -30,7 +30,7 @@ pub(super) const OPERATORS: &[Entry] = &[
     Entry::widening("Erf", 9, NUMBERS, |_| float(Flex::float_erf)),
     Entry::widening("Floor", 1, NUMBERS, |_| float(Flex::float_floor)),
     Entry::widening("Ceil", 1, NUMBERS, |_| float(Flex::float_ceil)),
-    Entry::widening("Round", 11, NUMBERS, |_| float(Flex::float_round)),
+    Entry::widening("Round", 11, NUMBERS, |_| operator(round)),
     Entry::widening("Sin", 7, NUMBERS, |_| float(Flex::float_sin)),
     Entry::widening("Cos", 7, NUMBERS, |_| float(Flex::float_cos)),
     Entry::widening("Tan", 7, NUMBERS, |_| float(Flex::float_tan)),
@@ -66,6 +66,16 @@ pub(super) const OPERATORS: &[Entry] = &[
     Entry::new("Clip", 1, NUMBERS, clip),
     Entry::new("Not", 1, "BOOL", |_| operator(not)),
 ];
+
+/// To the nearest whole number, and to the even one of two. burn's rounds -0.5 to 0, which has lost its sign.
+fn round(inputs: &mut super::Inputs<'_>) -> Result<Outputs, Fault> {
+    let x = inputs.float(0)?;
+    Ok(match type_of(&x) {
+        DType::F64 => map(x, f64::round_ties_even),
+        _ => map(x, f32::round_ties_even),
+    }
+    .into())
+}
 
 /// An operator of floating-point tensors only.
 fn float(kernel: impl Fn(FlexTensor) -> FlexTensor + Send + Sync + 'static) -> Built {

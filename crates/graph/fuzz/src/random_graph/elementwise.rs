@@ -177,14 +177,17 @@ fn divide(builder: &mut Builder, random: &mut Unstructured<'_>, name: &'static s
     Ok(())
 }
 
-/// Powers. Those of whole numbers to a negative one have no answer.
+/// Powers. Those of whole numbers to a negative one have no answer, and those that are too large none either.
 fn power(builder: &mut Builder, random: &mut Unstructured<'_>, name: &'static str) -> Result<()> {
     let x = builder
         .take(random, &Want::exact(&[DType::F32, DType::F32, DType::F64, DType::I64, DType::I32], 0, 3))?;
     let style = if FLOATS.contains(&builder.dtype(x)) { Style::Plain } else { Style::UpTo(3) };
     let y = partner(builder, random, x, style)?;
     let whole = style != Style::Plain;
-    if whole && builder.floats(y).iter().any(|&exponent| exponent < 0.0) {
+    if whole
+        && (builder.floats(y).iter().any(|&exponent| exponent < 0.0)
+            || builder.floats(x).iter().any(|base| base.abs() > 1000.0))
+    {
         return Ok(());
     }
     builder.node(name, &[Some(x), Some(y)], 1, Vec::new(), if whole { EXACT } else { ROUNDED });

@@ -39,6 +39,8 @@ const ROUNDED: u8 = 1;
 const LARGE: f64 = 1e4;
 /// The same for half precision.
 const LARGE_HALF: f64 = 64.0;
+/// Whole numbers beyond this overflow before long, which is left open.
+const LARGE_WHOLE: f64 = 1e6;
 
 /// Adds a node to a graph; does nothing where there is nothing for it to take.
 type Maker = fn(&mut Builder, &mut Unstructured<'_>, &'static str) -> Result<()>;
@@ -218,7 +220,8 @@ impl Builder {
 
     fn add(&mut self, value: Value, origin: Origin) -> usize {
         let name = format!("x{}", self.edges.len());
-        self.edges.push(Edge { name, value, rounding: EXACT, origin, read: false });
+        let rounding = least_rounding(&value);
+        self.edges.push(Edge { name, value, rounding, origin, read: false });
         self.edges.len() - 1
     }
 
@@ -274,12 +277,7 @@ impl Builder {
                 }
                 let worst = used.iter().map(|&edge| self.edges[edge].rounding).max().unwrap_or(EXACT);
                 for (name, value) in names.into_iter().zip(values) {
-                    let large = if value.dtype() == DType::F16 { LARGE_HALF } else { LARGE };
-                    let is_large =
-                        values::floats(&value).iter().any(|item| item.is_finite() && item.abs() > large);
-                    let whole = !matches!(value.dtype(), DType::F16 | DType::F32 | DType::F64);
-                    let rounding =
-                        worst.saturating_add(rounding).max(if is_large && !whole { 2 } else { EXACT });
+                    let rounding = worst.saturating_add(rounding).max(least_rounding(&value));
                     self.edges.push(Edge { name, value, rounding, origin: Origin::Node, read: false });
                 }
             }
@@ -344,6 +342,17 @@ impl Builder {
         graph.extend(self.unknown.iter().map(|name| message(12, Kind::ValueInfo, vec![text(1, name)])));
         Some(Case { model: file(graph), inputs, operators: self.operators, refused: self.refused })
     }
+}
+
+/// Large numbers are no good start for what must be exact.
+fn least_rounding(value: &Value) -> u8 {
+    let large = match value.dtype() {
+        DType::F16 => LARGE_HALF,
+        DType::F32 | DType::F64 => LARGE,
+        _ => LARGE_WHOLE,
+    };
+    let is_large = values::floats(value).iter().any(|item| item.is_finite() && item.abs() > large);
+    if is_large { ROUNDED + 1 } else { EXACT }
 }
 
 /// What a file declares of a value: its rank and type. Lengths are left open.
