@@ -6,7 +6,7 @@
 //! - `findings/differential`: graphs for which the answers were not those of ONNX Runtime, which are in the
 //!   file beside the inputs.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "what a helper of a test cannot do is a failed test")]
+#![expect(clippy::unwrap_used, reason = "what a helper of a test cannot do is a failed test")]
 
 #[path = "replay/agreement.rs"]
 mod agreement;
@@ -14,15 +14,17 @@ mod agreement;
 mod dice;
 #[path = "replay/hostile.rs"]
 mod hostile;
+#[path = "cases/tensors.rs"]
+mod tensors;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use base64::Engine;
-use half::f16;
 use hostile::Outcome;
 use serde_json::Value as Json;
-use stoker_graph::{DType, Data, Graph, Value};
+use stoker_graph::{Graph, Value};
+use tensors::tensors;
 
 /// The files of a folder, by name. An empty folder is a mistake: nothing would be tested.
 fn files(folder: &str) -> Vec<PathBuf> {
@@ -118,42 +120,4 @@ fn compare(path: &Path) -> Option<String> {
         Some(format!("{name}: {}", agreement::difference(one, other)?))
     };
     answer.iter().zip(&expected).find_map(differs)
-}
-
-fn tensors(list: &Json) -> Vec<(String, Value)> {
-    list.as_array().unwrap().iter().map(tensor).collect()
-}
-
-/// A tensor as `fuzz/peer.py` writes it.
-#[expect(clippy::cast_possible_truncation, reason = "the file holds numbers of the declared type")]
-fn tensor(json: &Json) -> (String, Value) {
-    let items = json["data"].as_array().unwrap();
-    // JSON has no number for what is not finite.
-    let float = |x: &Json| match x {
-        Json::String(text) => text.parse().unwrap(),
-        number => number.as_f64().unwrap(),
-    };
-    let whole = |x: &Json| x.as_i64().map(i128::from).or(x.as_u64().map(i128::from)).unwrap();
-    macro_rules! whole {
-        ($variant:ident) => {
-            Data::$variant(items.iter().map(|x| whole(x).try_into().unwrap()).collect())
-        };
-    }
-    let data = match DType::from_oip_name(json["dtype"].as_str().unwrap()).unwrap() {
-        DType::Bool => Data::Bool(items.iter().map(|x| x.as_bool().unwrap()).collect()),
-        DType::U8 => whole!(U8),
-        DType::U16 => whole!(U16),
-        DType::U32 => whole!(U32),
-        DType::U64 => whole!(U64),
-        DType::I8 => whole!(I8),
-        DType::I16 => whole!(I16),
-        DType::I32 => whole!(I32),
-        DType::I64 => whole!(I64),
-        DType::F16 => Data::F16(items.iter().map(|x| f16::from_f64(float(x))).collect()),
-        DType::F32 => Data::F32(items.iter().map(|x| float(x) as f32).collect()),
-        DType::F64 => Data::F64(items.iter().map(float).collect()),
-        other => panic!("no case holds {other}"),
-    };
-    let shape = json["shape"].as_array().unwrap().iter().map(|x| x.as_u64().unwrap().try_into().unwrap());
-    (json["name"].as_str().unwrap().to_owned(), Value::new(shape.collect(), data).unwrap())
 }

@@ -9,6 +9,7 @@ use super::real::{Real, truths};
 use super::unary::Unary;
 use crate::load::Node;
 use crate::ops::Refusal;
+use crate::ops::arithmetic::Kind;
 use crate::tensor::{Fault, Tensor, broadcast_shape, check_size, fault, resolve_axis};
 use crate::value::DType;
 
@@ -45,17 +46,6 @@ pub(crate) enum Elementwise {
         offset: Vec<f64>,
         scale: Vec<f64>,
     },
-}
-
-/// What two elements become.
-#[derive(Clone, Copy)]
-pub(crate) enum Kind {
-    Add,
-    Sub,
-    Mul,
-    Div,
-    Min,
-    Max,
 }
 
 /// The forms of this family that are no functions of one number.

@@ -11,6 +11,7 @@ use super::unary::Unary;
 use super::{attention, elementwise, loss, movement, normalise, product, recurrent, reduce, shapes, window};
 use crate::load::Node;
 use crate::ops::Refusal;
+use crate::ops::loss::Loss;
 use crate::tensor::Fault;
 
 /// What a node does whose inputs are on the backend, at least some of them.
@@ -19,7 +20,7 @@ pub(crate) enum Form {
     Detached,
     Attention(attention::Attention),
     Elementwise(Elementwise),
-    Loss(loss::Loss),
+    Loss(Loss),
     Movement(movement::Movement),
     Normalise(normalise::Normalise),
     Product(product::Product),
@@ -141,7 +142,7 @@ impl Form {
             }
             Self::Attention(form) => form.run(arguments),
             Self::Elementwise(form) => form.run(arguments),
-            Self::Loss(form) => form.run(arguments),
+            Self::Loss(form) => form.run_on(arguments),
             Self::Movement(form) => form.run(arguments),
             Self::Normalise(form) => form.run(arguments),
             Self::Product(form) => form.run(arguments),

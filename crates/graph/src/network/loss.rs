@@ -7,24 +7,8 @@ use super::form::{Entry, Form, Read};
 use super::real::Real;
 use super::reduce::share;
 use crate::load::Node;
-use crate::ops::Refusal;
+use crate::ops::loss::{Loss, Pick, Reduction};
 use crate::tensor::{Fault, Tensor, fault};
-
-/// `NegativeLogLikelihoodLoss` and `SoftmaxCrossEntropyLoss`.
-pub(crate) struct Loss {
-    reduction: Reduction,
-    /// The class whose elements do not count.
-    ignored: Option<i64>,
-    /// The input is no logarithm of probabilities yet, and that is given out too.
-    softmax: bool,
-}
-
-#[derive(Clone, Copy)]
-enum Reduction {
-    None,
-    Sum,
-    Mean,
-}
 
 /// The forms of this family.
 pub(super) const FORMS: &[Entry] = &[
@@ -33,19 +17,15 @@ pub(super) const FORMS: &[Entry] = &[
 ];
 
 fn read(node: &Node<'_>, softmax: bool) -> Read {
-    let reduction = match node.string("reduction", "mean")?.as_str() {
-        "none" => Reduction::None,
-        "sum" => Reduction::Sum,
-        "mean" => Reduction::Mean,
-        other => return Err(Refusal::Invalid(format!("`reduction` cannot be `{other}`"))),
-    };
-    let ignored = node.has("ignore_index").then(|| node.int("ignore_index", 0));
-    Ok(Form::Loss(Loss { reduction, ignored, softmax }))
+    Ok(Form::Loss(Loss::read(node, softmax)?))
 }
 
 impl Loss {
-    /// The input is [batch, class, ..], the target [batch, ..], a weight belongs to each class.
-    pub(super) fn run<B: Backend>(&self, arguments: &mut Arguments<'_, B>) -> Result<Vec<Carried<B>>, Fault> {
+    /// The loss on a backend; the target stays on the host.
+    pub(super) fn run_on<B: Backend>(
+        &self,
+        arguments: &mut Arguments<'_, B>,
+    ) -> Result<Vec<Carried<B>>, Fault> {
         let (x, target) = (arguments.real(0)?, arguments.host(1)?);
         let weights = arguments.optional(2)?;
         if x.rank() < 2 {
@@ -67,10 +47,8 @@ impl Loss {
         weights: Option<Real<B>>,
     ) -> Result<Real<B>, Fault> {
         let shape = logarithms.shape().to_vec();
-        let &[batch, classes, ref rest @ ..] = &shape[..] else { fault!("{shape:?} has no classes") };
-        if target.shape() != [&[batch], rest].concat() {
-            fault!("a target of {} does not fit an input of {shape:?}", target.describe());
-        }
+        let picks = self.picks(&shape, target)?;
+        let classes = shape[1];
         let weights = match weights {
             Some(weights) if weights.shape() != [classes] => {
                 fault!("weights of {} do not fit {classes} classes", weights.describe())
@@ -78,21 +56,13 @@ impl Loss {
             Some(weights) => weights,
             None => logarithms.full(&[classes], 1.0)?,
         };
-        let pixels: usize = rest.iter().product();
         // Places that do not count take the element after the last, which is zero.
-        let (mut own, mut class_of) = (Vec::new(), Vec::new());
-        for (place, class) in target.to_i64s()?.into_iter().enumerate() {
-            if Some(class) == self.ignored {
-                own.push(logarithms.len());
-                class_of.push(classes);
-                continue;
-            }
-            let Some(class) = usize::try_from(class).ok().filter(|&class| class < classes) else {
-                fault!("class {class} is out of range for {classes} classes")
-            };
-            own.push((place / pixels * classes + class) * pixels + place % pixels);
-            class_of.push(class);
-        }
+        let nothing = Pick { element: logarithms.len(), class: classes };
+        let (own, class_of): (Vec<usize>, Vec<usize>) = picks
+            .iter()
+            .map(|pick| pick.as_ref().unwrap_or(&nothing))
+            .map(|pick| (pick.element, pick.class))
+            .unzip();
         let zero = logarithms.full(&[1], 0.0)?;
         let picked = Real::join(vec![logarithms.flat()?, zero.clone()], 0)?.select(0, &own)?;
         let weights = Real::join(vec![weights, zero], 0)?.select(0, &class_of)?;

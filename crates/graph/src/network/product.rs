@@ -7,7 +7,8 @@ use burn::backend::Backend;
 use super::arguments::{Arguments, Carried};
 use super::form::{Entry, Form, one};
 use super::real::Real;
-use crate::ops::einsum::{Assignment, Equation, Label};
+use crate::ops::einsum::{Assignment, Equation, Label, Meeting};
+use crate::ops::matmul::without_added;
 use crate::tensor::{Fault, broadcast_shape, check_size, fault};
 
 /// Which product.
@@ -78,14 +79,7 @@ fn stacked<B: Backend>(left: Real<B>, right: Real<B>) -> Result<Real<B>, Fault> 
     let left = if left_rank == 1 { left.reshape(&[1, rows])? } else { left };
     let right = if right_rank == 1 { right.reshape(&[columns, 1])? } else { right };
     let product = left.product(right)?;
-    let mut shape = product.shape().to_vec();
-    let last = shape.pop().unwrap_or(1);
-    if left_rank == 1 {
-        shape.pop();
-    }
-    if right_rank > 1 {
-        shape.push(last);
-    }
+    let shape = without_added(product.shape(), left_rank, right_rank);
     product.reshape(&shape)
 }
 
@@ -176,13 +170,10 @@ impl<B: Backend> Labelled<B> {
         let (here, there) = (self.labels.clone(), other.labels.clone());
         let one = self.summed(|label| needed(label) || there.contains(&label))?;
         let two = other.summed(|label| needed(label) || here.contains(&label))?;
-        let (shared, own): (Vec<Label>, Vec<Label>) =
-            one.labels.iter().partition(|label| two.labels.contains(label));
-        let (batch, inner): (Vec<Label>, Vec<Label>) = shared.iter().partition(|&&label| needed(label));
-        let added: Vec<Label> = two.labels.iter().copied().filter(|label| !shared.contains(label)).collect();
-        let left = one.arranged([&batch, &own, &inner])?;
-        let right = two.arranged([&batch, &inner, &added])?;
-        let labels = [batch, own, added].concat();
+        let meeting = Meeting::new(&one.labels, &two.labels, needed);
+        let left = one.arranged([&meeting.batch, &meeting.own, &meeting.inner])?;
+        let right = two.arranged([&meeting.batch, &meeting.inner, &meeting.added])?;
+        let labels = meeting.labels();
         let shape: Vec<usize> =
             labels.iter().filter_map(|&label| one.length(label).or_else(|| two.length(label))).collect();
         check_size(&shape)?;

@@ -6,38 +6,19 @@ use super::arguments::{Arguments, Carried};
 use super::form::{Entry, Form, Read, one};
 use super::real::Real;
 use crate::load::{Ints, Node};
+use crate::ops::reduce::Kind;
 use crate::tensor::{Fault, Tensor, fault, resolve_axis};
 
 /// What becomes of the elements along some dimensions.
 pub(crate) enum Reduce {
     /// One number.
-    Over { kind: Kind, axes: Axes, keep: bool, nothing_if_empty: bool },
+    Over { kind: Kind, axes: Ints, keep: bool, nothing_if_empty: bool },
     /// The largest or the mean of all dimensions after the channels.
     Global { kind: Kind },
     /// Shares that add up to one, or their logarithms. In old files all dimensions from `axis` on are one.
     Softmax { axis: i64, as_matrix: bool, logarithm: bool },
     /// The sums of all elements up to each one.
     Cumulative { reverse: bool, exclusive: bool },
-}
-
-/// Dimensions that are an attribute or an input.
-pub(crate) enum Axes {
-    Fixed(Vec<i64>),
-    Input(usize),
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Sum,
-    Mean,
-    Max,
-    Min,
-    Prod,
-    L1,
-    L2,
-    SumSquare,
-    LogSum,
-    LogSumExp,
 }
 
 /// The forms of this family.
@@ -64,11 +45,7 @@ pub(super) const FORMS: &[Entry] = &[
 
 /// The axes are an attribute before opset `since` and an input from there on.
 fn over(node: &Node<'_>, kind: Kind, since: i64) -> Read {
-    let axes = match Ints::attribute_or_input(node, "axes", 1, since)? {
-        Ints::Fixed(axes) => Axes::Fixed(axes),
-        Ints::Input(index) => Axes::Input(index),
-        Ints::Absent => Axes::Fixed(Vec::new()),
-    };
+    let axes = Ints::attribute_or_input(node, "axes", 1, since)?;
     let (keep, nothing_if_empty) = (node.flag("keepdims", true), node.flag("noop_with_empty_axes", false));
     Ok(Form::Reduce(Reduce::Over { kind, axes, keep, nothing_if_empty }))
 }
@@ -85,8 +62,9 @@ impl Reduce {
         Ok(one(match self {
             Self::Over { kind, axes, keep, nothing_if_empty } => {
                 let axes = match axes {
-                    Axes::Fixed(axes) => axes.clone(),
-                    Axes::Input(index) => arguments.host(*index)?.to_i64s()?,
+                    Ints::Fixed(axes) => axes.clone(),
+                    Ints::Input(index) => arguments.host(*index)?.to_i64s()?,
+                    Ints::Absent => Vec::new(),
                 };
                 let all = axes.is_empty() && !nothing_if_empty;
                 let mut reduced = vec![all; x.rank()];

@@ -31,8 +31,9 @@ pub(super) const OPERATORS: &[Entry] = &[
     Entry::widening("Mod", 10, NUMBERS, modulo),
 ];
 
+/// What two elements become.
 #[derive(Clone, Copy)]
-enum Kind {
+pub(crate) enum Kind {
     Add,
     Sub,
     Mul,

@@ -1,11 +1,10 @@
 //! Convolutions of 8-bit integers, summed in 32 bits.
 
-use std::borrow::Cow;
-
 use num_traits::ToPrimitive;
 
 use super::cast::cast;
 use super::convolution::{Sizes, direct, group};
+use super::prepared::Prepared;
 use super::window::Window;
 use super::{Built, Entry, Inputs, operator};
 use crate::load::Node;
@@ -21,7 +20,7 @@ pub(super) const OPERATORS: &[Entry] = &[
 fn conv_integer(node: &Node<'_>) -> Built {
     let window = Window::read(node)?;
     let group = group(node)?;
-    let weights = Weights::new(node, 1, 3);
+    let weights = Shifted::prepared(node, 1, 3);
     operator(move |inputs| {
         let (x, x_zero) = (inputs.take(0)?, inputs.optional(2));
         let weights = weights.get(inputs)?;
@@ -43,35 +42,9 @@ impl Shifted {
         let numbers = shifted(weights, zero, shape.first().copied().unwrap_or(1))?;
         Ok(Self { shape, numbers })
     }
-}
 
-/// Where the weights are.
-enum Weights {
-    /// Known at load.
-    Known(Shifted),
-    /// Inputs of each request: the weights, and their zero point.
-    Inputs(usize, usize),
-}
-
-impl Weights {
-    fn new(node: &Node<'_>, weights: usize, zero: usize) -> Self {
-        let given = Self::Inputs(weights, zero);
-        let Some(numbers) = node.constant(weights) else { return given };
-        if node.has_input(zero) && node.constant(zero).is_none() {
-            return given;
-        }
-        // What is wrong with them is the fault of each request.
-        let Ok(shifted) = Shifted::new(numbers.clone(), node.constant(zero).cloned()) else { return given };
-        if node.keep(&[weights, zero], shifted.numbers.len()) { Self::Known(shifted) } else { given }
-    }
-
-    fn get(&self, inputs: &mut Inputs<'_>) -> Result<Cow<'_, Shifted>, Fault> {
-        Ok(match self {
-            Self::Known(shifted) => Cow::Borrowed(shifted),
-            Self::Inputs(weights, zero) => {
-                Cow::Owned(Shifted::new(inputs.take(*weights)?, inputs.optional(*zero))?)
-            }
-        })
+    fn prepared(node: &Node<'_>, weights: usize, zero: usize) -> Prepared<Self> {
+        Prepared::new(node, [weights, zero], Self::new, |shifted| shifted.numbers.len())
     }
 }
 
@@ -114,7 +87,7 @@ fn wide(x: Tensor) -> Result<Vec<i32>, Fault> {
 fn quantised(node: &Node<'_>) -> Built {
     let window = Window::read(node)?;
     let group = group(node)?;
-    let weights = Weights::new(node, 3, 5);
+    let weights = Shifted::prepared(node, 3, 5);
     operator(move |inputs| {
         let x = inputs.take(0)?;
         let weights = weights.get(inputs)?;

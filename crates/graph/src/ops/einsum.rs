@@ -151,6 +151,32 @@ fn labels(term: &[Option<char>], rank: usize) -> Result<Vec<Label>, Fault> {
         .collect())
 }
 
+/// The labels of two operands whose product is taken, by what is done with them: a stack of matrix products.
+pub(crate) struct Meeting {
+    /// Of both, and needed after: the stack.
+    pub(crate) batch: Vec<Label>,
+    /// Of the first alone: the rows.
+    pub(crate) own: Vec<Label>,
+    /// Of both, and not needed after: what is summed over.
+    pub(crate) inner: Vec<Label>,
+    /// Of the second alone: the columns.
+    pub(crate) added: Vec<Label>,
+}
+
+impl Meeting {
+    pub(crate) fn new(one: &[Label], two: &[Label], needed: impl Fn(Label) -> bool) -> Self {
+        let (shared, own): (Vec<Label>, Vec<Label>) = one.iter().partition(|label| two.contains(label));
+        let (batch, inner) = shared.iter().partition(|&&label| needed(label));
+        let added = two.iter().copied().filter(|label| !shared.contains(label)).collect();
+        Self { batch, own, inner, added }
+    }
+
+    /// The labels of the product, in its order.
+    pub(crate) fn labels(self) -> Vec<Label> {
+        [self.batch, self.own, self.added].concat()
+    }
+}
+
 /// A tensor whose dimensions have different labels.
 struct Labelled {
     tensor: FlexTensor,
@@ -214,20 +240,15 @@ impl Labelled {
         let (here, there) = (self.labels.clone(), other.labels.clone());
         let one = self.summed(|label| needed(label) || there.contains(&label))?;
         let two = other.summed(|label| needed(label) || here.contains(&label))?;
-        let (shared, own): (Vec<Label>, Vec<Label>) =
-            one.labels.iter().partition(|label| two.labels.contains(label));
-        let (batch, inner): (Vec<Label>, Vec<Label>) = shared.iter().partition(|&&label| needed(label));
-        let added: Vec<Label> = two.labels.iter().copied().filter(|label| !shared.contains(label)).collect();
-        let left = one.arranged([&batch, &own, &inner])?;
-        let right = two.arranged([&batch, &inner, &added])?;
-        let shape: Vec<usize> = [&batch[..], &own, &added]
-            .concat()
-            .into_iter()
-            .filter_map(|label| one.length(label).or_else(|| two.length(label)))
-            .collect();
+        let meeting = Meeting::new(&one.labels, &two.labels, needed);
+        let left = one.arranged([&meeting.batch, &meeting.own, &meeting.inner])?;
+        let right = two.arranged([&meeting.batch, &meeting.inner, &meeting.added])?;
+        let labels = meeting.labels();
+        let shape: Vec<usize> =
+            labels.iter().filter_map(|&label| one.length(label).or_else(|| two.length(label))).collect();
         check_size(&shape)?;
         let tensor = Tensor::Dense(product(&left, &right)?).reshape(&shape)?.dense()?;
-        Ok(Self { tensor, labels: [batch, own, added].concat() })
+        Ok(Self { tensor, labels })
     }
 }
 

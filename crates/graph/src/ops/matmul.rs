@@ -50,7 +50,13 @@ pub(super) fn stacked(left: Tensor, right: Tensor) -> Result<Tensor, Fault> {
     if left_rank > 1 && right_rank > 1 {
         return Ok(product);
     }
-    let mut shape = product.shape().to_vec();
+    let shape = without_added(product.shape(), left_rank, right_rank);
+    product.reshape(&shape)
+}
+
+/// The shape of a product without the dimensions that were added to vectors.
+pub(crate) fn without_added(product: &[usize], left_rank: usize, right_rank: usize) -> Vec<usize> {
+    let mut shape = product.to_vec();
     let columns = shape.pop().unwrap_or(1);
     if left_rank == 1 {
         shape.pop();
@@ -58,7 +64,7 @@ pub(super) fn stacked(left: Tensor, right: Tensor) -> Result<Tensor, Fault> {
     if right_rank > 1 {
         shape.push(columns);
     }
-    product.reshape(&shape)
+    shape
 }
 
 fn prefixed(vector: Tensor) -> Result<Tensor, Fault> {

@@ -4,7 +4,7 @@
 //! opset applied and constants kept, so that a request only does arithmetic. One file per family.
 
 mod activation;
-mod arithmetic;
+pub(crate) mod arithmetic;
 pub(crate) mod attention;
 mod attention_bias;
 mod batch;
@@ -32,8 +32,8 @@ mod gated;
 mod grid;
 mod index;
 mod linear_attention;
-mod loss;
-mod matmul;
+pub(crate) mod loss;
+pub(crate) mod matmul;
 mod matrix;
 mod ml_encode;
 mod ml_forest;
@@ -47,12 +47,13 @@ mod optional;
 mod pad;
 mod pattern;
 mod pool;
+mod prepared;
 mod quantise;
 mod quantised_product;
 mod random;
 pub(crate) mod recurrent;
 pub(crate) mod recurrent_cell;
-mod reduce;
+pub(crate) mod reduce;
 mod resize;
 mod roi;
 mod search;

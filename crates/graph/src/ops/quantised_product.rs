@@ -7,6 +7,7 @@ use super::activation::map;
 use super::arithmetic::{add, divide, multiply, subtract};
 use super::cast::cast;
 use super::matmul::stacked;
+use super::prepared::Prepared;
 use super::quantise::range;
 use super::slice::part;
 use super::{Built, Entry, Inputs, Outputs, operator};
@@ -59,34 +60,9 @@ impl Side {
     }
 }
 
-/// Where the right matrix is.
-enum Right {
-    /// Known at load, less its zero point.
-    Known(Tensor),
-    /// Inputs of each request: the matrix, and its zero point.
-    Inputs(usize, usize),
-}
-
-impl Right {
-    fn new(node: &Node<'_>, matrix: usize, zero: usize) -> Self {
-        let given = Self::Inputs(matrix, zero);
-        let Some(bytes) = node.constant(matrix) else { return given };
-        if node.has_input(zero) && node.constant(zero).is_none() {
-            return given;
-        }
-        // What is wrong with them is the fault of each request.
-        let Ok(known) = centred(bytes.clone(), node.constant(zero).cloned(), Side::Right) else {
-            return given;
-        };
-        if node.keep(&[matrix, zero], known.len()) { Self::Known(known) } else { given }
-    }
-
-    fn get(&self, inputs: &mut Inputs<'_>) -> Result<Tensor, Fault> {
-        match self {
-            Self::Known(known) => Ok(known.clone()),
-            Self::Inputs(matrix, zero) => centred(inputs.take(*matrix)?, inputs.optional(*zero), Side::Right),
-        }
-    }
+/// The right matrix less its zero point.
+fn right_matrix(node: &Node<'_>, matrix: usize, zero: usize) -> Prepared<Tensor> {
+    Prepared::new(node, [matrix, zero], |bytes, zero| centred(bytes, zero, Side::Right), Tensor::len)
 }
 
 /// The exact product of matrices of whole numbers between -255 and 255.
@@ -116,22 +92,22 @@ fn exact(left: Tensor, right: Tensor) -> Result<Tensor, Fault> {
 }
 
 fn integer_product(node: &Node<'_>) -> Built {
-    let right = Right::new(node, 1, 3);
+    let right = right_matrix(node, 1, 3);
     operator(move |inputs| {
         let a = centred(inputs.take(0)?, inputs.optional(2), Side::Left)?;
         // A sum that is too large wraps around.
-        Ok(cast(exact(a, right.get(inputs)?)?, DType::I32)?.into())
+        Ok(cast(exact(a, right.get(inputs)?.into_owned())?, DType::I32)?.into())
     })
 }
 
 fn linear_product(node: &Node<'_>) -> Built {
-    let right = Right::new(node, 3, 5);
+    let right = right_matrix(node, 3, 5);
     operator(move |inputs| quantised(&right, inputs))
 }
 
 /// The product of the numbers that are meant, quantised again.
-fn quantised(right: &Right, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
-    let (a, b) = (inputs.take(0)?, right.get(inputs)?);
+fn quantised(right: &Prepared<Tensor>, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
+    let (a, b) = (inputs.take(0)?, right.get(inputs)?.into_owned());
     let mut parameter = |index, side: Side, rank| side.placed(inputs.take(index)?, rank);
     let (rows, columns) = (a.rank(), b.rank());
     let single = |tensor: Tensor| cast(tensor, DType::F32)?.dense();

@@ -28,8 +28,9 @@ pub(super) const OPERATORS: &[Entry] = &[
     Entry::widening("ArgMin", 1, NUMBERS, |node| position(node, false)),
 ];
 
-#[derive(Clone, Copy)]
-enum Kind {
+/// What the elements of a set become.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
     Sum,
     Mean,
     Max,
