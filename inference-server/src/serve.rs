@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use prometheus_client::registry::Registry;
 use stoker_edge::admin::Admin;
 use stoker_edge::drain::Drain;
-use stoker_edge::listen::{self, Finished, Options, Stats};
+use stoker_edge::listen::{self, Finished, Http2, Options, Stats};
 use stoker_edge::{drain, exit};
 use stoker_graph::{Graph, LoadError};
 use tokio::net::TcpListener;
@@ -142,7 +142,7 @@ impl Server {
     pub async fn run(self) -> Result<Finished, ServeError> {
         let Self { app, metrics, stats, admin, data_port, metrics_port, settings, fetcher, drain } = self;
         let admin = tokio::spawn(admin.serve(metrics_port));
-        let mut options = Options { stats, ..Options::default() };
+        let mut options = Options { stats, http2: Some(Http2::default()), ..Options::default() };
         options.limits.connections = settings.max_connections as usize;
         let answering = Arc::clone(&app);
         let service = hyper::service::service_fn(move |request| {

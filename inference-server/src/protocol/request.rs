@@ -4,6 +4,7 @@
 //! was expected and what came.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -25,6 +26,10 @@ pub struct InferRequest {
     pub inputs: Vec<Value>,
     /// Positions in the signature of the outputs that the client wants, in the client's order.
     pub outputs: Vec<usize>,
+    /// How it is served when others wait: 1 first, then 2, and so on. 0 is as if it said nothing.
+    pub priority: u32,
+    /// How long its client waits for the answer, where it says so.
+    pub timeout: Option<Duration>,
 }
 
 /// Why a body is not a request that the model can answer. All of them are the client's to mend.
@@ -125,6 +130,8 @@ pub fn parse(body: &[u8], signature: &Signature) -> Result<InferRequest, Request
         inputs: match_inputs(raw.inputs, signature)?,
         outputs: select_outputs(raw.outputs, signature)?,
         id: raw.id,
+        priority: 0,
+        timeout: None,
     })
 }
 

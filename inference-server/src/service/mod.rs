@@ -1,0 +1,115 @@
+//! Answers requests of the Open Inference Protocol.
+//!
+//! `predict` is the way of a request through the model, the same for every transport; `rest` is HTTP with JSON;
+//! `refusal` is why there is no answer; `bodies` bounds what requests may hold.
+
+mod bodies;
+mod predict;
+mod refusal;
+mod rest;
+
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use stoker_edge::drain::{Drain, Phase as DrainPhase};
+use stoker_edge::exit;
+
+use crate::artifact::Digest;
+use crate::batch::Queue;
+use crate::metrics::Metrics;
+use crate::protocol::Signature;
+use crate::protocol::path::Model;
+pub use refusal::Refusal;
+
+/// What requests may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest body, in bytes.
+    pub max_body: usize,
+    /// Bytes of bodies in the process at a time.
+    pub max_body_total: u64,
+    /// Time from the head of a request to its answer.
+    pub request_time: Duration,
+}
+
+/// A model that is loaded and warm.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What the artifact is.
+    pub digest: Digest,
+    /// What the model takes and gives.
+    pub signature: Arc<Signature>,
+    /// True when requests may be joined.
+    pub joinable: bool,
+    /// Where requests wait for it.
+    pub queue: Arc<Queue>,
+}
+
+/// Answers requests. Shared by all connections.
+#[derive(Debug)]
+pub struct App {
+    model_name: String,
+    limits: Limits,
+    metrics: Metrics,
+    drain: Drain,
+    /// Bytes of bodies that are in the process.
+    body_bytes: AtomicU64,
+    loaded: OnceLock<Ready>,
+}
+
+/// The model with what is derived from it once.
+#[derive(Debug)]
+struct Ready {
+    model: Loaded,
+    version: String,
+}
+
+impl App {
+    /// Nothing is loaded yet: health answers, everything else is 503.
+    pub fn new(model_name: String, limits: Limits, metrics: Metrics, drain: Drain) -> Self {
+        Self { model_name, limits, metrics, drain, body_bytes: AtomicU64::new(0), loaded: OnceLock::new() }
+    }
+
+    /// From here on the model is served. A second call changes nothing.
+    pub fn ready(&self, model: Loaded) {
+        let version = model.digest.version();
+        if self.loaded.set(Ready { model, version }).is_err() {
+            tracing::error!(code = exit::INTERNAL, "a second model was loaded and is not served");
+        }
+    }
+
+    /// Says why this server is not ready, if it is not.
+    pub fn readiness(&self) -> Result<(), String> {
+        if self.drain.phase() > DrainPhase::Serving {
+            return Err("draining: this process is about to end".to_owned());
+        }
+        self.loaded.get().map(|_| ()).ok_or_else(|| Refusal::Loading.to_string())
+    }
+
+    /// The model that a request names, if it is this one.
+    fn find(&self, model: Model<'_>) -> Result<&Ready, Refusal> {
+        if model.name != self.model_name {
+            return Err(Refusal::NotFound(format!(
+                "there is no model `{}` here; this server serves `{}`",
+                shortened(model.name),
+                self.model_name
+            )));
+        }
+        let ready = self.loaded.get().ok_or(Refusal::Loading)?;
+        match model.version {
+            Some(version) if version != ready.version => Err(Refusal::NotFound(format!(
+                "model `{}` has no version `{}` here; this server serves version `{}`",
+                self.model_name,
+                shortened(version),
+                ready.version
+            ))),
+            _ => Ok(ready),
+        }
+    }
+}
+
+/// A stranger's text, cut to what a message can bear.
+fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
+}

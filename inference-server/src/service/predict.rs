@@ -1,0 +1,49 @@
+//! The way of a request through the model, the same for every transport.
+
+use std::time::Instant;
+
+use stoker_graph::Value;
+use tokio::sync::oneshot;
+
+use super::{App, Ready, Refusal};
+use crate::batch::{Full, Job};
+use crate::metrics::Phase;
+use crate::protocol::InferRequest;
+
+impl App {
+    /// Queues a request and waits for the outputs that it asks for, as positions in the signature with their values, in
+    /// the request's order. When the client goes away, this future is dropped, and with it the receiver: the executor
+    /// then skips the request.
+    pub(super) async fn predict(
+        &self,
+        ready: &Ready,
+        asked: InferRequest,
+        deadline: Instant,
+    ) -> Result<Vec<(usize, Value)>, Refusal> {
+        let InferRequest { inputs, outputs: wanted, .. } = asked;
+        let rows = if ready.model.joinable { common_rows(&inputs) } else { None };
+        let (reply, outcome) = oneshot::channel();
+        let job = Job { inputs, rows, queued: Instant::now(), deadline, reply };
+        let _waiting = self.metrics.waiting();
+        ready.model.queue.push(job).map_err(|Full| Refusal::QueueFull)?;
+        let done = match tokio::time::timeout_at(deadline.into(), outcome).await {
+            Ok(Ok(outcome)) => outcome?,
+            Ok(Err(_)) => return Err(Refusal::Internal),
+            Err(_) => return Err(Refusal::AnswerLate(self.limits.request_time)),
+        };
+        self.metrics.phase(Phase::Queue, done.waited);
+        self.metrics.phase(Phase::Compute, done.computed);
+        let mut outputs: Vec<_> = done.outputs.into_iter().map(Some).collect();
+        let chosen = wanted
+            .iter()
+            .filter_map(|position| outputs.get_mut(*position)?.take().map(|value| (*position, value)));
+        Ok(chosen.collect())
+    }
+}
+
+/// The rows along axis 0 when all inputs have the same number and there is one at least.
+fn common_rows(inputs: &[Value]) -> Option<usize> {
+    let rows = *inputs.first()?.shape().first()?;
+    let all = inputs.iter().all(|input| input.shape().first() == Some(&rows));
+    (all && rows > 0).then_some(rows)
+}
