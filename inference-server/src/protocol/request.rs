@@ -18,7 +18,7 @@ use super::signature::{Signature, admits, has_json, shape_text};
 const NAME_IN_MESSAGES: usize = 80;
 
 /// An infer request that fits the model.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Default, PartialEq)]
 pub struct InferRequest {
     /// Echoed in the answer.
     pub id: Option<String>,

@@ -40,7 +40,12 @@ fn requests_are_read_in_any_form_that_the_protocol_allows() {
         let request = parse(body.as_bytes(), &digits()).unwrap_or_else(|e| panic!("{body}: {e}"));
         assert_eq!(
             request,
-            InferRequest { id: None, inputs: vec![wanted.clone()], outputs: vec![0, 1] },
+            InferRequest {
+                id: None,
+                inputs: vec![wanted.clone()],
+                outputs: vec![0, 1],
+                ..InferRequest::default()
+            },
             "{body}"
         );
     }
