@@ -1,6 +1,6 @@
 //! The inference server: one ONNX model on burn behind the Open Inference Protocol v2.
 //!
-//! - [`config`]: the command line.
+//! - [`config`]: the command line; [`alone`] its short form.
 //! - [`artifact`]: where the model comes from, fetched with bounds and checked.
 //! - [`protocol`]: JSON to typed values and back; pure.
 //! - [`batch`]: the queue, the rule that joins requests, the threads that run them, warm-up.
@@ -8,6 +8,7 @@
 //! - [`metrics`]: what is counted.
 //! - [`serve`]: puts them together and runs them to the end.
 
+pub mod alone;
 pub mod artifact;
 pub mod batch;
 pub mod config;
