@@ -8,9 +8,12 @@
 )]
 
 mod artifacts;
+mod binary;
 mod draining;
+mod headers;
 mod isolation;
 mod process;
 mod protocol;
 mod refusals;
 mod started;
+mod statistics;
