@@ -5,8 +5,9 @@ import random
 import statistics
 import time
 
+import curves
 import harness
-from harness import OUT
+from harness import OUT, ROOT
 
 NAME = "slow"
 # Rows of the largest batch, and of the runs from which the cost of a run is fitted.
@@ -17,6 +18,8 @@ BUSY = 2 * LARGEST
 PATIENCE = 3.5
 # A rate is carried when this share of all requests is answered within the target.
 CARRIED = 0.99
+# Rates of the curves, as parts of the capacity.
+CURVE = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.75, 2.0)
 # Halvings of the interval in which the capacity lies.
 HALVINGS = 6
 URL = "/v2/models/slow/infer"
@@ -81,11 +84,11 @@ def batching(bench):
     target = PATIENCE * times[LARGEST]
     settings = ["--threads", "1", "--max-batch", str(LARGEST), "--latency-target", f"{target * 1e6:.0f}us"]
     open_loop = ["--mode", "open", "--connections", 1024, "--may-refuse", "--target", f"{target * 1e6:.0f}us"]
+
+    def at(rate, seed):
+        return bench.load(url, single, *open_loop, "--rate", rate, "--seed", seed)
+
     with bench.ours(NAME, bench.slow, *settings):
-
-        def at(rate, seed):
-            return bench.load(url, single, *open_loop, "--rate", rate, "--seed", seed)
-
         low, high = 0.2 * busy["batches"], 1.2 * busy["batches"]
         tried = []
         for number in range(HALVINGS):
@@ -98,6 +101,12 @@ def batching(bench):
         over = {
             factor: [at(low * factor, 100 + run) for run in range(bench.asked.runs)] for factor in (1.0, 1.3, 2.0)
         }
+        swept = {"with the target": [at(low * factor, 200) for factor in CURVE]}
+    if bench.asked.curves:
+        # The same server without the target: it waits for as long as clients do.
+        with bench.ours(NAME, bench.slow, *settings[:4]):
+            swept["without it"] = [at(low * factor, 200) for factor in CURVE]
+        draw(swept, low, target)
     goodput = {factor: statistics.median(seen["goodput"] for seen in runs) for factor, runs in over.items()}
     p99 = statistics.median(seen["latency_us"]["p99"] for seen in over[2.0])
     rows = [
@@ -106,8 +115,23 @@ def batching(bench):
         harness.row("overload-2x/goodput", "requests/s", goodput[2.0], low),
         harness.row("overload-2x/p99-of-target", "ms", p99 / 1e3, target * 1e3, 2),
     ]
-    about |= {"throughput": runs, "target_s": target, "capacity": {"per_second": low, "tried": tried}, "overload": over}
+    about |= {"throughput": runs, "target_s": target, "capacity": {"per_second": low, "tried": tried}, "overload": over, "curves": swept}
     return rows, about
+
+
+def draw(swept, capacity, target):
+    """Writes docs/serving/*.svg: what comes in time, and how late the latest percent is, by what is asked for."""
+    folder = ROOT / "docs" / "serving"
+    folder.mkdir(exist_ok=True)
+
+    def points(figure):
+        return {name: [(factor, figure(seen)) for factor, seen in zip(CURVE, runs)] for name, runs in swept.items()}
+
+    goodput = points(lambda seen: seen["goodput"] / capacity)
+    p99 = points(lambda seen: seen["latency_us"]["p99"] / 1e6 / target)
+    asked, in_time = "requests asked for, as a part of the capacity", "answers within the target"
+    (folder / "goodput.svg").write_text(curves.draw("Answers within the target", asked, in_time, goodput, 1.2, [(1, "capacity")]))
+    (folder / "p99.svg").write_text(curves.draw("p99 of the answers", asked, "times the target", p99, 4, [(1, "target")]))
 
 
 def caching(bench):

@@ -26,14 +26,26 @@ fn infer() -> Request<()> {
 async fn streams_that_are_reset_at_once_cost_their_connection() {
     let server = Process::start(&[]).await;
     let resets = async |server: &Process| {
+        // Whether the server closes the connection.
         let one = async || {
             let mut sender = connect(server).await;
-            for _ in 0..3000 {
-                let Ok(ready) = sender.ready().await else { return true };
-                sender = ready;
-                let Ok((answer, mut stream)) = sender.send_request(infer(), false) else { return true };
-                stream.send_reset(h2::Reason::CANCEL);
-                drop(answer);
+            for _ in 0..40 {
+                let mut open = Vec::new();
+                for _ in 0..50 {
+                    let Ok(ready) = sender.ready().await else { return true };
+                    sender = ready;
+                    let Ok(stream) = sender.send_request(infer(), false) else { return true };
+                    open.push(stream);
+                }
+                // Requests are taken up in their order: once this one is answered, they all are.
+                let live = Request::get("http://digits/v2/health/live").body(()).unwrap();
+                let Ok((answer, _)) = sender.send_request(live, true) else { return true };
+                if answer.await.is_err() {
+                    return true;
+                }
+                for (_, stream) in &mut open {
+                    stream.send_reset(h2::Reason::CANCEL);
+                }
             }
             false
         };
