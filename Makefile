@@ -92,7 +92,7 @@ onnx-predictors: ## Models of scikit-learn, XGBoost and LightGBM, beside the lib
 onnx-fine-tuned: ## A model that ours has fine-tuned, by ONNX Runtime: target/conformance/fine-tuned.json.
 	e2e/conformance/fine-tuned
 
-fuzz: ## The loader and random graphs under libFuzzer, ten minutes each (FUZZ_SECONDS), beside ONNX Runtime.
+fuzz: ## Model files, random graphs beside ONNX Runtime, and requests, under libFuzzer: ten minutes each (FUZZ_SECONDS).
 	e2e/fuzz
 
 clean: ## Remove this checkout's clusters and all build output.
