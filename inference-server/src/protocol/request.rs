@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use stoker_graph::{DType, Data, Value, ValueInfo};
 
 use super::data::{Elements, Nesting};
+use super::raw::RawError;
 use super::signature::{Signature, admits, has_json, shape_text};
 
 /// The longest part of a stranger's name that a message repeats.
@@ -95,6 +96,14 @@ pub enum RequestError {
         /// What is wrong with them.
         reason: String,
     },
+    /// The raw elements of an input are not a tensor of its type and shape.
+    #[error("input `{name}` {error}")]
+    Raw {
+        /// The input.
+        name: String,
+        /// What is wrong with them.
+        error: RawError,
+    },
     /// The shape and the number or nesting of the elements differ.
     #[error("input `{name}` has the shape {shape}, which takes {expected}, but `data` has {actual}")]
     Count {
@@ -137,82 +146,128 @@ pub fn parse(body: &[u8], signature: &Signature) -> Result<InferRequest, Request
 
 /// One value for each declared input, in the declared order.
 fn match_inputs(tensors: Vec<RawTensor<'_>>, signature: &Signature) -> Result<Vec<Value>, RequestError> {
-    let declared = &signature.inputs;
-    let mut values: Vec<Option<Value>> = declared.iter().map(|_| None).collect();
-    for tensor in tensors {
-        let Some(position) = declared.iter().position(|info| info.name == tensor.name) else {
-            return Err(RequestError::UnknownInput { name: shortened(&tensor.name), known: names(declared) });
-        };
-        if values[position].is_some() {
-            return Err(RequestError::DuplicateInput { name: shortened(&tensor.name) });
-        }
-        values[position] = Some(check_tensor(tensor, &declared[position])?);
+    let mut inputs = Inputs::new(signature);
+    for RawTensor { name, datatype, shape, data } in tensors {
+        inputs.add(&name, &datatype, shape, |info, shape| json_value(info, shape, data))?;
     }
-    let missing = |info: &ValueInfo| RequestError::MissingInput {
-        name: info.name.clone(),
-        datatype: info.dtype,
-        shape: shape_text(&info.shape),
-    };
-    values.into_iter().zip(declared).map(|(value, info)| value.ok_or_else(|| missing(info))).collect()
+    inputs.finish()
 }
 
 /// Positions of the outputs that are wanted; all of them when the request names none.
 fn select_outputs(wanted: Option<Vec<RawOutput>>, signature: &Signature) -> Result<Vec<usize>, RequestError> {
-    let known = &signature.outputs;
-    let wanted = wanted.unwrap_or_default();
-    if wanted.is_empty() {
-        return Ok((0..known.len()).collect());
+    outputs_named(wanted.iter().flatten().map(|output| output.name.as_str()), signature)
+}
+
+/// The inputs of a request, of whatever transport: checked against the signature as they come, and put in its order.
+pub struct Inputs<'a> {
+    declared: &'a [ValueInfo],
+    values: Vec<Option<Value>>,
+}
+
+impl<'a> Inputs<'a> {
+    /// None of the inputs yet.
+    pub fn new(signature: &'a Signature) -> Self {
+        Self { declared: &signature.inputs, values: signature.inputs.iter().map(|_| None).collect() }
     }
+
+    /// Adds a tensor, when its name, datatype and shape are those of an input that has not come yet. `read` makes the
+    /// value: it is given what is declared and the shape, and called for such a tensor only.
+    pub fn add(
+        &mut self,
+        name: &str,
+        datatype: &str,
+        shape: Vec<usize>,
+        read: impl FnOnce(&ValueInfo, Vec<usize>) -> Result<Value, RequestError>,
+    ) -> Result<(), RequestError> {
+        let mut slots = self.declared.iter().zip(&mut self.values);
+        let Some((info, slot)) = slots.find(|(info, _)| info.name == name) else {
+            return Err(RequestError::UnknownInput { name: shortened(name), known: names(self.declared) });
+        };
+        if slot.is_some() {
+            return Err(RequestError::DuplicateInput { name: shortened(name) });
+        }
+        if datatype != info.dtype.oip_name() {
+            let actual = shortened(datatype);
+            return Err(RequestError::Datatype { name: info.name.clone(), expected: info.dtype, actual });
+        }
+        if !admits(&info.shape, &shape) {
+            return Err(RequestError::Shape {
+                name: info.name.clone(),
+                expected: shape_text(&info.shape),
+                actual: lengths_text(&shape),
+            });
+        }
+        *slot = Some(read(info, shape)?);
+        Ok(())
+    }
+
+    /// One value for each declared input, in the declared order.
+    pub fn finish(self) -> Result<Vec<Value>, RequestError> {
+        let missing = |info: &ValueInfo| RequestError::MissingInput {
+            name: info.name.clone(),
+            datatype: info.dtype,
+            shape: shape_text(&info.shape),
+        };
+        self.values
+            .into_iter()
+            .zip(self.declared)
+            .map(|(value, info)| value.ok_or_else(|| missing(info)))
+            .collect()
+    }
+}
+
+/// Positions of the outputs of these names; of all outputs when there is no name.
+pub fn outputs_named<'a>(
+    wanted: impl Iterator<Item = &'a str>,
+    signature: &Signature,
+) -> Result<Vec<usize>, RequestError> {
+    let known = &signature.outputs;
     let mut positions = Vec::with_capacity(known.len());
-    for output in wanted {
-        let error =
-            |problem| RequestError::Output { name: shortened(&output.name), problem, known: names(known) };
+    for name in wanted {
+        let error = |problem| RequestError::Output { name: shortened(name), problem, known: names(known) };
         let position =
-            known.iter().position(|info| info.name == output.name).ok_or_else(|| error("not one of them"))?;
+            known.iter().position(|info| info.name == name).ok_or_else(|| error("not one of them"))?;
         if positions.contains(&position) {
             return Err(error("asked for twice"));
         }
         positions.push(position);
     }
+    if positions.is_empty() {
+        positions.extend(0..known.len());
+    }
     Ok(positions)
 }
 
-/// A tensor as a value, when datatype, shape and elements agree with each other and with the declaration.
-fn check_tensor(tensor: RawTensor<'_>, info: &ValueInfo) -> Result<Value, RequestError> {
-    let name = || info.name.clone();
-    if tensor.datatype != info.dtype.oip_name() {
-        let actual = shortened(&tensor.datatype);
-        return Err(RequestError::Datatype { name: name(), expected: info.dtype, actual });
-    }
-    if !admits(&info.shape, &tensor.shape) {
-        return Err(RequestError::Shape {
-            name: name(),
-            expected: shape_text(&info.shape),
-            actual: lengths_text(&tensor.shape),
-        });
-    }
-    let (data, nesting) = match tensor.data {
+/// The value of an input whose elements are JSON.
+fn json_value(info: &ValueInfo, shape: Vec<usize>, data: RawData<'_>) -> Result<Value, RequestError> {
+    let (data, nesting) = match data {
         RawData::Read(data, nesting) => (data, nesting),
         RawData::Text(text) => Elements(info.dtype).deserialize(text).map_err(|error| {
-            RequestError::Elements { name: name(), reason: format!("{error} of its data") }
+            RequestError::Elements { name: info.name.clone(), reason: format!("{error} of its data") }
         })?,
     };
     let nested = nesting.shape();
-    let count = |expected: String, actual: String| RequestError::Count {
-        name: name(),
-        shape: lengths_text(&tensor.shape),
-        expected,
-        actual,
-    };
-    if nested.len() > 1 && nested != tensor.shape {
-        return Err(count("as many arrays".to_owned(), format!("the nesting {}", lengths_text(&nested))));
+    if nested.len() > 1 && nested != shape {
+        return Err(RequestError::Count {
+            name: info.name.clone(),
+            shape: lengths_text(&shape),
+            expected: "as many arrays".to_owned(),
+            actual: format!("the nesting {}", lengths_text(&nested)),
+        });
     }
-    let actual = data.len();
+    with_elements(info, shape, data)
+}
+
+/// The value of an input of this shape and these elements, when there are as many as the shape takes.
+pub fn with_elements(info: &ValueInfo, shape: Vec<usize>, data: Data) -> Result<Value, RequestError> {
     // The only ways to fail are a product that does not fit and one that differs from the number of elements.
-    let expected = tensor.shape.iter().try_fold(1_usize, |product, length| product.checked_mul(*length));
-    Value::new(tensor.shape.clone(), data).map_err(|_| {
-        let expected = expected.map_or_else(|| "too many elements".to_owned(), |n| format!("{n} elements"));
-        count(expected, actual.to_string())
+    let expected = shape.iter().try_fold(1_usize, |product, length| product.checked_mul(*length));
+    let actual = data.len();
+    Value::new(shape.clone(), data).map_err(|_| RequestError::Count {
+        name: info.name.clone(),
+        shape: lengths_text(&shape),
+        expected: expected.map_or_else(|| "too many elements".to_owned(), |n| format!("{n} elements")),
+        actual: actual.to_string(),
     })
 }
 
