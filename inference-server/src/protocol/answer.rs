@@ -5,6 +5,13 @@ use stoker_graph::{Data, Value, ValueInfo};
 
 use super::signature::Signature;
 
+/// The name of this program, in metadata.
+pub const SERVER_NAME: &str = "stoker-server";
+/// Its version.
+pub const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The format of the model and what runs it.
+pub const PLATFORM: &str = "onnx_burn";
+
 /// An output that JSON cannot carry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -77,7 +84,7 @@ pub fn server_metadata() -> Vec<u8> {
         version: &'static str,
         extensions: [&'static str; 0],
     }
-    to_json(&Metadata { name: "stoker-server", version: env!("CARGO_PKG_VERSION"), extensions: [] }, 128)
+    to_json(&Metadata { name: SERVER_NAME, version: SERVER_VERSION, extensions: [] }, 128)
 }
 
 /// Writes the metadata of the model.
@@ -111,7 +118,7 @@ pub fn model_metadata(name: &str, version: &str, signature: &Signature) -> Vec<u
     let metadata = Metadata {
         name,
         versions: [version],
-        platform: "onnx_burn",
+        platform: PLATFORM,
         inputs: tensors(&signature.inputs),
         outputs: tensors(&signature.outputs),
     };

@@ -137,7 +137,7 @@ pub fn parse(body: &[u8], signature: &Signature) -> Result<InferRequest, Request
         .map_err(|error| malformed(body, &error))?;
     Ok(InferRequest {
         inputs: match_inputs(raw.inputs, signature)?,
-        outputs: select_outputs(raw.outputs, signature)?,
+        outputs: outputs_named(raw.outputs.iter().flatten().map(|output| output.name.as_str()), signature)?,
         id: raw.id,
         priority: 0,
         timeout: None,
@@ -148,14 +148,9 @@ pub fn parse(body: &[u8], signature: &Signature) -> Result<InferRequest, Request
 fn match_inputs(tensors: Vec<RawTensor<'_>>, signature: &Signature) -> Result<Vec<Value>, RequestError> {
     let mut inputs = Inputs::new(signature);
     for RawTensor { name, datatype, shape, data } in tensors {
-        inputs.add(&name, &datatype, shape, |info, shape| json_value(info, shape, data))?;
+        inputs.add(&name, &datatype, &shape, |info, shape| json_value(info, shape, data))?;
     }
     inputs.finish()
-}
-
-/// Positions of the outputs that are wanted; all of them when the request names none.
-fn select_outputs(wanted: Option<Vec<RawOutput>>, signature: &Signature) -> Result<Vec<usize>, RequestError> {
-    outputs_named(wanted.iter().flatten().map(|output| output.name.as_str()), signature)
 }
 
 /// The inputs of a request, of whatever transport: checked against the signature as they come, and put in its order.
@@ -176,8 +171,8 @@ impl<'a> Inputs<'a> {
         &mut self,
         name: &str,
         datatype: &str,
-        shape: Vec<usize>,
-        read: impl FnOnce(&ValueInfo, Vec<usize>) -> Result<Value, RequestError>,
+        shape: &[usize],
+        read: impl FnOnce(&ValueInfo, &[usize]) -> Result<Value, RequestError>,
     ) -> Result<(), RequestError> {
         let mut slots = self.declared.iter().zip(&mut self.values);
         let Some((info, slot)) = slots.find(|(info, _)| info.name == name) else {
@@ -190,11 +185,11 @@ impl<'a> Inputs<'a> {
             let actual = shortened(datatype);
             return Err(RequestError::Datatype { name: info.name.clone(), expected: info.dtype, actual });
         }
-        if !admits(&info.shape, &shape) {
+        if !admits(&info.shape, shape) {
             return Err(RequestError::Shape {
                 name: info.name.clone(),
                 expected: shape_text(&info.shape),
-                actual: lengths_text(&shape),
+                actual: lengths_text(shape),
             });
         }
         *slot = Some(read(info, shape)?);
@@ -239,7 +234,7 @@ pub fn outputs_named<'a>(
 }
 
 /// The value of an input whose elements are JSON.
-fn json_value(info: &ValueInfo, shape: Vec<usize>, data: RawData<'_>) -> Result<Value, RequestError> {
+fn json_value(info: &ValueInfo, shape: &[usize], data: RawData<'_>) -> Result<Value, RequestError> {
     let (data, nesting) = match data {
         RawData::Read(data, nesting) => (data, nesting),
         RawData::Text(text) => Elements(info.dtype).deserialize(text).map_err(|error| {
@@ -250,7 +245,7 @@ fn json_value(info: &ValueInfo, shape: Vec<usize>, data: RawData<'_>) -> Result<
     if nested.len() > 1 && nested != shape {
         return Err(RequestError::Count {
             name: info.name.clone(),
-            shape: lengths_text(&shape),
+            shape: lengths_text(shape),
             expected: "as many arrays".to_owned(),
             actual: format!("the nesting {}", lengths_text(&nested)),
         });
@@ -259,13 +254,13 @@ fn json_value(info: &ValueInfo, shape: Vec<usize>, data: RawData<'_>) -> Result<
 }
 
 /// The value of an input of this shape and these elements, when there are as many as the shape takes.
-pub fn with_elements(info: &ValueInfo, shape: Vec<usize>, data: Data) -> Result<Value, RequestError> {
+pub fn with_elements(info: &ValueInfo, shape: &[usize], data: Data) -> Result<Value, RequestError> {
     // The only ways to fail are a product that does not fit and one that differs from the number of elements.
     let expected = shape.iter().try_fold(1_usize, |product, length| product.checked_mul(*length));
     let actual = data.len();
-    Value::new(shape.clone(), data).map_err(|_| RequestError::Count {
+    Value::new(shape.to_vec(), data).map_err(|_| RequestError::Count {
         name: info.name.clone(),
-        shape: lengths_text(&shape),
+        shape: lengths_text(shape),
         expected: expected.map_or_else(|| "too many elements".to_owned(), |n| format!("{n} elements")),
         actual: actual.to_string(),
     })

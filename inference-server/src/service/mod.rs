@@ -1,9 +1,11 @@
 //! Answers requests of the Open Inference Protocol.
 //!
 //! `predict` is the way of a request through the model, the same for every transport; `rest` is HTTP with JSON;
+//! `grpc` is gRPC;
 //! `refusal` is why there is no answer; `bodies` bounds what requests may hold.
 
 mod bodies;
+mod grpc;
 mod predict;
 mod refusal;
 mod rest;
@@ -20,6 +22,7 @@ use crate::batch::Queue;
 use crate::metrics::Metrics;
 use crate::protocol::Signature;
 use crate::protocol::path::Model;
+pub use grpc::{Answer, STREAM_REQUESTS};
 pub use refusal::Refusal;
 
 /// What requests may take.

@@ -18,9 +18,9 @@ use crate::protocol::path::Call;
 use crate::protocol::{InferRequest, Signature, answer, request};
 
 /// Bodies and answers above this are read and written on a thread of their own, so that they do not hold up others.
-const HEAVY_BYTES: usize = 128 << 10;
+pub(super) const HEAVY_BYTES: usize = 128 << 10;
 /// Elements of an answer above which it is heavy.
-const HEAVY_ELEMENTS: usize = 16 << 10;
+pub(super) const HEAVY_ELEMENTS: usize = 16 << 10;
 /// The header of Triton's binary tensors, which this server does not read.
 pub const BINARY_HEADER: &str = "inference-header-content-length";
 

@@ -9,6 +9,7 @@
 
 mod artifacts;
 mod draining;
+mod grpc;
 mod isolation;
 mod process;
 mod protocol;
