@@ -7,6 +7,7 @@
 //! - [`batch`]: the queue, the rule that joins requests, the threads that run them, warm-up.
 //! - [`service`]: answers requests.
 //! - [`metrics`]: what is counted.
+//! - [`statistics`]: what is counted for the statistics extension.
 //! - [`serve`]: puts them together and runs them to the end.
 
 pub mod artifact;
@@ -17,3 +18,4 @@ pub mod proto;
 pub mod protocol;
 pub mod serve;
 pub mod service;
+pub mod statistics;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -14,7 +14,8 @@ use prometheus_client::registry::{Registry, Unit};
 use stoker_edge::metrics::LatencyHistogram;
 
 use crate::artifact::Digest;
-use crate::batch::Telemetry;
+use crate::batch::{Stages, Telemetry};
+use crate::statistics::{Passed, Statistics};
 
 /// A part of a request's way through the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,7 @@ pub struct Metrics {
     panics: Counter,
     info: Family<InfoLabels, Gauge>,
     start: Family<StepLabels, Gauge<f64, AtomicU64>>,
+    statistics: Arc<Statistics>,
 }
 
 impl Metrics {
@@ -131,7 +133,13 @@ impl Metrics {
             panics,
             info,
             start,
+            statistics: Arc::default(),
         }
+    }
+
+    /// What is counted for the statistics extension.
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
     }
 
     /// Counts an infer request that was answered.
@@ -139,26 +147,38 @@ impl Metrics {
         self.total.record(total);
         if code == StatusCode::OK {
             self.answered.inc();
+            self.statistics.succeeded(total, SystemTime::now());
         } else {
+            // A request for another model says nothing of this one.
+            if code != StatusCode::NOT_FOUND {
+                self.statistics.failed(total);
+            }
             let labels = RequestLabels { model: Arc::clone(&self.model), code: code.as_u16() };
             self.requests.get_or_create(&labels).inc();
         }
     }
 
-    /// Counts the time of one phase of a request.
+    /// Counts the time of one phase of a request that passed it.
     pub fn phase(&self, phase: Phase, time: Duration) {
-        match phase {
-            Phase::Parse => self.parse.record(time),
-            Phase::Queue => self.queue.record(time),
-            Phase::Compute => self.compute.record(time),
-            Phase::Serialise => self.serialise.record(time),
-        }
+        let (histogram, passed) = match phase {
+            Phase::Parse => (&self.parse, Passed::Input),
+            Phase::Queue => (&self.queue, Passed::Queue),
+            Phase::Compute => (&self.compute, Passed::Infer),
+            Phase::Serialise => (&self.serialise, Passed::Output),
+        };
+        histogram.record(time);
+        self.statistics.passed(passed, time);
     }
 
     /// Counts a request as waiting until the guard is dropped.
     pub fn waiting(&self) -> Waiting<'_> {
         self.waiting.inc();
         Waiting(&self.waiting)
+    }
+
+    /// Requests that wait for the model or run.
+    pub fn in_work(&self) -> i64 {
+        self.waiting.get()
     }
 
     /// Says which model is served.
@@ -177,6 +197,10 @@ impl Telemetry for Metrics {
     fn ran(&self, requests: usize, rows: usize, _: Duration) {
         self.batch_requests.observe(requests as f64);
         self.batch_rows.observe(rows as f64);
+    }
+
+    fn did(&self, rows: usize, stages: Stages) {
+        self.statistics.ran(rows, stages);
     }
 
     fn dropped(&self, cancelled: usize, expired: usize) {

@@ -3,10 +3,10 @@
 //! Names, datatypes and shapes are checked by the code that checks JSON's.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use stoker_graph::{DType, Data, Value, ValueInfo};
 
+use super::parameters::{InputParameters, OutputParameters, Parameter, Parameters, RequestParameters};
 use super::raw;
 use super::request::{InferRequest, Inputs, RequestError, outputs_named, with_elements};
 use super::signature::Signature;
@@ -36,10 +36,15 @@ pub fn read(message: ModelInferRequest, signature: &Signature) -> Result<InferRe
             )));
         }
     }
+    let asked: RequestParameters = parameters(&message.parameters)?;
+    for output in &message.outputs {
+        let _: OutputParameters = parameters(&output.parameters)?;
+    }
     let is_raw = !raws.is_empty();
     let mut raws = raws.into_iter();
     let mut inputs = Inputs::new(signature);
     for input in message.inputs {
+        let _: InputParameters = parameters(&input.parameters)?;
         let shape = lengths(&input.shape)?;
         let bytes = if is_raw { raws.next() } else { None };
         inputs.add(&input.name, &input.datatype, &shape, |info, shape| match bytes {
@@ -52,14 +57,8 @@ pub fn read(message: ModelInferRequest, signature: &Signature) -> Result<InferRe
         inputs: inputs.finish()?,
         outputs: outputs_named(message.outputs.iter().map(|output| output.name.as_str()), signature)?,
         id: (!message.id.is_empty()).then_some(message.id),
-        priority: match number(&message.parameters, "priority")? {
-            None => 0,
-            Some(priority) => u32::try_from(priority).map_err(|_| {
-                malformed(format!("the parameter `priority` is {priority}, and can be at most {}", u32::MAX))
-            })?,
-        },
-        // As Triton has it: 0 is none.
-        timeout: number(&message.parameters, "timeout")?.filter(|time| *time > 0).map(Duration::from_micros),
+        priority: asked.priority,
+        timeout: asked.timeout,
     })
 }
 
@@ -118,16 +117,22 @@ fn lengths(shape: &[i64]) -> Result<Vec<usize>, RequestError> {
     shape.iter().map(length).collect()
 }
 
-/// A parameter of the request that is a whole number and not negative. Others are ignored, as the protocol says.
-fn number(parameters: &HashMap<String, InferParameter>, name: &str) -> Result<Option<u64>, RequestError> {
-    let Some(parameter) = parameters.get(name) else { return Ok(None) };
-    let number = match &parameter.parameter_choice {
-        Some(ParameterChoice::Uint64Param(number)) => Some(*number),
-        Some(ParameterChoice::Int64Param(number)) => u64::try_from(*number).ok(),
-        _ => None,
-    };
-    let wrong = || malformed(format!("the parameter `{name}` must be a whole number that is not negative"));
-    number.map(Some).ok_or_else(wrong)
+/// What parameters say. Those that are not known are tolerated, as the protocol says.
+fn parameters<P: Parameters>(all: &HashMap<String, InferParameter>) -> Result<P, RequestError> {
+    let mut known = P::default();
+    for (name, parameter) in all {
+        let value = match &parameter.parameter_choice {
+            Some(ParameterChoice::BoolParam(value)) => Parameter::Bool(*value),
+            Some(ParameterChoice::Int64Param(value)) => Parameter::Integer((*value).into()),
+            Some(ParameterChoice::Uint64Param(value)) => Parameter::Integer((*value).into()),
+            Some(ParameterChoice::DoubleParam(value)) => Parameter::Float(*value),
+            Some(ParameterChoice::StringParam(value)) => Parameter::Text(value.clone()),
+            // As if it were not there.
+            None => continue,
+        };
+        known.set(name, &value).map_err(|error| malformed(error.to_string()))?;
+    }
+    Ok(known)
 }
 
 /// The elements in all fields.

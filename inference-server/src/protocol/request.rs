@@ -3,17 +3,18 @@
 //! Members may come in any order and unknown ones are ignored, as the protocol says. Messages name the input, what
 //! was expected and what came.
 
-use std::fmt;
+mod body;
+
 use std::time::Duration;
 
-use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
+use serde::de::DeserializeSeed;
 use stoker_graph::{DType, Data, Value, ValueInfo};
 
-use super::data::{Elements, Nesting};
-use super::raw::RawError;
+use super::binary::Tail;
+use super::data::Elements;
+use super::raw::{self, RawError};
 use super::signature::{Signature, admits, has_json, shape_text};
+use body::{Body, RawData, RawOutput, RawTensor};
 
 /// The longest part of a stranger's name that a message repeats.
 const NAME_IN_MESSAGES: usize = 80;
@@ -31,6 +32,15 @@ pub struct InferRequest {
     pub priority: u32,
     /// How long its client waits for the answer, where it says so.
     pub timeout: Option<Duration>,
+}
+
+/// A request over HTTP: what it asks, and in which form it wants the answer.
+#[derive(Debug, PartialEq)]
+pub struct Asked {
+    /// What it asks.
+    pub request: InferRequest,
+    /// For each output of the signature, in its order: true when it is wanted as raw bytes.
+    pub binary: Vec<bool>,
 }
 
 /// Why a body is not a request that the model can answer. All of them are the client's to mend.
@@ -96,14 +106,6 @@ pub enum RequestError {
         /// What is wrong with them.
         reason: String,
     },
-    /// The raw elements of an input are not a tensor of its type and shape.
-    #[error("input `{name}` {error}")]
-    Raw {
-        /// The input.
-        name: String,
-        /// What is wrong with them.
-        error: RawError,
-    },
     /// The shape and the number or nesting of the elements differ.
     #[error("input `{name}` has the shape {shape}, which takes {expected}, but `data` has {actual}")]
     Count {
@@ -115,6 +117,31 @@ pub enum RequestError {
         expected: String,
         /// What came.
         actual: String,
+    },
+    /// The raw bytes of an input are not a tensor of its type and shape.
+    #[error("input `{name}` {error}")]
+    Raw {
+        /// The input.
+        name: String,
+        /// What is wrong with them.
+        error: RawError,
+    },
+    /// JSON and raw bytes do not fit together.
+    #[error("{reason}")]
+    Binary {
+        /// What does not fit, and what to do.
+        reason: String,
+    },
+    /// JSON has no form for an output.
+    #[error(
+        "output `{name}` is {datatype}, which JSON has no form for: ask for it as raw bytes, with the parameter \
+         `binary_data` of the output or `binary_data_output` of the request"
+    )]
+    OutputForm {
+        /// The output.
+        name: String,
+        /// Its datatype.
+        datatype: DType,
     },
     /// The model has no such output, or it is asked for twice.
     #[error("`outputs` asks for `{name}`, which is {problem}; the model's outputs are {known}")]
@@ -128,28 +155,42 @@ pub enum RequestError {
     },
 }
 
-/// Reads a request.
-pub fn parse(body: &[u8], signature: &Signature) -> Result<InferRequest, RequestError> {
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
+/// Reads a request: its JSON, and the raw bytes that came behind it.
+pub fn parse(json: &[u8], tail: &[u8], signature: &Signature) -> Result<Asked, RequestError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
     let raw = Body
         .deserialize(&mut deserializer)
         .and_then(|raw| deserializer.end().map(|()| raw))
-        .map_err(|error| malformed(body, &error))?;
-    Ok(InferRequest {
-        inputs: match_inputs(raw.inputs, signature)?,
-        outputs: outputs_named(raw.outputs.iter().flatten().map(|output| output.name.as_str()), signature)?,
+        .map_err(|error| malformed(json, &error))?;
+    let (outputs, binary) = select_outputs(
+        raw.outputs.as_deref().unwrap_or_default(),
+        raw.parameters.binary_data_output,
+        signature,
+    )?;
+    let request = InferRequest {
+        inputs: match_inputs(raw.inputs, tail, signature)?,
+        outputs,
         id: raw.id,
-        priority: 0,
-        timeout: None,
-    })
+        priority: raw.parameters.priority,
+        timeout: raw.parameters.timeout,
+    };
+    Ok(Asked { request, binary })
 }
 
 /// One value for each declared input, in the declared order.
-fn match_inputs(tensors: Vec<RawTensor<'_>>, signature: &Signature) -> Result<Vec<Value>, RequestError> {
+fn match_inputs(
+    tensors: Vec<RawTensor<'_>>,
+    tail: &[u8],
+    signature: &Signature,
+) -> Result<Vec<Value>, RequestError> {
+    let mut tail = Tail::new(tail);
     let mut inputs = Inputs::new(signature);
-    for RawTensor { name, datatype, shape, data } in tensors {
-        inputs.add(&name, &datatype, &shape, |info, shape| json_value(info, shape, data))?;
+    for RawTensor { name, datatype, shape, parameters, data } in tensors {
+        inputs.add(&name, &datatype, &shape, |info, shape| {
+            value_of(info, shape, data, tail.take(&info.name, &parameters)?)
+        })?;
     }
+    tail.finish()?;
     inputs.finish()
 }
 
@@ -211,6 +252,31 @@ impl<'a> Inputs<'a> {
     }
 }
 
+/// Positions of the outputs that are wanted; all of them when the request names none. And for each output of the
+/// signature whether it is wanted as raw bytes: as it says itself, else as the request does.
+fn select_outputs(
+    wanted: &[RawOutput],
+    binary_by_default: bool,
+    signature: &Signature,
+) -> Result<(Vec<usize>, Vec<bool>), RequestError> {
+    let known = &signature.outputs;
+    let positions = outputs_named(wanted.iter().map(|output| output.name.as_str()), signature)?;
+    let mut binary = vec![binary_by_default; known.len()];
+    for (output, position) in wanted.iter().zip(&positions) {
+        if let Some(own) = output.parameters.0.binary_data {
+            binary[*position] = own;
+        }
+    }
+    match positions
+        .iter()
+        .map(|position| (&known[*position], binary[*position]))
+        .find(|(info, binary)| !binary && !has_json(info.dtype))
+    {
+        Some((info, _)) => Err(RequestError::OutputForm { name: info.name.clone(), datatype: info.dtype }),
+        None => Ok((positions, binary)),
+    }
+}
+
 /// Positions of the outputs of these names; of all outputs when there is no name.
 pub fn outputs_named<'a>(
     wanted: impl Iterator<Item = &'a str>,
@@ -233,18 +299,43 @@ pub fn outputs_named<'a>(
     Ok(positions)
 }
 
-/// The value of an input whose elements are JSON.
-fn json_value(info: &ValueInfo, shape: &[usize], data: RawData<'_>) -> Result<Value, RequestError> {
+/// The value of an input over HTTP: its elements are the `raw` bytes where it has some.
+fn value_of(
+    info: &ValueInfo,
+    shape: &[usize],
+    data: Option<RawData<'_>>,
+    raw: Option<&[u8]>,
+) -> Result<Value, RequestError> {
+    let name = || info.name.clone();
+    let elements = |reason: String| RequestError::Elements { name: name(), reason };
+    let data = match (raw, data) {
+        (Some(bytes), None) => {
+            return raw::read(info.dtype, shape, bytes)
+                .map_err(|error| RequestError::Raw { name: name(), error });
+        }
+        (None, Some(data)) => data,
+        // That neither is there was refused when the JSON was read.
+        (_, _) => {
+            return Err(elements("has both `data` and `binary_data_size`; send one of them".to_owned()));
+        }
+    };
+    if !has_json(info.dtype) {
+        let reason = format!(
+            "{} has no form in JSON: send its raw bytes behind the JSON, with the parameter `binary_data_size`",
+            info.dtype
+        );
+        return Err(elements(reason));
+    }
     let (data, nesting) = match data {
         RawData::Read(data, nesting) => (data, nesting),
         RawData::Text(text) => Elements(info.dtype).deserialize(text).map_err(|error| {
-            RequestError::Elements { name: info.name.clone(), reason: format!("{error} of its data") }
+            RequestError::Elements { name: name(), reason: format!("{error} of its data") }
         })?,
     };
     let nested = nesting.shape();
     if nested.len() > 1 && nested != shape {
         return Err(RequestError::Count {
-            name: info.name.clone(),
+            name: name(),
             shape: lengths_text(shape),
             expected: "as many arrays".to_owned(),
             actual: format!("the nesting {}", lengths_text(&nested)),
@@ -310,170 +401,6 @@ fn malformed(body: &[u8], error: &serde_json::Error) -> RequestError {
         ""
     };
     RequestError::Malformed { reason: error.to_string(), hint }
-}
-
-/// A request as it stands in the body.
-struct RawBody<'de> {
-    id: Option<String>,
-    inputs: Vec<RawTensor<'de>>,
-    outputs: Option<Vec<RawOutput>>,
-}
-
-/// One entry of `inputs`.
-struct RawTensor<'de> {
-    name: String,
-    datatype: String,
-    shape: Vec<usize>,
-    data: RawData<'de>,
-}
-
-/// The elements: read already, or left as text because `data` came before `datatype`.
-enum RawData<'de> {
-    Read(Data, Nesting),
-    Text(&'de RawValue),
-}
-
-/// One entry of `outputs`. Its parameters are tolerated.
-#[derive(Deserialize)]
-struct RawOutput {
-    name: String,
-}
-
-/// Reads the outer object.
-struct Body;
-
-impl<'de> DeserializeSeed<'de> for Body {
-    type Value = RawBody<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Body {
-    type Value = RawBody<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object with `inputs`")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut id, mut inputs, mut outputs) = (None, None, None);
-        while let Some(key) = map.next_key::<Key>()? {
-            match key {
-                Key::Id => id = map.next_value()?,
-                Key::Inputs => inputs = Some(map.next_value_seed(Tensors)?),
-                Key::Outputs => outputs = map.next_value()?,
-                Key::Other => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        let inputs = inputs.ok_or_else(|| A::Error::missing_field("inputs"))?;
-        Ok(RawBody { id, inputs, outputs })
-    }
-}
-
-/// The members of the outer object that matter here.
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum Key {
-    Id,
-    Inputs,
-    Outputs,
-    #[serde(other)]
-    Other,
-}
-
-/// Reads `inputs`.
-struct Tensors;
-
-impl<'de> DeserializeSeed<'de> for Tensors {
-    type Value = Vec<RawTensor<'de>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Tensors {
-    type Value = Vec<RawTensor<'de>>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an array of tensors")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-        let mut tensors = Vec::new();
-        while let Some(tensor) = entries.next_element_seed(Tensor)? {
-            tensors.push(tensor);
-        }
-        Ok(tensors)
-    }
-}
-
-/// Reads one tensor.
-struct Tensor;
-
-impl<'de> DeserializeSeed<'de> for Tensor {
-    type Value = RawTensor<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-/// The members of a tensor that matter here.
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum TensorKey {
-    Name,
-    Datatype,
-    Shape,
-    Data,
-    #[serde(other)]
-    Other,
-}
-
-impl<'de> Visitor<'de> for Tensor {
-    type Value = RawTensor<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a tensor: an object with `name`, `shape`, `datatype` and `data`")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut name, mut datatype, mut shape, mut data) = (None, None::<String>, None, None);
-        while let Some(key) = map.next_key::<TensorKey>()? {
-            match key {
-                TensorKey::Name => name = Some(map.next_value::<String>()?),
-                TensorKey::Datatype => datatype = Some(map.next_value()?),
-                TensorKey::Shape => shape = Some(map.next_value()?),
-                TensorKey::Data => {
-                    // A datatype that is not known, or that JSON has no form for, is refused later, by name, against
-                    // what the model declares.
-                    let known = datatype.as_deref().and_then(DType::from_oip_name);
-                    data = Some(match known.filter(|&dtype| has_json(dtype)) {
-                        Some(dtype) => {
-                            let (data, nesting) = map.next_value_seed(Elements(dtype))?;
-                            RawData::Read(data, nesting)
-                        }
-                        None => RawData::Text(map.next_value()?),
-                    });
-                }
-                TensorKey::Other => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        let missing = A::Error::missing_field;
-        Ok(RawTensor {
-            name: name.ok_or_else(|| missing("name"))?,
-            datatype: datatype.ok_or_else(|| missing("datatype"))?,
-            shape: shape.ok_or_else(|| missing("shape"))?,
-            data: data.ok_or_else(|| missing("data"))?,
-        })
-    }
 }
 
 #[cfg(test)]

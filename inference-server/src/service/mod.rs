@@ -1,10 +1,12 @@
 //! Answers requests of the Open Inference Protocol.
 //!
-//! `predict` is the way of a request through the model, the same for every transport; `rest` is HTTP with JSON;
-//! `grpc` is gRPC;
-//! `refusal` is why there is no answer; `bodies` bounds what requests may hold.
+//! `predict` is the way of a request through the model, the same for every transport; `rest` is HTTP with JSON and raw
+//! bytes; `grpc` is gRPC; `extensions` is statistics and the repository; `echo` is what headers give back; `refusal` is
+//! why there is no answer; `bodies` bounds what requests may hold.
 
 mod bodies;
+mod echo;
+mod extensions;
 mod grpc;
 mod predict;
 mod refusal;

@@ -18,11 +18,13 @@ use stoker_server::proto::inference::grpc_inference_service_client::GrpcInferenc
 use stoker_server::proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use stoker_server::proto::inference::{
     InferTensorContents, ModelConfigRequest, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
-    ModelReadyRequest, RepositoryIndexRequest, ServerLiveRequest, ServerMetadataRequest, ServerReadyRequest,
+    ModelReadyRequest, ModelStatisticsRequest, RepositoryIndexRequest, ServerLiveRequest,
+    ServerMetadataRequest, ServerReadyRequest,
 };
 use tokio::net::TcpStream;
 use tonic::{Code, Request, Status};
 
+use crate::binary::{Tensor, all_types, identity};
 use crate::started::{Started, digits, request};
 
 /// A connection of HTTP/2 with prior knowledge.
@@ -152,10 +154,41 @@ async fn typed_and_raw_answers_are_those_of_http_to_the_bit() {
     let wanted = InferRequestedOutputTensor { name: "label".to_owned(), ..Default::default() };
     let message =
         ModelInferRequest { id: "a-7".to_owned(), outputs: vec![wanted], ..raw(&digits.images[..1]) };
-    let answer = client.model_infer(message).await.unwrap().into_inner();
+    let answer = client.model_infer(message).await.unwrap();
+    assert_eq!(answer.metadata().get("stoker-load").unwrap(), "0", "nothing else waits");
+    let answer = answer.into_inner();
     assert_eq!((answer.id.as_str(), answer.outputs.len(), answer.raw_output_contents.len()), ("a-7", 1, 1));
     let metrics = server.metrics().await;
     assert!(metrics.contains("stoker_server_requests_total{model=\"digits\",code=\"200\"} 13"), "{metrics}");
+    server.end().await;
+}
+
+#[tokio::test]
+async fn raw_tensors_of_every_type_come_back_as_they_were_sent() {
+    let server = Started::ready(&identity(), &[]).await;
+    let mut client = client!(GrpcInferenceServiceClient, server);
+    let tensors = all_types();
+    let input = |tensor: &Tensor| InferInputTensor {
+        name: tensor.name.to_owned(),
+        datatype: tensor.datatype.to_owned(),
+        shape: vec![2, 2],
+        ..InferInputTensor::default()
+    };
+    let message = ModelInferRequest {
+        inputs: tensors.iter().map(input).collect(),
+        raw_input_contents: tensors.iter().map(|tensor| tensor.raw.clone().into()).collect(),
+        ..typed(&[])
+    };
+    let answer = client.model_infer(message).await.unwrap().into_inner();
+    assert_eq!(answer.outputs.len(), tensors.len());
+    for (tensor, (output, raw)) in tensors.iter().zip(answer.outputs.iter().zip(&answer.raw_output_contents))
+    {
+        assert_eq!(
+            (output.name.as_str(), output.datatype.as_str()),
+            (&*format!("same_{}", tensor.name), tensor.datatype)
+        );
+        assert_eq!(raw, &tensor.raw, "{}", tensor.name);
+    }
     server.end().await;
 }
 
@@ -405,7 +438,11 @@ async fn what_the_server_is_and_how_it_is_can_be_asked() {
     let server = Started::new("digits-v2.onnx", &[]).await;
     let mut client = client!(GrpcInferenceServiceClient, server);
     assert!(client.server_live(ServerLiveRequest {}).await.unwrap().get_ref().live);
-    assert!(client.server_ready(ServerReadyRequest {}).await.unwrap().get_ref().ready);
+    let mut asked = Request::new(ServerReadyRequest {});
+    asked.metadata_mut().insert("x-request-id", "a-1".parse().unwrap());
+    let answer = client.server_ready(asked).await.unwrap();
+    assert!(answer.get_ref().ready);
+    assert_eq!(answer.metadata().get("x-request-id").unwrap(), "a-1");
     let model = |name: &str| ModelReadyRequest { name: name.to_owned(), version: String::new() };
     assert!(client.model_ready(model("digits")).await.unwrap().get_ref().ready);
     assert_refused(client.model_ready(model("cats")).await, Code::NotFound, "there is no model `cats`");
@@ -443,6 +480,39 @@ async fn what_the_server_is_and_how_it_is_can_be_asked() {
 }
 
 #[tokio::test]
+async fn statistics_are_those_of_http() {
+    let digits = digits();
+    let server = Started::new("digits-v2.onnx", &[]).await;
+    let mut client = client!(GrpcInferenceServiceClient, server);
+    client.model_infer(raw(&digits.images[..5])).await.unwrap();
+    client.model_infer(typed(&digits.images[..2])).await.unwrap();
+    let mut wrong = raw(&digits.images[..1]);
+    wrong.inputs[0].name = "pixels".to_owned();
+    assert_refused(client.model_infer(wrong).await, Code::InvalidArgument, "no input `pixels`");
+    let (_, over_http) = server.get("/v2/models/digits/stats").await;
+    let over_http: serde_json::Value = serde_json::from_str(&over_http).unwrap();
+    let over_http = &over_http["model_stats"][0];
+    for name in ["", "digits"] {
+        let asked = ModelStatisticsRequest { name: name.to_owned(), version: String::new() };
+        let stats = client.model_statistics(asked).await.unwrap().into_inner().model_stats.remove(0);
+        assert_eq!((stats.inference_count, stats.execution_count, stats.batch_stats.len()), (7, 2, 2));
+        let counts = stats.inference_stats.unwrap();
+        let (success, fail) = (counts.success.unwrap(), counts.fail.unwrap());
+        assert_eq!((success.count, fail.count, counts.queue.unwrap().count), (2, 1, 2));
+        assert_eq!(over_http["last_inference"], stats.last_inference);
+        assert_eq!(over_http["inference_stats"]["success"]["ns"], success.ns);
+        assert_eq!(over_http["inference_stats"]["fail"]["ns"], fail.ns);
+        for (ours, theirs) in stats.batch_stats.iter().zip(over_http["batch_stats"].as_array().unwrap()) {
+            assert_eq!(theirs["batch_size"], ours.batch_size);
+            assert_eq!(theirs["compute_infer"]["ns"], ours.compute_infer.unwrap().ns);
+        }
+    }
+    let asked = ModelStatisticsRequest { name: "cats".to_owned(), version: String::new() };
+    assert_refused(client.model_statistics(asked).await, Code::NotFound, "there is no model `cats`");
+    server.end().await;
+}
+
+#[tokio::test]
 async fn until_the_model_is_loaded_calls_are_told_to_come_again() {
     // An address that takes connections and never answers.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -458,7 +528,7 @@ async fn until_the_model_is_loaded_calls_are_told_to_come_again() {
     assert!(client.server_live(ServerLiveRequest {}).await.unwrap().get_ref().live);
     assert!(!client.server_ready(ServerReadyRequest {}).await.unwrap().get_ref().ready);
     let index = client.repository_index(RepositoryIndexRequest::default()).await.unwrap().into_inner();
-    assert_eq!((index.models[0].state.as_str(), index.models[0].version.as_str()), ("UNAVAILABLE", ""));
+    assert_eq!((index.models[0].state.as_str(), index.models[0].version.as_str()), ("LOADING", ""));
     assert!(index.models[0].reason.contains("being loaded"), "{index:?}");
     let ready = RepositoryIndexRequest { ready: true, ..RepositoryIndexRequest::default() };
     assert!(client.repository_index(ready).await.unwrap().get_ref().models.is_empty());

@@ -8,10 +8,13 @@
 )]
 
 mod artifacts;
+mod binary;
 mod draining;
 mod grpc;
+mod headers;
 mod isolation;
 mod process;
 mod protocol;
 mod refusals;
 mod started;
+mod statistics;

@@ -1,5 +1,7 @@
 //! Messages that are taken and those that are refused, with the words of the refusal; answers in both forms.
 
+use std::time::Duration;
+
 use half::f16;
 
 use super::*;
@@ -116,7 +118,7 @@ fn refusals_say_what_came_and_what_was_expected() {
         (fp32(&[i64::MAX, 2]), "takes 18446744073709551614 elements, but `data` has 4"),
         (twice, "`x` is given more than once"),
         (output, "`outputs` asks for `q`"),
-        (urgent, "the parameter `priority` must be a whole number"),
+        (urgent, "the parameter `priority` must be an integer from 0 to 4294967295, but is a string"),
         (request(tensor("x", "FP32", &[2, 2], elsewhere)), "outside of `fp32_contents`, which FP32 has"),
         (mixed, "in `contents` and in `raw_input_contents`"),
         (few, "`raw_input_contents` has 2 entries for 1 inputs"),

@@ -16,19 +16,19 @@ use crate::proto::inference::grpc_inference_service_server::{GrpcInferenceServic
 use crate::proto::inference::model_metadata_response::TensorMetadata;
 use crate::proto::inference::repository_index_response::ModelIndex;
 use crate::proto::inference::{
-    DataType, ModelConfig, ModelConfigRequest, ModelConfigResponse, ModelInferRequest, ModelInferResponse,
-    ModelInput, ModelMetadataRequest, ModelMetadataResponse, ModelOutput, ModelReadyRequest,
-    ModelReadyResponse, ModelStreamInferResponse, RepositoryIndexRequest, RepositoryIndexResponse,
+    DataType, InferBatchStatistics, InferStatistics, ModelConfig, ModelConfigRequest, ModelConfigResponse,
+    ModelInferRequest, ModelInferResponse, ModelInput, ModelMetadataRequest, ModelMetadataResponse,
+    ModelOutput, ModelReadyRequest, ModelReadyResponse, ModelStatistics, ModelStatisticsRequest,
+    ModelStatisticsResponse, ModelStreamInferResponse, RepositoryIndexRequest, RepositoryIndexResponse,
     ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
-    ServerReadyResponse,
+    ServerReadyResponse, StatisticDuration,
 };
-use crate::protocol::answer::{PLATFORM, SERVER_NAME, SERVER_VERSION};
+use crate::protocol::answer::{EXTENSIONS, PLATFORM, SERVER_NAME, SERVER_VERSION, State};
 use crate::protocol::message::declared;
+use crate::statistics::{BatchSnapshot, Snapshot, Tally};
 
 /// The service of a health check that asks whether the process answers at all, whatever its model: for liveness probes.
 const LIVENESS: &str = "liveness";
-/// The extensions of the protocol that are there over gRPC.
-const EXTENSIONS: [&str; 2] = ["model_configuration", "model_repository"];
 
 #[tonic::async_trait]
 impl GrpcInferenceService for App {
@@ -139,17 +139,29 @@ impl GrpcInferenceService for App {
         Ok(Response::new(ModelConfigResponse { config: Some(config) }))
     }
 
+    async fn model_statistics(
+        self: Arc<Self>,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        let asked = request.get_ref();
+        // No name is all models, and there is one.
+        let name = if asked.name.is_empty() { &self.model_name } else { &asked.name };
+        let ready = self.find(named(name, &asked.version))?;
+        let counts = statistics(&self.model_name, &ready.version, self.metrics.statistics().snapshot());
+        Ok(Response::new(ModelStatisticsResponse { model_stats: vec![counts] }))
+    }
+
     async fn repository_index(
         self: Arc<Self>,
         request: Request<RepositoryIndexRequest>,
     ) -> Result<Response<RepositoryIndexResponse>, Status> {
-        let readiness = self.readiness();
-        let hidden = request.get_ref().ready && readiness.is_err();
+        let (state, reason) = self.state();
+        let hidden = request.get_ref().ready && state != State::Ready;
         let model = ModelIndex {
             name: self.model_name.clone(),
             version: self.loaded.get().map(|ready| ready.version.clone()).unwrap_or_default(),
-            state: if readiness.is_ok() { "READY" } else { "UNAVAILABLE" }.to_owned(),
-            reason: readiness.err().unwrap_or_default(),
+            state: state.name().to_owned(),
+            reason,
         };
         let models = if hidden { Vec::new() } else { vec![model] };
         Ok(Response::new(RepositoryIndexResponse { models }))
@@ -178,6 +190,36 @@ impl Health for App {
 /// What [`App::call`] knows of the call.
 fn call<T>(request: &Request<T>) -> Result<Call, Status> {
     request.extensions().get::<Call>().cloned().ok_or_else(|| Refusal::Internal.into())
+}
+
+/// The counts of a model, as a message.
+fn statistics(name: &str, version: &str, counted: Snapshot) -> ModelStatistics {
+    let tally = |tally: Tally| Some(StatisticDuration { count: tally.count, ns: tally.ns });
+    let requests = counted.inference_stats;
+    let batch = |batch: BatchSnapshot| InferBatchStatistics {
+        batch_size: batch.batch_size,
+        compute_input: tally(batch.compute_input),
+        compute_infer: tally(batch.compute_infer),
+        compute_output: tally(batch.compute_output),
+    };
+    ModelStatistics {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        last_inference: counted.last_inference,
+        inference_count: counted.inference_count,
+        execution_count: counted.execution_count,
+        inference_stats: Some(InferStatistics {
+            success: tally(requests.success),
+            fail: tally(requests.fail),
+            queue: tally(requests.queue),
+            compute_input: tally(requests.compute_input),
+            compute_infer: tally(requests.compute_infer),
+            compute_output: tally(requests.compute_output),
+            cache_hit: tally(requests.cache_hit),
+            cache_miss: tally(requests.cache_miss),
+        }),
+        batch_stats: counted.batch_stats.into_iter().map(batch).collect(),
+    }
 }
 
 /// A type, as Triton's configuration names it.

@@ -16,22 +16,24 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode, Version};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use stoker_edge::reply::Reply;
 use tonic::Status;
 use tower::Service;
+use tracing::Instrument as _;
 
 use self::body::{Account, Messages};
 use super::bodies::refuse_body;
-use super::rest::json;
+use super::echo::Echo;
+use super::rest::{LOAD, json};
 use super::{App, Refusal};
 use crate::proto::health::health_server::{HealthServer, SERVICE_NAME as HEALTH};
 use crate::proto::inference::grpc_inference_service_server::{
     GrpcInferenceServiceServer, SERVICE_NAME as INFERENCE,
 };
-use crate::protocol::answer;
+use crate::protocol::{answer, deadline};
 
 /// The method whose calls are counted as infer requests. Those of a stream are counted one by one.
 const INFER: &str = "ModelInfer";
@@ -61,7 +63,7 @@ impl App {
         match content(&request) {
             Content::Http => self.answer(request).await.map(Either::Left),
             // In a place of its own: most requests are none, and need not carry the room for it.
-            Content::Grpc => Box::pin(self.call(request)).await.map(Either::Right),
+            Content::Grpc => Box::pin(self.answer_call(request)).await.map(Either::Right),
             Content::Refused(why) => {
                 let (head, body) = request.into_parts();
                 refuse_body(&head.headers, body);
@@ -70,8 +72,16 @@ impl App {
         }
     }
 
-    /// Answers one call.
-    async fn call(self: &Arc<Self>, request: Request<Incoming>) -> Response<tonic::body::Body> {
+    /// Answers one call, with what its headers ask to be given back.
+    async fn answer_call(self: &Arc<Self>, request: Request<Incoming>) -> Response<tonic::body::Body> {
+        let echo = Echo::of(request.headers());
+        let mut answer = self.serve_call(request).instrument(echo.span()).await;
+        echo.mark(answer.headers_mut());
+        answer
+    }
+
+    /// Does what a call is for.
+    async fn serve_call(self: &Arc<Self>, request: Request<Incoming>) -> Response<tonic::body::Body> {
         let begun = Instant::now();
         let (mut head, body) = request.into_parts();
         let mut parts = head.uri.path().trim_start_matches('/').splitn(2, '/');
@@ -81,7 +91,7 @@ impl App {
             let text = format!("there is no such service; there are {INFERENCE} and {HEALTH}");
             return Status::unimplemented(text).into_http();
         }
-        let patience = patience(&head.headers);
+        let patience = deadline::asked(&head.headers);
         let time = patience.map_or(self.limits.request_time, |wait| wait.min(self.limits.request_time));
         let account = Arc::new(Account::new(Arc::clone(self)));
         // Also holds the account until the answer is there: the values take as much room as the messages did.
@@ -96,7 +106,7 @@ impl App {
             let server = GrpcInferenceServiceServer::from_arc(Arc::clone(self));
             server.max_decoding_message_size(limit).call(request)
         };
-        let answer = match tokio::time::timeout_at((begun + time).into(), answer).await {
+        let mut answer = match tokio::time::timeout_at((begun + time).into(), answer).await {
             // Errors are answers already.
             Ok(Ok(answer)) => answer,
             Err(_) => Status::from(Refusal::BodyLate(time)).into_http(),
@@ -104,7 +114,10 @@ impl App {
         if infer && !health {
             let code = Status::from_header_map(answer.headers())
                 .map_or(StatusCode::OK, |status| status::counted(status.code()));
-            self.metrics.answered(code, begun.elapsed());
+            let took = begun.elapsed();
+            self.metrics.answered(code, took);
+            tracing::debug!(status = code.as_u16(), ?took, "an infer request was answered");
+            answer.headers_mut().insert(LOAD, HeaderValue::from(self.metrics.in_work()));
         }
         answer
     }
@@ -136,55 +149,9 @@ fn refused(why: &str) -> Reply {
     json(StatusCode::UNSUPPORTED_MEDIA_TYPE, answer::error(why))
 }
 
-/// How long the client waits: the header `grpc-timeout`, at most 8 digits and a unit. Another form is as if there were
-/// none.
-fn patience(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get("grpc-timeout")?.to_str().ok()?;
-    let (unit_at, unit) = text.char_indices().next_back()?;
-    let digits = text.get(..unit_at)?;
-    if !(1..=8).contains(&digits.len()) || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let number: u64 = digits.parse().ok()?;
-    match unit {
-        'H' => Some(Duration::from_secs(number * 3600)),
-        'M' => Some(Duration::from_secs(number * 60)),
-        'S' => Some(Duration::from_secs(number)),
-        'm' => Some(Duration::from_millis(number)),
-        'u' => Some(Duration::from_micros(number)),
-        'n' => Some(Duration::from_nanos(number)),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_client_s_patience_is_read_in_every_unit() {
-        let cases = [
-            ("2H", Some(Duration::from_secs(7200))),
-            ("3M", Some(Duration::from_secs(180))),
-            ("99999999S", Some(Duration::from_secs(99_999_999))),
-            ("250m", Some(Duration::from_millis(250))),
-            ("7u", Some(Duration::from_micros(7))),
-            ("0n", Some(Duration::ZERO)),
-            ("100000000S", None),
-            ("S", None),
-            ("1", None),
-            ("-1S", None),
-            ("1.5S", None),
-            ("1s", None),
-            ("", None),
-        ];
-        for (text, time) in cases {
-            let headers =
-                HeaderMap::from_iter([("grpc-timeout".parse().unwrap(), HeaderValue::from_static(text))]);
-            assert_eq!(patience(&headers), time, "{text}");
-        }
-        assert_eq!(patience(&HeaderMap::new()), None);
-    }
 
     #[test]
     fn the_content_type_and_the_version_tell_grpc_from_http() {
