@@ -1,6 +1,6 @@
 # The two commands: `make demo` and `make test`. Each target is a line or two; what it does is in the script that it calls.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint deny unit e2e soak soak-server faults partitions interleavings verdicts cluster cluster-down images install generate fixtures bench bench-router bench-rollout bench-serving onnx-conformance onnx-networks onnx-predictors onnx-fine-tuned fuzz clean
+.PHONY: help demo demo-down test lint deny unit e2e soak soak-server faults partitions interleavings verdicts cluster cluster-down images install generate fixtures bench bench-router bench-rollout bench-serving onnx-conformance onnx-networks onnx-predictors onnx-fine-tuned protocol fuzz clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -91,6 +91,9 @@ onnx-predictors: ## Models of scikit-learn, XGBoost and LightGBM, beside the lib
 
 onnx-fine-tuned: ## A model that ours has fine-tuned, by ONNX Runtime: target/conformance/fine-tuned.json.
 	e2e/conformance/fine-tuned
+
+protocol: ## The inference server driven by tritonclient over HTTP and gRPC; a million rows, none mixed with another.
+	e2e/protocol/triton
 
 fuzz: ## Model files, random graphs beside ONNX Runtime, and requests, under libFuzzer: ten minutes each (FUZZ_SECONDS).
 	e2e/fuzz

@@ -1,4 +1,4 @@
-"""The Python environment of all that compares with ONNX Runtime: its packages are pinned in requirements.txt."""
+"""Python environments of pinned packages: by default the one of all that compares with ONNX Runtime, in requirements.txt."""
 
 import os
 import pathlib
@@ -9,16 +9,16 @@ HERE = pathlib.Path(__file__).resolve().parent
 VENV = HERE.parent.parent / "target" / "conformance-venv"
 
 
-def enter(script):
+def enter(script, requirements=HERE / "requirements.txt", venv=VENV):
     """Goes on with the pinned packages, which are installed again when the pins change. Gives the pins."""
-    pins = (HERE / "requirements.txt").read_text()
-    marker = VENV / "pins.txt"
+    pins = requirements.read_text()
+    marker = venv / "pins.txt"
     if not (marker.exists() and marker.read_text() == pins):
-        subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
-        pip = [VENV / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "-r", HERE / "requirements.txt"], check=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
+        pip = [venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "-r", requirements], check=True)
         marker.write_text(pins)
-    if pathlib.Path(sys.prefix) != VENV:
-        python = str(VENV / "bin" / "python")
+    if pathlib.Path(sys.prefix) != venv:
+        python = str(venv / "bin" / "python")
         os.execv(python, [python, script, *sys.argv[1:]])
     return pins

@@ -2,7 +2,8 @@
 //!
 //! - [`config`]: the command line; [`alone`] its short form.
 //! - [`artifact`]: where the model comes from, fetched with bounds and checked.
-//! - [`protocol`]: JSON to typed values and back; pure.
+//! - [`protocol`]: JSON and messages to typed values and back; pure.
+//! - [`proto`]: the messages and services of gRPC.
 //! - [`batch`]: the queue, the rule that joins requests, the threads that run them, warm-up.
 //! - [`service`]: answers requests.
 //! - [`metrics`]: what is counted.
@@ -14,6 +15,7 @@ pub mod artifact;
 pub mod batch;
 pub mod config;
 pub mod metrics;
+pub mod proto;
 pub mod protocol;
 pub mod serve;
 pub mod service;

@@ -20,7 +20,7 @@ use crate::batch::{Queue, start, warm};
 use crate::config::{Serve, Source};
 use crate::metrics::Metrics;
 use crate::protocol::{NotServable, Signature};
-use crate::service::{App, Limits, Loaded};
+use crate::service::{App, Limits, Loaded, STREAM_REQUESTS};
 
 /// How long readiness waits for warm-up at ever larger batches.
 const WARM_TIME: Duration = Duration::from_secs(5);
@@ -146,12 +146,15 @@ impl Server {
     pub async fn run(self) -> Result<Finished, ServeError> {
         let Self { app, metrics, stats, admin, data_port, metrics_port, settings, fetcher, drain } = self;
         let admin = tokio::spawn(admin.serve(metrics_port));
-        let mut options = Options { stats, http2: Some(Http2::default()), ..Options::default() };
+        let mut http2 = Http2::default();
+        // A stream that takes requests to its end has the time to answer the last one.
+        http2.stream_time = http2.stream_time.max(settings.request_timeout * (STREAM_REQUESTS + 1));
+        let mut options = Options { stats, http2: Some(http2), ..Options::default() };
         options.limits.connections = settings.max_connections as usize;
         let answering = Arc::clone(&app);
         let service = hyper::service::service_fn(move |request| {
             let app = Arc::clone(&answering);
-            async move { Ok::<_, Infallible>(app.answer(request).await) }
+            async move { Ok::<_, Infallible>(app.respond(request).await) }
         });
         let mut serving = tokio::spawn(listen::serve(data_port, service, options, drain));
 

@@ -10,6 +10,13 @@ use crate::statistics::Snapshot;
 /// The extensions of the protocol that are served, by the names that Triton gave them.
 pub const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "statistics"];
 
+/// The name of this program, in metadata.
+pub const SERVER_NAME: &str = "stoker-server";
+/// Its version.
+pub const SERVER_VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The format of the model and what runs it.
+pub const PLATFORM: &str = "onnx_burn";
+
 /// An output that JSON cannot carry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
@@ -121,8 +128,7 @@ pub fn server_metadata() -> Vec<u8> {
         version: &'static str,
         extensions: [&'static str; EXTENSIONS.len()],
     }
-    let version = env!("CARGO_PKG_VERSION");
-    to_json(&Metadata { name: "stoker-server", version, extensions: EXTENSIONS }, 128)
+    to_json(&Metadata { name: SERVER_NAME, version: SERVER_VERSION, extensions: EXTENSIONS }, 128)
 }
 
 /// Writes the metadata of the model.
@@ -156,7 +162,7 @@ pub fn model_metadata(name: &str, version: &str, signature: &Signature) -> Vec<u
     let metadata = Metadata {
         name,
         versions: [version],
-        platform: "onnx_burn",
+        platform: PLATFORM,
         inputs: tensors(&signature.inputs),
         outputs: tensors(&signature.outputs),
     };
@@ -190,8 +196,7 @@ pub fn statistics(name: &str, version: &str, snapshot: &Snapshot) -> Vec<u8> {
 }
 
 /// The state of a model in the index of the repository.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "UPPERCASE")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// It is served.
     Ready,
@@ -199,6 +204,17 @@ pub enum State {
     Loading,
     /// It is not served any more.
     Unavailable,
+}
+
+impl State {
+    /// The extension's name of it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "READY",
+            Self::Loading => "LOADING",
+            Self::Unavailable => "UNAVAILABLE",
+        }
+    }
 }
 
 /// Writes the index of the repository: the model, unless only ready ones are asked for and it is not.
@@ -214,11 +230,12 @@ pub fn repository_index(
         name: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
         version: Option<&'a str>,
-        state: State,
+        state: &'static str,
         reason: &'a str,
     }
     let listed = !ready_only || state == State::Ready;
-    let entries: Vec<_> = listed.then_some(Entry { name, version, state, reason }).into_iter().collect();
+    let entries: Vec<_> =
+        listed.then_some(Entry { name, version, state: state.name(), reason }).into_iter().collect();
     to_json(&entries, 256)
 }
 

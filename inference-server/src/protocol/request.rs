@@ -8,7 +8,7 @@ mod body;
 use std::time::Duration;
 
 use serde::de::DeserializeSeed;
-use stoker_graph::{DType, Value, ValueInfo};
+use stoker_graph::{DType, Data, Value, ValueInfo};
 
 use super::binary::Tail;
 use super::data::Elements;
@@ -162,7 +162,11 @@ pub fn parse(json: &[u8], tail: &[u8], signature: &Signature) -> Result<Asked, R
         .deserialize(&mut deserializer)
         .and_then(|raw| deserializer.end().map(|()| raw))
         .map_err(|error| malformed(json, &error))?;
-    let (outputs, binary) = select_outputs(raw.outputs, raw.parameters.binary_data_output, signature)?;
+    let (outputs, binary) = select_outputs(
+        raw.outputs.as_deref().unwrap_or_default(),
+        raw.parameters.binary_data_output,
+        signature,
+    )?;
     let request = InferRequest {
         inputs: match_inputs(raw.inputs, tail, signature)?,
         outputs,
@@ -179,54 +183,89 @@ fn match_inputs(
     tail: &[u8],
     signature: &Signature,
 ) -> Result<Vec<Value>, RequestError> {
-    let declared = &signature.inputs;
     let mut tail = Tail::new(tail);
-    let mut values: Vec<Option<Value>> = declared.iter().map(|_| None).collect();
-    for tensor in tensors {
-        let Some(position) = declared.iter().position(|info| info.name == tensor.name) else {
-            return Err(RequestError::UnknownInput { name: shortened(&tensor.name), known: names(declared) });
-        };
-        if values[position].is_some() {
-            return Err(RequestError::DuplicateInput { name: shortened(&tensor.name) });
-        }
-        let raw = tail.take(&declared[position].name, &tensor.parameters)?;
-        values[position] = Some(check_tensor(tensor, raw, &declared[position])?);
+    let mut inputs = Inputs::new(signature);
+    for RawTensor { name, datatype, shape, parameters, data } in tensors {
+        inputs.add(&name, &datatype, &shape, |info, shape| {
+            value_of(info, shape, data, tail.take(&info.name, &parameters)?)
+        })?;
     }
     tail.finish()?;
-    let missing = |info: &ValueInfo| RequestError::MissingInput {
-        name: info.name.clone(),
-        datatype: info.dtype,
-        shape: shape_text(&info.shape),
-    };
-    values.into_iter().zip(declared).map(|(value, info)| value.ok_or_else(|| missing(info))).collect()
+    inputs.finish()
+}
+
+/// The inputs of a request, of whatever transport: checked against the signature as they come, and put in its order.
+pub struct Inputs<'a> {
+    declared: &'a [ValueInfo],
+    values: Vec<Option<Value>>,
+}
+
+impl<'a> Inputs<'a> {
+    /// None of the inputs yet.
+    pub fn new(signature: &'a Signature) -> Self {
+        Self { declared: &signature.inputs, values: signature.inputs.iter().map(|_| None).collect() }
+    }
+
+    /// Adds a tensor, when its name, datatype and shape are those of an input that has not come yet. `read` makes the
+    /// value: it is given what is declared and the shape, and called for such a tensor only.
+    pub fn add(
+        &mut self,
+        name: &str,
+        datatype: &str,
+        shape: &[usize],
+        read: impl FnOnce(&ValueInfo, &[usize]) -> Result<Value, RequestError>,
+    ) -> Result<(), RequestError> {
+        let mut slots = self.declared.iter().zip(&mut self.values);
+        let Some((info, slot)) = slots.find(|(info, _)| info.name == name) else {
+            return Err(RequestError::UnknownInput { name: shortened(name), known: names(self.declared) });
+        };
+        if slot.is_some() {
+            return Err(RequestError::DuplicateInput { name: shortened(name) });
+        }
+        if datatype != info.dtype.oip_name() {
+            let actual = shortened(datatype);
+            return Err(RequestError::Datatype { name: info.name.clone(), expected: info.dtype, actual });
+        }
+        if !admits(&info.shape, shape) {
+            return Err(RequestError::Shape {
+                name: info.name.clone(),
+                expected: shape_text(&info.shape),
+                actual: lengths_text(shape),
+            });
+        }
+        *slot = Some(read(info, shape)?);
+        Ok(())
+    }
+
+    /// One value for each declared input, in the declared order.
+    pub fn finish(self) -> Result<Vec<Value>, RequestError> {
+        let missing = |info: &ValueInfo| RequestError::MissingInput {
+            name: info.name.clone(),
+            datatype: info.dtype,
+            shape: shape_text(&info.shape),
+        };
+        self.values
+            .into_iter()
+            .zip(self.declared)
+            .map(|(value, info)| value.ok_or_else(|| missing(info)))
+            .collect()
+    }
 }
 
 /// Positions of the outputs that are wanted; all of them when the request names none. And for each output of the
 /// signature whether it is wanted as raw bytes: as it says itself, else as the request does.
 fn select_outputs(
-    wanted: Option<Vec<RawOutput>>,
+    wanted: &[RawOutput],
     binary_by_default: bool,
     signature: &Signature,
 ) -> Result<(Vec<usize>, Vec<bool>), RequestError> {
     let known = &signature.outputs;
+    let positions = outputs_named(wanted.iter().map(|output| output.name.as_str()), signature)?;
     let mut binary = vec![binary_by_default; known.len()];
-    let wanted = wanted.unwrap_or_default();
-    let mut positions = Vec::with_capacity(known.len());
-    if wanted.is_empty() {
-        positions.extend(0..known.len());
-    }
-    for output in wanted {
-        let error =
-            |problem| RequestError::Output { name: shortened(&output.name), problem, known: names(known) };
-        let position =
-            known.iter().position(|info| info.name == output.name).ok_or_else(|| error("not one of them"))?;
-        if positions.contains(&position) {
-            return Err(error("asked for twice"));
-        }
+    for (output, position) in wanted.iter().zip(&positions) {
         if let Some(own) = output.parameters.0.binary_data {
-            binary[position] = own;
+            binary[*position] = own;
         }
-        positions.push(position);
     }
     match positions
         .iter()
@@ -238,25 +277,40 @@ fn select_outputs(
     }
 }
 
-/// A tensor as a value, when datatype, shape and elements agree with each other and with the declaration. Its elements
-/// are the `raw` bytes where it has some.
-fn check_tensor(tensor: RawTensor<'_>, raw: Option<&[u8]>, info: &ValueInfo) -> Result<Value, RequestError> {
+/// Positions of the outputs of these names; of all outputs when there is no name.
+pub fn outputs_named<'a>(
+    wanted: impl Iterator<Item = &'a str>,
+    signature: &Signature,
+) -> Result<Vec<usize>, RequestError> {
+    let known = &signature.outputs;
+    let mut positions = Vec::with_capacity(known.len());
+    for name in wanted {
+        let error = |problem| RequestError::Output { name: shortened(name), problem, known: names(known) };
+        let position =
+            known.iter().position(|info| info.name == name).ok_or_else(|| error("not one of them"))?;
+        if positions.contains(&position) {
+            return Err(error("asked for twice"));
+        }
+        positions.push(position);
+    }
+    if positions.is_empty() {
+        positions.extend(0..known.len());
+    }
+    Ok(positions)
+}
+
+/// The value of an input over HTTP: its elements are the `raw` bytes where it has some.
+fn value_of(
+    info: &ValueInfo,
+    shape: &[usize],
+    data: Option<RawData<'_>>,
+    raw: Option<&[u8]>,
+) -> Result<Value, RequestError> {
     let name = || info.name.clone();
-    if tensor.datatype != info.dtype.oip_name() {
-        let actual = shortened(&tensor.datatype);
-        return Err(RequestError::Datatype { name: name(), expected: info.dtype, actual });
-    }
-    if !admits(&info.shape, &tensor.shape) {
-        return Err(RequestError::Shape {
-            name: name(),
-            expected: shape_text(&info.shape),
-            actual: lengths_text(&tensor.shape),
-        });
-    }
     let elements = |reason: String| RequestError::Elements { name: name(), reason };
-    let data = match (raw, tensor.data) {
+    let data = match (raw, data) {
         (Some(bytes), None) => {
-            return raw::read(info.dtype, tensor.shape, bytes)
+            return raw::read(info.dtype, shape, bytes)
                 .map_err(|error| RequestError::Raw { name: name(), error });
         }
         (None, Some(data)) => data,
@@ -279,21 +333,27 @@ fn check_tensor(tensor: RawTensor<'_>, raw: Option<&[u8]>, info: &ValueInfo) -> 
         })?,
     };
     let nested = nesting.shape();
-    let count = |expected: String, actual: String| RequestError::Count {
-        name: name(),
-        shape: lengths_text(&tensor.shape),
-        expected,
-        actual,
-    };
-    if nested.len() > 1 && nested != tensor.shape {
-        return Err(count("as many arrays".to_owned(), format!("the nesting {}", lengths_text(&nested))));
+    if nested.len() > 1 && nested != shape {
+        return Err(RequestError::Count {
+            name: name(),
+            shape: lengths_text(shape),
+            expected: "as many arrays".to_owned(),
+            actual: format!("the nesting {}", lengths_text(&nested)),
+        });
     }
-    let actual = data.len();
+    with_elements(info, shape, data)
+}
+
+/// The value of an input of this shape and these elements, when there are as many as the shape takes.
+pub fn with_elements(info: &ValueInfo, shape: &[usize], data: Data) -> Result<Value, RequestError> {
     // The only ways to fail are a product that does not fit and one that differs from the number of elements.
-    let expected = tensor.shape.iter().try_fold(1_usize, |product, length| product.checked_mul(*length));
-    Value::new(tensor.shape.clone(), data).map_err(|_| {
-        let expected = expected.map_or_else(|| "too many elements".to_owned(), |n| format!("{n} elements"));
-        count(expected, actual.to_string())
+    let expected = shape.iter().try_fold(1_usize, |product, length| product.checked_mul(*length));
+    let actual = data.len();
+    Value::new(shape.to_vec(), data).map_err(|_| RequestError::Count {
+        name: info.name.clone(),
+        shape: lengths_text(shape),
+        expected: expected.map_or_else(|| "too many elements".to_owned(), |n| format!("{n} elements")),
+        actual: actual.to_string(),
     })
 }
 

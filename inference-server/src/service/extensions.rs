@@ -56,16 +56,20 @@ impl App {
             }
             Err(_) => return Refusal::BodyLate(self.limits.request_time).reply(),
         };
-        let loaded = self.loaded.get();
-        let (state, reason) = match self.readiness() {
+        let (state, reason) = self.state();
+        let version = self.loaded.get().map(|ready| ready.version.as_str());
+        json(StatusCode::OK, answer::repository_index(&self.model_name, version, state, &reason, asked.ready))
+    }
+
+    /// The state of the model, and why it is not ready.
+    pub(super) fn state(&self) -> (State, String) {
+        match self.readiness() {
             Ok(()) => (State::Ready, String::new()),
-            Err(reason) if loaded.is_some() || self.drain.phase() > DrainPhase::Serving => {
+            Err(reason) if self.loaded.get().is_some() || self.drain.phase() > DrainPhase::Serving => {
                 (State::Unavailable, reason)
             }
             Err(reason) => (State::Loading, reason),
-        };
-        let version = loaded.map(|ready| ready.version.as_str());
-        json(StatusCode::OK, answer::repository_index(&self.model_name, version, state, &reason, asked.ready))
+        }
     }
 
     /// A pod serves one model for as long as it lives.

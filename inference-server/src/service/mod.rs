@@ -1,12 +1,13 @@
 //! Answers requests of the Open Inference Protocol.
 //!
 //! `predict` is the way of a request through the model, the same for every transport; `rest` is HTTP with JSON and raw
-//! bytes; `extensions` is statistics and the repository; `echo` is what headers give back; `refusal` is why there is no
-//! answer; `bodies` bounds what requests may hold.
+//! bytes; `grpc` is gRPC; `extensions` is statistics and the repository; `echo` is what headers give back; `refusal` is
+//! why there is no answer; `bodies` bounds what requests may hold.
 
 mod bodies;
 mod echo;
 mod extensions;
+mod grpc;
 mod predict;
 mod refusal;
 mod rest;
@@ -23,6 +24,7 @@ use crate::batch::Queue;
 use crate::metrics::Metrics;
 use crate::protocol::Signature;
 use crate::protocol::path::Model;
+pub use grpc::{Answer, STREAM_REQUESTS};
 pub use refusal::Refusal;
 
 /// What requests may take.

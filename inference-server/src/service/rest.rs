@@ -20,13 +20,13 @@ use crate::protocol::path::Call;
 use crate::protocol::{Asked, Signature, answer, binary, deadline, request};
 
 /// Bodies and answers above this are read and written on a thread of their own, so that they do not hold up others.
-const HEAVY_BYTES: usize = 128 << 10;
+pub(super) const HEAVY_BYTES: usize = 128 << 10;
 /// Elements of an answer above which it is heavy.
-const HEAVY_ELEMENTS: usize = 16 << 10;
+pub(super) const HEAVY_ELEMENTS: usize = 16 << 10;
 /// Raw bytes weigh this much less than JSON: they are copied, and not read digit by digit.
 const RAW_BYTES_PER_JSON: usize = 16;
 /// Tells the router how many requests wait for the model or run; no client sees it.
-const LOAD: HeaderName = HeaderName::from_static("stoker-load");
+pub(super) const LOAD: HeaderName = HeaderName::from_static("stoker-load");
 
 impl App {
     /// Answers one request.

@@ -10,20 +10,20 @@ use crate::started::{Started, digits, labels, request};
 const LENGTH: &str = "Inference-Header-Content-Length";
 
 /// A model that gives back what it gets, with an input of two columns for each type.
-fn identity() -> String {
+pub fn identity() -> String {
     concat!("file://", env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/identity.onnx").to_owned()
 }
 
 /// A tensor in both forms. JSON has none for half precision.
-struct Tensor {
-    name: &'static str,
-    datatype: &'static str,
+pub struct Tensor {
+    pub name: &'static str,
+    pub datatype: &'static str,
     json: Option<Value>,
-    raw: Vec<u8>,
+    pub raw: Vec<u8>,
 }
 
 /// Two rows for each input of [`identity`], with the ends of each type's range.
-fn all_types() -> Vec<Tensor> {
+pub fn all_types() -> Vec<Tensor> {
     macro_rules! numbers {
         ($name:literal, $datatype:literal, $type:ty, $items:expr) => {{
             let items: [$type; 4] = $items;

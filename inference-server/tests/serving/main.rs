@@ -10,6 +10,7 @@
 mod artifacts;
 mod binary;
 mod draining;
+mod grpc;
 mod headers;
 mod isolation;
 mod process;

@@ -190,7 +190,7 @@ proptest! {
         shape in proptest::collection::vec(prop_oneof![0_usize..4, any::<usize>()], 0..4),
         bytes in proptest::collection::vec(any::<u8>(), 0..64),
     ) {
-        if let Ok(value) = crate::protocol::raw::read(dtype, shape, &bytes) {
+        if let Ok(value) = crate::protocol::raw::read(dtype, &shape, &bytes) {
             prop_assert_eq!(crate::protocol::raw::write(value.data()), Some(bytes));
         }
     }

@@ -1,0 +1,245 @@
+//! The calls: what the server and its model are and how they are, and the way into `infer`.
+
+use std::sync::Arc;
+
+use stoker_graph::{DType, ValueInfo};
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::super::{App, Refusal};
+use super::Call;
+use super::infer::{answers, named};
+use crate::proto::health::health_check_response::ServingStatus;
+use crate::proto::health::health_server::Health;
+use crate::proto::health::{HealthCheckRequest, HealthCheckResponse};
+use crate::proto::inference::grpc_inference_service_server::{GrpcInferenceService, SERVICE_NAME};
+use crate::proto::inference::model_metadata_response::TensorMetadata;
+use crate::proto::inference::repository_index_response::ModelIndex;
+use crate::proto::inference::{
+    DataType, InferBatchStatistics, InferStatistics, ModelConfig, ModelConfigRequest, ModelConfigResponse,
+    ModelInferRequest, ModelInferResponse, ModelInput, ModelMetadataRequest, ModelMetadataResponse,
+    ModelOutput, ModelReadyRequest, ModelReadyResponse, ModelStatistics, ModelStatisticsRequest,
+    ModelStatisticsResponse, ModelStreamInferResponse, RepositoryIndexRequest, RepositoryIndexResponse,
+    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
+    ServerReadyResponse, StatisticDuration,
+};
+use crate::protocol::answer::{EXTENSIONS, PLATFORM, SERVER_NAME, SERVER_VERSION, State};
+use crate::protocol::message::declared;
+use crate::statistics::{BatchSnapshot, Snapshot, Tally};
+
+/// The service of a health check that asks whether the process answers at all, whatever its model: for liveness probes.
+const LIVENESS: &str = "liveness";
+
+#[tonic::async_trait]
+impl GrpcInferenceService for App {
+    type ModelStreamInferStream = BoxStream<ModelStreamInferResponse>;
+
+    async fn server_live(
+        self: Arc<Self>,
+        _: Request<ServerLiveRequest>,
+    ) -> Result<Response<ServerLiveResponse>, Status> {
+        Ok(Response::new(ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(
+        self: Arc<Self>,
+        _: Request<ServerReadyRequest>,
+    ) -> Result<Response<ServerReadyResponse>, Status> {
+        Ok(Response::new(ServerReadyResponse { ready: self.readiness().is_ok() }))
+    }
+
+    async fn model_ready(
+        self: Arc<Self>,
+        request: Request<ModelReadyRequest>,
+    ) -> Result<Response<ModelReadyResponse>, Status> {
+        let asked = request.get_ref();
+        match self.find(named(&asked.name, &asked.version)) {
+            Ok(_) | Err(Refusal::Loading) => {
+                Ok(Response::new(ModelReadyResponse { ready: self.readiness().is_ok() }))
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    async fn server_metadata(
+        self: Arc<Self>,
+        _: Request<ServerMetadataRequest>,
+    ) -> Result<Response<ServerMetadataResponse>, Status> {
+        Ok(Response::new(ServerMetadataResponse {
+            name: SERVER_NAME.to_owned(),
+            version: SERVER_VERSION.to_owned(),
+            extensions: EXTENSIONS.iter().map(|name| (*name).to_owned()).collect(),
+        }))
+    }
+
+    async fn model_metadata(
+        self: Arc<Self>,
+        request: Request<ModelMetadataRequest>,
+    ) -> Result<Response<ModelMetadataResponse>, Status> {
+        let asked = request.get_ref();
+        let ready = self.find(named(&asked.name, &asked.version))?;
+        let tensors = |infos: &[ValueInfo]| {
+            let tensor = |info: &ValueInfo| TensorMetadata {
+                name: info.name.clone(),
+                datatype: info.dtype.oip_name().to_owned(),
+                shape: declared(&info.shape),
+            };
+            infos.iter().map(tensor).collect()
+        };
+        Ok(Response::new(ModelMetadataResponse {
+            name: self.model_name.clone(),
+            versions: vec![ready.version.clone()],
+            platform: PLATFORM.to_owned(),
+            inputs: tensors(&ready.model.signature.inputs),
+            outputs: tensors(&ready.model.signature.outputs),
+        }))
+    }
+
+    async fn model_infer(
+        self: Arc<Self>,
+        request: Request<ModelInferRequest>,
+    ) -> Result<Response<ModelInferResponse>, Status> {
+        let call = call(&request)?;
+        let answer = self.infer_message(request.into_inner(), &call, call.begun, call.time).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn model_stream_infer(
+        self: Arc<Self>,
+        request: Request<Streaming<ModelInferRequest>>,
+    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        let call = call(&request)?;
+        Ok(Response::new(answers(self, request.into_inner(), call)))
+    }
+
+    async fn model_config(
+        self: Arc<Self>,
+        request: Request<ModelConfigRequest>,
+    ) -> Result<Response<ModelConfigResponse>, Status> {
+        let asked = request.get_ref();
+        let signature = &self.find(named(&asked.name, &asked.version))?.model.signature;
+        let input = |info: &ValueInfo| ModelInput {
+            name: info.name.clone(),
+            data_type: data_type(info.dtype).into(),
+            dims: declared(&info.shape),
+        };
+        let output = |info: &ValueInfo| ModelOutput {
+            name: info.name.clone(),
+            data_type: data_type(info.dtype).into(),
+            dims: declared(&info.shape),
+        };
+        let config = ModelConfig {
+            name: self.model_name.clone(),
+            platform: PLATFORM.to_owned(),
+            max_batch_size: 0,
+            input: signature.inputs.iter().map(input).collect(),
+            output: signature.outputs.iter().map(output).collect(),
+            backend: "burn".to_owned(),
+        };
+        Ok(Response::new(ModelConfigResponse { config: Some(config) }))
+    }
+
+    async fn model_statistics(
+        self: Arc<Self>,
+        request: Request<ModelStatisticsRequest>,
+    ) -> Result<Response<ModelStatisticsResponse>, Status> {
+        let asked = request.get_ref();
+        // No name is all models, and there is one.
+        let name = if asked.name.is_empty() { &self.model_name } else { &asked.name };
+        let ready = self.find(named(name, &asked.version))?;
+        let counts = statistics(&self.model_name, &ready.version, self.metrics.statistics().snapshot());
+        Ok(Response::new(ModelStatisticsResponse { model_stats: vec![counts] }))
+    }
+
+    async fn repository_index(
+        self: Arc<Self>,
+        request: Request<RepositoryIndexRequest>,
+    ) -> Result<Response<RepositoryIndexResponse>, Status> {
+        let (state, reason) = self.state();
+        let hidden = request.get_ref().ready && state != State::Ready;
+        let model = ModelIndex {
+            name: self.model_name.clone(),
+            version: self.loaded.get().map(|ready| ready.version.clone()).unwrap_or_default(),
+            state: state.name().to_owned(),
+            reason,
+        };
+        let models = if hidden { Vec::new() } else { vec![model] };
+        Ok(Response::new(RepositoryIndexResponse { models }))
+    }
+}
+
+#[tonic::async_trait]
+impl Health for App {
+    async fn check(
+        self: Arc<Self>,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let serving = match request.get_ref().service.as_str() {
+            "" | SERVICE_NAME => self.readiness().is_ok(),
+            LIVENESS => true,
+            _ => {
+                let known = format!("there are {SERVICE_NAME}, {LIVENESS} and the empty name");
+                return Err(Status::not_found(format!("no such service; {known}")));
+            }
+        };
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        Ok(Response::new(HealthCheckResponse { status: status.into() }))
+    }
+}
+
+/// What [`App::call`] knows of the call.
+fn call<T>(request: &Request<T>) -> Result<Call, Status> {
+    request.extensions().get::<Call>().cloned().ok_or_else(|| Refusal::Internal.into())
+}
+
+/// The counts of a model, as a message.
+fn statistics(name: &str, version: &str, counted: Snapshot) -> ModelStatistics {
+    let tally = |tally: Tally| Some(StatisticDuration { count: tally.count, ns: tally.ns });
+    let requests = counted.inference_stats;
+    let batch = |batch: BatchSnapshot| InferBatchStatistics {
+        batch_size: batch.batch_size,
+        compute_input: tally(batch.compute_input),
+        compute_infer: tally(batch.compute_infer),
+        compute_output: tally(batch.compute_output),
+    };
+    ModelStatistics {
+        name: name.to_owned(),
+        version: version.to_owned(),
+        last_inference: counted.last_inference,
+        inference_count: counted.inference_count,
+        execution_count: counted.execution_count,
+        inference_stats: Some(InferStatistics {
+            success: tally(requests.success),
+            fail: tally(requests.fail),
+            queue: tally(requests.queue),
+            compute_input: tally(requests.compute_input),
+            compute_infer: tally(requests.compute_infer),
+            compute_output: tally(requests.compute_output),
+            cache_hit: tally(requests.cache_hit),
+            cache_miss: tally(requests.cache_miss),
+        }),
+        batch_stats: counted.batch_stats.into_iter().map(batch).collect(),
+    }
+}
+
+/// A type, as Triton's configuration names it.
+fn data_type(dtype: DType) -> DataType {
+    match dtype {
+        DType::Bool => DataType::TypeBool,
+        DType::U8 => DataType::TypeUint8,
+        DType::U16 => DataType::TypeUint16,
+        DType::U32 => DataType::TypeUint32,
+        DType::U64 => DataType::TypeUint64,
+        DType::I8 => DataType::TypeInt8,
+        DType::I16 => DataType::TypeInt16,
+        DType::I32 => DataType::TypeInt32,
+        DType::I64 => DataType::TypeInt64,
+        DType::F16 => DataType::TypeFp16,
+        DType::F32 => DataType::TypeFp32,
+        DType::F64 => DataType::TypeFp64,
+        DType::String => DataType::TypeString,
+        DType::BF16 => DataType::TypeBf16,
+        // A model with such an input or output is refused when it is loaded.
+        _ => DataType::TypeInvalid,
+    }
+}

@@ -1,0 +1,195 @@
+//! Runs the model for a message, and for a stream of them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use stoker_edge::drain::Phase as DrainPhase;
+use stoker_graph::Value;
+use tonic::codegen::BoxStream;
+use tonic::metadata::MetadataValue;
+use tonic::{Status, Streaming};
+
+use super::super::rest::{HEAVY_BYTES, HEAVY_ELEMENTS};
+use super::super::{App, Ready, Refusal};
+use super::Call;
+use crate::metrics::Phase;
+use crate::proto::inference::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
+use crate::protocol::path::Model;
+use crate::protocol::{InferRequest, Signature, message};
+
+/// For how many times the time of a request a stream takes new requests. The listener gives streams one time more (see
+/// [`crate::serve`]), so that the last request is answered.
+pub const STREAM_REQUESTS: u32 = 2;
+
+/// The model that a message names. An empty version is whichever is served.
+pub(super) fn named<'a>(name: &'a str, version: &'a str) -> Model<'a> {
+    Model { name, version: (!version.is_empty()).then_some(version) }
+}
+
+impl App {
+    /// The answer to one message. `begun` is when it was there or its call began, and it is answered within `time`.
+    pub(super) async fn infer_message(
+        &self,
+        message: ModelInferRequest,
+        call: &Call,
+        begun: Instant,
+        time: Duration,
+    ) -> Result<ModelInferResponse, Refusal> {
+        let ready = self.find(named(&message.model_name, &message.model_version))?;
+        let as_raw = !message.raw_input_contents.is_empty();
+        let heavy = call.account.bytes() > HEAVY_BYTES as u64;
+        let mut asked = self.read_message(ready, message, heavy).await?;
+        // The client says how long it waits for the call, and may say it of the request as well.
+        asked.timeout = [asked.timeout, call.patience].into_iter().flatten().min();
+        let id = asked.id.take();
+        let outputs = self.predict(ready, asked, begun + time).await.map_err(|refusal| match refusal {
+            Refusal::AnswerLate(_) => Refusal::AnswerLate(time),
+            other => other,
+        })?;
+        self.write_message(ready, id, outputs, as_raw).await
+    }
+
+    /// Checks a message; a heavy one on a thread of its own.
+    async fn read_message(
+        &self,
+        ready: &Ready,
+        message: ModelInferRequest,
+        heavy: bool,
+    ) -> Result<InferRequest, Refusal> {
+        let begun = Instant::now();
+        let asked = if heavy {
+            let signature = Arc::clone(&ready.model.signature);
+            tokio::task::spawn_blocking(move || message::read(message, &signature))
+                .await
+                .map_err(|_| Refusal::Internal)?
+        } else {
+            message::read(message, &ready.model.signature)
+        };
+        self.metrics.phase(Phase::Parse, begun.elapsed());
+        Ok(asked?)
+    }
+
+    /// Makes the answer; a heavy one on a thread of its own.
+    async fn write_message(
+        &self,
+        ready: &Ready,
+        id: Option<String>,
+        outputs: Vec<(usize, Value)>,
+        as_raw: bool,
+    ) -> Result<ModelInferResponse, Refusal> {
+        let begun = Instant::now();
+        let elements: usize = outputs.iter().map(|(_, value)| value.data().len()).sum();
+        let (name, version) = (self.model_name.as_str(), ready.version.as_str());
+        let answer = if elements > HEAVY_ELEMENTS {
+            let (name, version) = (name.to_owned(), version.to_owned());
+            let signature = Arc::clone(&ready.model.signature);
+            tokio::task::spawn_blocking(move || written(&name, &version, id, outputs, &signature, as_raw))
+                .await
+                .map_err(|_| Refusal::Internal)?
+        } else {
+            written(name, version, id, outputs, &ready.model.signature, as_raw)
+        };
+        self.metrics.phase(Phase::Serialise, begun.elapsed());
+        Ok(answer)
+    }
+}
+
+/// The answer with the chosen outputs.
+fn written(
+    name: &str,
+    version: &str,
+    id: Option<String>,
+    chosen: Vec<(usize, Value)>,
+    signature: &Signature,
+    as_raw: bool,
+) -> ModelInferResponse {
+    let declared = |(position, value)| signature.outputs.get(position).map(|info| (info, value));
+    let outputs: Vec<_> = chosen.into_iter().filter_map(declared).collect();
+    message::write(name, version, id, &outputs, as_raw)
+}
+
+/// A stream of requests. One is in work at a time, and its answer is taken by the client before the next is read: that is
+/// the bound.
+struct Requests {
+    app: Arc<App>,
+    messages: Streaming<ModelInferRequest>,
+    call: Call,
+    /// When the stream takes no more requests.
+    until: Instant,
+}
+
+/// The answers to a stream.
+pub(super) fn answers(
+    app: Arc<App>,
+    messages: Streaming<ModelInferRequest>,
+    call: Call,
+) -> BoxStream<ModelStreamInferResponse> {
+    let open = app.limits.request_time * STREAM_REQUESTS;
+    let until = call.begun + call.patience.map_or(open, |wait| wait.min(open));
+    let requests = Requests { app, messages, call, until };
+    Box::pin(futures::stream::unfold(Some(requests), |requests| async move {
+        let mut requests = requests?;
+        match requests.next().await {
+            Ok(Some(message)) => {
+                let answer = requests.answer(message).await;
+                Some((Ok(answer), Some(requests)))
+            }
+            Ok(None) => None,
+            Err(status) => Some((Err(status), None)),
+        }
+    }))
+}
+
+impl Requests {
+    /// The next request; none when the client has no more.
+    async fn next(&mut self) -> Result<Option<ModelInferRequest>, Status> {
+        tokio::select! {
+            // What has come is answered, also by a process that is about to end.
+            biased;
+            message = self.messages.message() => message,
+            () = self.app.drain.reached(DrainPhase::Leaving) => {
+                Err(again("this process is about to end; open a new stream"))
+            }
+            () = tokio::time::sleep_until(self.until.into()) => match self.call.patience {
+                Some(wait) if self.call.begun + wait <= self.until => {
+                    Err(Status::deadline_exceeded(format!("the stream was open for {wait:?}, as long as its client wanted")))
+                }
+                _ => {
+                    let open = self.until - self.call.begun;
+                    Err(again(&format!("a stream takes requests for {open:?}; open a new one")))
+                }
+            },
+        }
+    }
+
+    /// The answer to one request. One that is refused does not end the stream.
+    async fn answer(&self, message: ModelInferRequest) -> ModelStreamInferResponse {
+        let begun = Instant::now();
+        let limit = self.app.limits.request_time;
+        let time = match self.call.patience {
+            Some(_) => limit.min(self.until.saturating_duration_since(begun)),
+            None => limit,
+        };
+        let id = message.id.clone();
+        let outcome = self.app.infer_message(message, &self.call, begun, time).await;
+        self.call.account.release();
+        let status = outcome.as_ref().map_or_else(Refusal::status, |_| http::StatusCode::OK);
+        self.app.metrics.answered(status, begun.elapsed());
+        match outcome {
+            Ok(answer) => {
+                ModelStreamInferResponse { error_message: String::new(), infer_response: Some(answer) }
+            }
+            Err(refusal) => ModelStreamInferResponse {
+                error_message: refusal.to_string(),
+                infer_response: Some(ModelInferResponse { id, ..ModelInferResponse::default() }),
+            },
+        }
+    }
+}
+
+/// The end of a stream whose client is to open another one at once.
+fn again(text: &str) -> Status {
+    let mut status = Status::unavailable(text);
+    status.metadata_mut().insert("retry-after", MetadataValue::from_static("0"));
+    status
+}
