@@ -64,9 +64,13 @@ impl App {
                 let reply = match found {
                     Ok(ready) => match self.infer(ready, &head.headers, body, begun).await {
                         Ok(text) => json(StatusCode::OK, text),
-                        Err(refusal) => refusal.reply(),
+                        Err(refusal) => {
+                            self.metrics.refused(refusal.reason());
+                            refusal.reply()
+                        }
                     },
                     Err(refusal) => {
+                        self.metrics.refused(refusal.reason());
                         refuse_body(&head.headers, body);
                         refusal.reply()
                     }
@@ -112,7 +116,7 @@ impl App {
 
         let mut asked = self.parse(ready, bytes).await?;
         let id = asked.id.take();
-        let outputs = self.predict(ready, asked, deadline).await?;
+        let outputs = self.predict(ready, asked, (begun, deadline), self.target.of(headers)).await?;
         let text = self.write(ready, id, outputs).await;
         // The values take as much room as the body did, so its bytes count until here.
         drop(counted);

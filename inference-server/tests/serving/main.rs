@@ -10,6 +10,7 @@
 mod artifacts;
 mod draining;
 mod isolation;
+mod latency;
 mod process;
 mod protocol;
 mod refusals;

@@ -31,9 +31,9 @@ impl Arrivals {
 pub struct Waiting {
     /// The longest that a request may wait for others, in seconds.
     pub delay: f64,
-    /// How long the next request has waited, in seconds.
+    /// How long the oldest request has waited, in seconds.
     pub age: f64,
-    /// Seconds until the run must begin for that request to make its deadline; `None` without a deadline.
+    /// Seconds until the run must begin for all of them to make their deadlines; `None` without a deadline.
     pub slack: Option<f64>,
 }
 

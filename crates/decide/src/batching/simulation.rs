@@ -42,11 +42,21 @@ struct Case {
     scatter: f64,
     /// Of the requests, this share has 16 rows instead of 1.
     large: f64,
+    /// What warm-up measured, as a share of what runs take under load.
+    seeds: f64,
 }
 
 /// The model of the benchmark: T(1) = 5 ms, fixed / per_row = 4.
-const MODEL: Case =
-    Case { fixed: 0.004, per_row: 0.001, target: 0.1, max_rows: 64, executors: 1, scatter: 0.03, large: 0.0 };
+const MODEL: Case = Case {
+    fixed: 0.004,
+    per_row: 0.001,
+    target: 0.1,
+    max_rows: 64,
+    executors: 1,
+    scatter: 0.03,
+    large: 0.0,
+    seeds: 1.0,
+};
 
 #[derive(Clone, Copy)]
 struct Request {
@@ -168,7 +178,7 @@ fn simulate(case: Case, rate: f64, count: usize, seed: u64) -> Outcome {
     let mut control = Control::new(Limits { max_rows: case.max_rows, executors: case.executors });
     let mut random = Random(seed);
     for size in [1, 2, 4, 8, 16, 32, 64] {
-        let scatter = (case.scatter * random.normal()).exp();
+        let scatter = case.seeds * (case.scatter * random.normal()).exp();
         control.seed(size, (case.fixed + case.per_row * size as f64) * scatter);
     }
     let mut world = World {
@@ -280,6 +290,21 @@ fn requests_of_many_rows_beside_small_ones_are_in_time_too() {
         let outcome = simulate(case, rate * load, 20_000, 3);
         assert!(outcome.p99 <= 1.05, "load {load}: {outcome:?}");
         assert!(outcome.goodput >= 0.8 * rate * load.min(0.9), "load {load}: {outcome:?}");
+    }
+}
+
+#[test]
+fn what_warm_up_measured_need_not_be_right() {
+    let rate = 64.0 / (MODEL.fixed + MODEL.per_row * 64.0);
+    for seeds in [0.3, 3.0] {
+        for load in [0.5, 1.3, 2.0] {
+            let outcome = simulate(Case { seeds, ..MODEL }, rate * load, 40_000, 3);
+            assert!(outcome.p99 <= 1.05, "seeds {seeds}, load {load}: {outcome:?}");
+            assert!(
+                outcome.goodput >= 0.88 * rate * load.min(1.0),
+                "seeds {seeds}, load {load}: {outcome:?}"
+            );
+        }
     }
 }
 
