@@ -61,6 +61,14 @@ pub struct Serve {
     /// Most rows that run as one batch; 1 switches batching off.
     #[arg(long, default_value = "64", value_parser = clap::value_parser!(u32).range(1..=65536))]
     pub max_batch: u32,
+    /// How long an idle thread may hold requests back so that others can join their batch.
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    pub max_delay: Duration,
+    /// The time within which answers must come, from the head of the request. It decides how large batches are; requests whose
+    /// answers cannot come in time are refused with 503. The router's header stoker-latency-target is above it. Without both,
+    /// requests wait for as long as --request-timeout allows.
+    #[arg(long, value_parser = target)]
+    pub latency_target: Option<Duration>,
     /// Requests that wait for the model at a time; above, 503.
     #[arg(long, default_value = "1024", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub queue: u32,
@@ -116,6 +124,16 @@ fn model_name(text: &str) -> Result<String, String> {
     }
 }
 
+/// A latency target: that of `slo.latency.target` in a ModelDeployment.
+fn target(text: &str) -> Result<Duration, String> {
+    let target = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if (Duration::from_millis(1)..=Duration::from_mins(10)).contains(&target) {
+        Ok(target)
+    } else {
+        Err("a time between 1ms and 10m, such as 100ms".to_owned())
+    }
+}
+
 /// A number of bytes as Kubernetes writes it: `1048576`, `1Mi`, `1M`.
 fn bytes(text: &str) -> Result<u64, String> {
     const UNITS: [(&str, u64); 6] = [
@@ -151,6 +169,12 @@ mod tests {
                     sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 --threads 2";
         let Ok(Cli { command: Command::Serve(serve) }) = parse(line) else { panic!("{:?}", parse(line)) };
         assert_eq!((serve.model_name.as_str(), serve.threads, serve.max_body), ("digits", Some(2), 32 << 20));
+        assert_eq!((serve.latency_target, serve.max_delay), (None, Duration::ZERO));
+        let Ok(Cli { command: Command::Serve(serve) }) = parse(&format!("{line} --latency-target 80ms"))
+        else {
+            panic!("it takes a target")
+        };
+        assert_eq!(serve.latency_target, Some(Duration::from_millis(80)));
         assert!(matches!(
             parse("stoker-server resolve --model-uri https://a/b"),
             Ok(Cli { command: Command::Resolve(_) })
@@ -169,6 +193,9 @@ mod tests {
             format!("{serve} m --max-body 0"),
             format!("{serve} m --digest sha256:12"),
             format!("{serve} m --request-timeout 5"),
+            format!("{serve} m --latency-target 100"),
+            format!("{serve} m --latency-target 0s"),
+            format!("{serve} m --latency-target 1h"),
             "stoker-server resolve --model-uri pvc://a/b".to_owned(),
         ] {
             assert!(parse(&line).is_err(), "{line}");

@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 use stoker_edge::metrics::LatencyHistogram;
 
 use crate::artifact::Digest;
-use crate::batch::{Stages, Telemetry};
+use crate::batch::{Learned, Release, Stages, Telemetry};
 use crate::statistics::{Passed, Statistics};
 
 /// A part of a request's way through the server.
@@ -43,7 +43,7 @@ struct RequestLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DroppedLabels {
+struct ReasonLabels {
     reason: &'static str,
 }
 
@@ -73,7 +73,9 @@ pub struct Metrics {
     batch_rows: Histogram,
     batch_requests: Histogram,
     waiting: Gauge,
-    dropped: Family<DroppedLabels, Counter>,
+    dropped: Family<ReasonLabels, Counter>,
+    refused: Family<ReasonLabels, Counter>,
+    batching: Batching,
     panics: Counter,
     info: Family<InfoLabels, Gauge>,
     start: Family<StepLabels, Gauge<f64, AtomicU64>>,
@@ -100,10 +102,16 @@ impl Metrics {
         registry.register("batch_requests", "Requests of each run of the model", batch_requests.clone());
         let waiting = Gauge::default();
         registry.register("queue_requests", "Infer requests that wait for the model or run", waiting.clone());
-        let dropped = Family::<DroppedLabels, Counter>::default();
-        let help =
-            "Requests that left the queue without a run: the client had gone, or the time limit had passed";
+        let dropped = Family::<ReasonLabels, Counter>::default();
+        let help = "Requests that left the queue without a run: the client had gone, the time limit had passed, or the answer could not come in time";
         registry.register("requests_dropped", help, dropped.clone());
+        let refused = Family::<ReasonLabels, Counter>::default();
+        registry.register(
+            "refusals",
+            "Infer requests without an answer of the model, by reason",
+            refused.clone(),
+        );
+        let batching = Batching::new(registry);
         let panics = Counter::default();
         registry.register(
             "model_panics",
@@ -130,6 +138,8 @@ impl Metrics {
             batch_requests,
             waiting,
             dropped,
+            refused,
+            batching,
             panics,
             info,
             start,
@@ -156,6 +166,11 @@ impl Metrics {
             let labels = RequestLabels { model: Arc::clone(&self.model), code: code.as_u16() };
             self.requests.get_or_create(&labels).inc();
         }
+    }
+
+    /// Counts an infer request that got no answer of the model.
+    pub fn refused(&self, reason: &'static str) {
+        self.refused.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// Counts the time of one phase of a request that passed it.
@@ -203,16 +218,76 @@ impl Telemetry for Metrics {
         self.statistics.ran(rows, stages);
     }
 
-    fn dropped(&self, cancelled: usize, expired: usize) {
-        for (reason, count) in [("cancelled", cancelled), ("expired", expired)] {
+    fn released(&self, release: Release, learned: &Learned) {
+        self.batching.released(release, learned);
+    }
+
+    fn dropped(&self, cancelled: usize, expired: usize, late: usize) {
+        for (reason, count) in [("cancelled", cancelled), ("expired", expired), ("deadline", late)] {
             if count > 0 {
-                self.dropped.get_or_create(&DroppedLabels { reason }).inc_by(count as u64);
+                self.dropped.get_or_create(&ReasonLabels { reason }).inc_by(count as u64);
             }
         }
     }
 
     fn panicked(&self) {
         self.panics.inc();
+    }
+}
+
+/// Why batches were run as they were, and what decides it. Each batch writes to it, so nothing is looked up.
+#[derive(Clone, Debug)]
+struct Batching {
+    full: Counter,
+    idle: Counter,
+    shape: Counter,
+    delay: Counter,
+    fixed: Gauge<f64, AtomicU64>,
+    per_row: Gauge<f64, AtomicU64>,
+    cap: Gauge,
+    target: Gauge<f64, AtomicU64>,
+}
+
+impl Batching {
+    fn new(registry: &mut Registry) -> Self {
+        let releases = Family::<ReasonLabels, Counter>::default();
+        let help = "Batches by why no more requests are in them: full, none waited (idle), another shape, or held back long enough (delay)";
+        registry.register("batch_releases", help, releases.clone());
+        let release = |reason| releases.get_or_create_owned(&ReasonLabels { reason });
+        let mut seconds = |name: &str, help: &str| {
+            let gauge = Gauge::<f64, AtomicU64>::default();
+            registry.register_with_unit(name, help, Unit::Seconds, gauge.clone());
+            gauge
+        };
+        let fixed = seconds("run_fixed", "What a run of the model takes whatever its rows, as learned");
+        let per_row = seconds("run_row", "What each row adds to a run of the model, as learned");
+        let target = seconds("latency_target", "The latency target; 0 without one");
+        let cap = Gauge::default();
+        registry.register("batch_cap_rows", "Most rows of a batch by now", cap.clone());
+        Self {
+            full: release("full"),
+            idle: release("idle"),
+            shape: release("shape"),
+            delay: release("delay"),
+            fixed,
+            per_row,
+            cap,
+            target,
+        }
+    }
+
+    fn released(&self, release: Release, learned: &Learned) {
+        let counter = match release {
+            Release::Full => &self.full,
+            Release::Idle => &self.idle,
+            Release::Shape => &self.shape,
+            Release::Delay => &self.delay,
+        };
+        counter.inc();
+        self.fixed.set(learned.fixed);
+        self.per_row.set(learned.per_row);
+        self.cap.set(i64::try_from(learned.cap).unwrap_or(i64::MAX));
+        self.target.set(learned.target.map_or(0.0, |target| target.as_secs_f64()));
     }
 }
 

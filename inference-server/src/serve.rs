@@ -16,7 +16,7 @@ use stoker_graph::{Graph, LoadError};
 use tokio::net::TcpListener;
 
 use crate::artifact::{Credentials, CredentialsError, Digest, FetchError, Fetcher, Limits as FetchLimits};
-use crate::batch::{Queue, start, warm};
+use crate::batch::{Queue, Rules, start, warm};
 use crate::config::{Serve, Source};
 use crate::metrics::Metrics;
 use crate::protocol::{NotServable, Signature};
@@ -116,6 +116,7 @@ impl Server {
             max_body: usize::try_from(settings.max_body).unwrap_or(usize::MAX),
             max_body_total: settings.max_body_total,
             request_time: settings.request_timeout,
+            latency_target: settings.latency_target,
         };
         let app = Arc::new(App::new(settings.model_name.clone(), limits, metrics.clone(), drain.clone()));
         let asked = Arc::clone(&app);
@@ -213,11 +214,18 @@ async fn start_model(
         .map_err(|error| ServeError::NotServable { location: location.to_string(), error })?;
     let signature = Arc::new(signature);
     let max_rows = settings.max_batch as usize;
+    let per_run = usize::from(settings.threads_per_run);
     let warmth = {
         let (graph, signature) = (Arc::clone(&graph), Arc::clone(&signature));
-        let warmed =
-            tokio::task::spawn_blocking(move || warm(&*graph, &signature, max_rows, WARM_TIME)).await;
-        warmed.map_err(|_| ServeError::Panicked)?
+        let warmed = tokio::task::spawn_blocking(move || {
+            let run = || warm(&*graph, &signature, max_rows, WARM_TIME);
+            // With as many threads as runs of requests have: what it measures is what they are expected to take.
+            match rayon::ThreadPoolBuilder::new().num_threads(per_run).build() {
+                Ok(pool) => pool.install(run),
+                Err(_) => run(),
+            }
+        });
+        warmed.await.map_err(|_| ServeError::Panicked)?
     };
     metrics.started("warm", begun.elapsed());
     if let Some(reason) = &warmth.failure {
@@ -227,11 +235,16 @@ async fn start_model(
         tracing::warn!("the model declares a batch axis but mixes rows; requests run one by one");
     }
 
-    let queue = Arc::new(Queue::new(settings.queue as usize));
-    let per_run = usize::from(settings.threads_per_run);
     let executors = (threads(settings.threads) / per_run).max(1);
-    let (handles, answers) = start(&queue, &graph, &signature, metrics, max_rows, executors, per_run)
-        .map_err(ServeError::Start)?;
+    let rules = Rules {
+        capacity: settings.queue as usize,
+        max_rows: if warmth.joinable { max_rows } else { 1 },
+        max_delay: settings.max_delay,
+        executors,
+    };
+    let queue = Arc::new(Queue::new(rules, &warmth.times));
+    let (handles, answers) =
+        start(&queue, &graph, &signature, metrics, executors, per_run).map_err(ServeError::Start)?;
     tokio::spawn(answers.deliver());
     metrics.serves(digest);
     tracing::info!(

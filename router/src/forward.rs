@@ -38,6 +38,7 @@ use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 use stoker_api::names::headers::MODEL;
 use stoker_edge::drain::Drain;
+use stoker_edge::target::LATENCY_TARGET;
 use tokio::time::{Instant, Sleep};
 
 use crate::forward::body::{BodyError, Budget, Kind, Passing, Prepared, Whole};
@@ -167,7 +168,7 @@ impl Forward {
             deadline = asked.map_or(deadline, |asked| deadline.min(Instant::now() + asked));
         }
         route.retries.requested(clock());
-        let mut message = self.message(parts, body, &route.name, call, deadline).await?;
+        let mut message = self.message(parts, body, &route, call, deadline).await?;
         let mut alarm = Box::pin(tokio::time::sleep_until(deadline));
         let drawn = rand::random();
         // Whether the next attempt of the unit counts; asked once.
@@ -295,7 +296,7 @@ impl Forward {
         &self,
         mut parts: Parts,
         body: Incoming,
-        route: &str,
+        route: &Route,
         call: Option<Call>,
         deadline: Instant,
     ) -> Result<Message, Refused> {
@@ -304,7 +305,11 @@ impl Forward {
             return Err(Refused::TooLong(self.settings.max_body));
         }
         let bad = |error: headers::HeaderError| Refused::BadRequest(error.to_string());
-        headers::to_pod(&mut parts.headers, parts.uri.authority(), route).map_err(bad)?;
+        headers::to_pod(&mut parts.headers, parts.uri.authority(), &route.name).map_err(bad)?;
+        // After the client's own headers of that prefix were taken out.
+        if let Some(target) = &route.latency_target {
+            parts.headers.insert(LATENCY_TARGET, target.clone());
+        }
         let body = if body.is_end_stream() {
             Content::Whole { whole: Whole::default(), share: None }
         } else if call.is_some_and(|call| call.streams) {

@@ -1,6 +1,7 @@
 //! The traffic table: a pure function of the spec and the state.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
@@ -47,6 +48,7 @@ pub fn route(md: &ModelDeployment, state: &State, given: &Given<'_>) -> Option<M
         rules: rules(md, state, &traffic),
         mirrors: mirrors(&traffic),
         detectors: traffic.watched.iter().map(|watched| detector(md, state, watched, given)).collect(),
+        latency_target_ms: latency_target_ms(md),
     };
     spec.requires = required(&spec);
     let mut route = ModelRoute::new(&name, spec);
@@ -98,6 +100,12 @@ fn mirrors(traffic: &Traffic) -> Vec<Mirror> {
 /// Pods that the whole demand needs; none while nobody is served.
 fn whole(md: &ModelDeployment) -> Option<u32> {
     Some(md.spec.replicas).filter(|replicas| *replicas > 0)
+}
+
+/// In whole milliseconds: the CRD takes nothing below one.
+fn latency_target_ms(md: &ModelDeployment) -> Option<u32> {
+    let target = Duration::from(md.spec.slo.latency.as_ref()?.target);
+    u32::try_from((target + Duration::from_micros(500)).as_millis()).ok()
 }
 
 fn detector(md: &ModelDeployment, state: &State, watched: &Watched, given: &Given<'_>) -> Detector {
@@ -188,6 +196,7 @@ mod tests {
             ("m-b", "m-a", true)
         );
         assert_eq!((watched.slow_above_ms, watched.alarm_log10), (Some(80.0), 4.5));
+        assert_eq!(canary.latency_target_ms, Some(80));
 
         let shadow = table(&md, &trying(Kind::Shadow { percent: 25, agreement: None }));
         assert_eq!(shadow.mirrors, [Mirror { revision: "m-b".into(), of: "m-a".into(), ppm: 250_000 }]);
@@ -195,6 +204,7 @@ mod tests {
 
         let serving = table(&md, &State { stable: Some("m-a".into()), ..State::default() });
         assert_eq!((serving.rules.len(), serving.detectors.len()), (1, 0), "no candidate, nothing to test");
+        assert_eq!(serving.latency_target_ms, Some(80), "pods keep to it outside a run as well");
     }
 
     #[test]
@@ -228,7 +238,7 @@ mod tests {
     fn stable_can_be_read_from_every_table() {
         let md = md(&json!({"model": {"uri": "configmap://m/m.onnx"}}));
         let guard = Guard { step: 3, holdback: 1, ..Guard::default() };
-        let previous = Some(("m-z".to_owned(), std::time::Duration::ZERO));
+        let previous = Some(("m-z".to_owned(), Duration::ZERO));
         let guarded =
             State { stable: Some("m-a".into()), previous, guard: Some(guard), runs: 7, ..State::default() };
         for state in

@@ -59,6 +59,10 @@ pub struct ModelRouteSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub detectors: Vec<Detector>,
+    /// The latency target in milliseconds, where the spec has one: routers tell it to the pods with each request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 600_000))]
+    pub latency_target_ms: Option<u32>,
 }
 
 /// Names of abilities in [`ModelRouteSpec::requires`]. A table names those without which it would be served in a wrong way; a

@@ -7,6 +7,7 @@
 //! - [`histogram`]: latencies as the native Prometheus schema 3, merged exactly.
 //! - [`traffic`]: which arm serves a request.
 //! - [`balance`]: which pod of the arm, and when another one is tried.
+//! - [`batching`]: how large batches are and which requests are taken, by one latency target.
 //! - [`compare`]: whether two answers to one request say the same.
 //! - [`evidence`]: what routers counted, joined over restarts of routers.
 //! - [`harm`]: is the candidate worse than stable, at any sample size.
@@ -19,6 +20,7 @@
 pub mod agreement;
 pub mod analysis;
 pub mod balance;
+pub mod batching;
 pub mod compare;
 pub mod evidence;
 pub mod harm;

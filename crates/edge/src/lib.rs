@@ -6,6 +6,7 @@
 //! - [`admin`]: `/healthz`, `/readyz` and `/metrics` on the metrics port.
 //! - [`metrics`]: the latency histogram as a Prometheus metric.
 //! - [`body`] and [`reply`]: bounded bodies, JSON answers.
+//! - [`target`]: the header in which the router tells pods the latency target.
 //! - [`logs`] and [`exit`]: how a process speaks and how it ends.
 
 pub mod admin;
@@ -18,6 +19,7 @@ pub mod listen;
 pub mod logs;
 pub mod metrics;
 pub mod reply;
+pub mod target;
 pub mod tls;
 
 /// An error of any kind, as bodies and services carry it.

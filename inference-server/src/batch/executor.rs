@@ -7,9 +7,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use stoker_graph::{Graph, RunError, Value};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use super::queue::{Done, Failure, Job, Queue};
+use super::queue::{Done, Failure, Job, Learned, Outcome, Queue, Release, Reply};
 use crate::protocol::Signature;
 
 /// Something that runs a model: the graph, or a double in tests.
@@ -30,8 +30,10 @@ pub trait Telemetry: Send + Sync + 'static {
     fn ran(&self, requests: usize, rows: usize, computed: Duration);
     /// The model did a run of `rows` rows, whose parts took what `stages` says. Runs that failed are not told.
     fn did(&self, _rows: usize, _stages: Stages) {}
-    /// Requests left the queue without a run.
-    fn dropped(&self, cancelled: usize, expired: usize);
+    /// A batch was formed: why no more requests are in it, and what it was formed by.
+    fn released(&self, release: Release, learned: &Learned);
+    /// Requests left the queue without a run: their clients had gone, their time was over, they could not make it in time.
+    fn dropped(&self, cancelled: usize, expired: usize, late: usize);
     /// The model panicked. The panic hook has logged where.
     fn panicked(&self);
 }
@@ -47,16 +49,13 @@ pub struct Stages {
     pub divided: Duration,
 }
 
-/// The outcome of a request.
-type Outcome = Result<Done, Failure>;
-
 /// Outcomes on their way to the requests that wait for them.
 ///
 /// An executor hands over a whole batch at once: one wake-up from thread to thread for the batch, and the waiting
 /// requests are then woken on their own thread. Waking each of them from here costs a system call and often a change of
 /// the running thread for each.
 #[derive(Debug)]
-pub struct Answers(mpsc::UnboundedReceiver<Vec<(oneshot::Sender<Outcome>, Outcome)>>);
+pub struct Answers(mpsc::UnboundedReceiver<Vec<(Reply, Outcome)>>);
 
 impl Answers {
     /// Passes outcomes on until all executors have ended. What is on the way is bounded by the queue.
@@ -76,13 +75,14 @@ struct Executor<R, T> {
     runner: Arc<R>,
     signature: Arc<Signature>,
     telemetry: T,
-    max_rows: usize,
-    answers: mpsc::UnboundedSender<Vec<(oneshot::Sender<Outcome>, Outcome)>>,
+    /// Its number among the executors of the queue.
+    number: usize,
+    answers: mpsc::UnboundedSender<Vec<(Reply, Outcome)>>,
     /// Set when the model was seen to give other rows than it was given: from then on nothing is joined.
     splits_badly: Arc<AtomicBool>,
 }
 
-/// Starts `threads` executors, each with `kernel_threads` for the kernels of one run. They end when the queue is closed
+/// Starts `threads` executors, as many as the queue knows of, each with `kernel_threads` for the kernels of one run. They end when the queue is closed
 /// and empty. Their answers reach the requests for as long as [`Answers::deliver`] runs.
 ///
 /// Each executor is a member of a rayon pool of its own, so that a kernel that divides its work does it on this
@@ -92,7 +92,6 @@ pub fn start<R: Runner, T: Telemetry + Clone>(
     runner: &Arc<R>,
     signature: &Arc<Signature>,
     telemetry: &T,
-    max_rows: usize,
     threads: usize,
     kernel_threads: usize,
 ) -> std::io::Result<(Vec<JoinHandle<()>>, Answers)> {
@@ -105,7 +104,7 @@ pub fn start<R: Runner, T: Telemetry + Clone>(
                 runner: Arc::clone(runner),
                 signature: Arc::clone(signature),
                 telemetry: telemetry.clone(),
-                max_rows: max_rows.max(1),
+                number,
                 answers: answers.clone(),
                 splits_badly: Arc::clone(&splits_badly),
             };
@@ -126,41 +125,58 @@ pub fn start<R: Runner, T: Telemetry + Clone>(
 impl<R: Runner, T: Telemetry> Executor<R, T> {
     /// Runs batches until the queue is closed.
     fn work(&self) {
+        let mut tells = false;
         loop {
-            let max_rows = if self.splits_badly.load(Ordering::Relaxed) { 1 } else { self.max_rows };
-            let Some(taken) = self.queue.take(max_rows) else { return };
-            if taken.cancelled + taken.expired > 0 {
-                self.telemetry.dropped(taken.cancelled, taken.expired);
+            let max_rows = if self.splits_badly.load(Ordering::Relaxed) { 1 } else { usize::MAX };
+            let Some(mut taken) = self.queue.take(self.number, max_rows, tells) else { return };
+            if taken.cancelled + taken.expired + taken.late > 0 {
+                self.telemetry.dropped(taken.cancelled, taken.expired, taken.late);
+            }
+            if !taken.refused.is_empty() {
+                self.answer(std::mem::take(&mut taken.refused));
+            }
+            if !taken.batch.is_empty() {
+                self.telemetry.released(taken.release, &taken.learned);
             }
             // The model's panics end in `run`; this one is for faults around it, so that no executor is ever lost. The
             // requests of the batch see their reply dropped.
             let outcome = catch_unwind(AssertUnwindSafe(|| match taken.batch.len() {
-                0 => {}
-                1 => taken.batch.into_iter().for_each(|job| self.run_alone(job)),
+                0 | 1 => taken.batch.pop().is_some_and(|job| self.run_alone(job)),
                 _ => self.run_together(taken.batch),
             }));
-            if outcome.is_err() {
+            tells = outcome.unwrap_or_else(|_| {
                 self.telemetry.panicked();
-            }
+                false
+            });
         }
     }
 
-    /// Runs one request.
-    fn run_alone(&self, job: Job) {
+    /// Runs one request. Gives whether the run says what others will cost: one that failed does not.
+    fn run_alone(&self, job: Job) -> bool {
         let begun = Instant::now();
         let Job { inputs, rows, queued, reply, .. } = job;
         let result = self.run(inputs);
         let computed = begun.elapsed();
         self.telemetry.ran(1, rows.unwrap_or(1), computed);
-        if result.is_ok() {
+        let tells = result.is_ok();
+        if tells {
             self.telemetry.did(rows.unwrap_or(1), Stages { computed, ..Stages::default() });
         }
         let outcome = result.map(|outputs| Done { outputs, waited: begun - queued, computed });
         self.answer(vec![(reply, outcome)]);
+        tells
     }
 
-    /// Runs requests as one. When that fails, each of them alone: only the one that is to blame gets the error.
-    fn run_together(&self, batch: Vec<Job>) {
+    /// Runs each of some requests alone.
+    fn run_each(&self, batch: Vec<Job>) {
+        for job in batch {
+            self.run_alone(job);
+        }
+    }
+
+    /// Runs requests as one. When that fails, each of them alone: only the one that is to blame gets the error. Gives
+    /// whether the run says what others will cost.
+    fn run_together(&self, batch: Vec<Job>) -> bool {
         let begun = Instant::now();
         let counts: Vec<usize> = batch.iter().map(|job| job.rows.unwrap_or(0)).collect();
         let total = counts.iter().sum();
@@ -171,14 +187,12 @@ impl<R: Runner, T: Telemetry> Executor<R, T> {
             })
             .collect();
         // What cannot be joined, such as a sum of rows that no memory holds, is not a fault of any one request.
-        let Ok(inputs) = inputs else { return batch.into_iter().for_each(|job| self.run_alone(job)) };
         let joined = begun.elapsed();
-        let Ok(outputs) = self.run(inputs) else {
-            return batch.into_iter().for_each(|job| self.run_alone(job));
-        };
+        let outputs = inputs.ok().and_then(|inputs| self.run(inputs).ok());
         let ran = begun.elapsed();
-        let Some(parts) = self.divide(outputs, &counts, total) else {
-            return batch.into_iter().for_each(|job| self.run_alone(job));
+        let Some(parts) = outputs.and_then(|outputs| self.divide(outputs, &counts, total)) else {
+            self.run_each(batch);
+            return false;
         };
         let computed = begun.elapsed();
         self.telemetry.ran(batch.len(), total, computed);
@@ -189,10 +203,11 @@ impl<R: Runner, T: Telemetry> Executor<R, T> {
             (job.reply, Ok(Done { outputs, waited, computed }))
         });
         self.answer(outcomes.collect());
+        true
     }
 
     /// Hands outcomes over. It fails only when the server is about to end and nobody waits.
-    fn answer(&self, outcomes: Vec<(oneshot::Sender<Outcome>, Outcome)>) {
+    fn answer(&self, outcomes: Vec<(Reply, Outcome)>) {
         let _ = self.answers.send(outcomes);
     }
 

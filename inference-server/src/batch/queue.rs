@@ -1,9 +1,12 @@
-//! The bounded queue between the requests and the executors, and the rule that forms batches.
+//! The bounded queue between the requests and the executors. Which requests are taken, in which order they run and how many
+//! together is decided by [`stoker_decide::batching`]; here are the clock, the lock and the threads.
 
-use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use stoker_decide::batching::delay::{Arrivals, Waiting, hold};
+use stoker_decide::batching::order::{Lanes, lane};
+use stoker_decide::batching::{self, Admission, Asked, Control, Limits};
 use stoker_graph::{RunError, Value};
 use tokio::sync::oneshot;
 
@@ -14,13 +17,26 @@ pub struct Job {
     pub inputs: Vec<Value>,
     /// Rows along axis 0 where this request may be joined with others.
     pub rows: Option<usize>,
+    /// Rows that it costs, whether it may be joined or not.
+    pub cost: usize,
+    /// 1 is the highest; 0 is none: see [`lane`].
+    pub priority: u32,
     /// When it was queued.
     pub queued: Instant,
     /// After this nobody waits for the answer.
     pub deadline: Instant,
+    /// By when the answer must be there, where its client or a latency target says so: it is refused or dropped when that
+    /// cannot be.
+    pub due: Option<Instant>,
     /// Where the answer goes. Closed when the client has gone.
-    pub reply: oneshot::Sender<Result<Done, Failure>>,
+    pub reply: Reply,
 }
+
+/// Where the answer to a request goes.
+pub type Reply = oneshot::Sender<Outcome>;
+
+/// The outcome of a request.
+pub type Outcome = Result<Done, Failure>;
 
 /// A request that was run.
 #[derive(Debug)]
@@ -48,52 +64,176 @@ pub enum Failure {
     /// Its deadline passed while it waited.
     #[error("the request waited longer than its time limit")]
     Expired,
+    /// It waited until its answer could not come in time any more.
+    #[error("the request waited until its answer could not come within its latency limit; send less or wait")]
+    TooLate {
+        /// Whole seconds after which another one has a chance.
+        retry_after: u64,
+    },
 }
 
-/// The queue is at its bound.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Full;
+/// Why a request is not queued.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Refused {
+    /// The queue is at its bound, or closed.
+    Full {
+        /// Whole seconds after which another one has a chance.
+        retry_after: u64,
+    },
+    /// Its answer could not come in time.
+    TooLate {
+        /// When it would come, by what runs of the model took so far.
+        expected: Duration,
+        /// Whole seconds after which another one has a chance.
+        retry_after: u64,
+    },
+}
+
+/// What a queue keeps to.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Requests that wait at a time.
+    pub capacity: usize,
+    /// Most rows of a batch, whatever the latency target.
+    pub max_rows: usize,
+    /// How long a batch waits for more requests.
+    pub max_delay: Duration,
+    /// Executors that take from it.
+    pub executors: usize,
+}
 
 /// The queue. One for each model, shared by all executors.
 #[derive(Debug)]
 pub struct Queue {
     state: Mutex<State>,
     wake: Condvar,
-    capacity: usize,
+    rules: Rules,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    jobs: VecDeque<Job>,
+    jobs: Lanes<Instant, Queued>,
+    control: Control,
+    /// The latency target of the last request.
+    target: Option<Duration>,
+    /// What each executor runs.
+    running: Vec<Option<Running>>,
+    /// When the last run ended, or the queue was made.
+    last_end: Instant,
+    arrivals: Arrivals,
+    /// Zero of the clock of `arrivals`.
+    made: Instant,
+    /// Seconds that each executor is still busy; kept for its memory.
+    busy: Vec<f64>,
     /// Executors that wait and were not woken yet: each push wakes at most one of them, and mostly none.
     sleeping: usize,
     closed: bool,
 }
 
+#[derive(Debug)]
+struct Queued {
+    job: Job,
+    /// Queued although the estimate is against it, to try the estimate.
+    is_trial: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Running {
+    began: Instant,
+    rows: usize,
+}
+
+/// Why a batch was run with the requests that it has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Release {
+    /// No more fit into it.
+    Full,
+    /// No others waited.
+    #[default]
+    Idle,
+    /// The next request has another shape, or may not be joined.
+    Shape,
+    /// No others waited, and it had been held back for them as long as is allowed.
+    Delay,
+}
+
+/// What is known by the time that a batch is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Learned {
+    /// Seconds of a run, whatever its size.
+    pub fixed: f64,
+    /// Seconds for each row.
+    pub per_row: f64,
+    /// Most rows of a batch.
+    pub cap: usize,
+    /// The latency target.
+    pub target: Option<Duration>,
+}
+
 /// What an executor takes from the queue.
 #[derive(Debug, Default)]
 pub struct Taken {
-    /// To be run together, in the order in which they came.
+    /// To be run together, in order.
     pub batch: Vec<Job>,
+    /// Why there are no more in it.
+    pub release: Release,
+    /// What it was formed by.
+    pub learned: Learned,
     /// Out of the queue without a run: their clients have gone.
     pub cancelled: usize,
-    /// Out of the queue without a run: their time is over, and they were told so.
+    /// Out of the queue without a run: their time is over.
     pub expired: usize,
+    /// Out of the queue without a run: they could not be answered in time.
+    pub late: usize,
+    /// What those that are over or late are told.
+    pub refused: Vec<(Reply, Outcome)>,
 }
 
 impl Queue {
-    /// An empty queue for at most `capacity` requests.
-    pub fn new(capacity: usize) -> Self {
-        Self { state: Mutex::default(), wake: Condvar::new(), capacity }
+    /// An empty queue. `seeds` are rows and times of runs before the first request.
+    pub fn new(rules: Rules, seeds: &[(usize, Duration)]) -> Self {
+        let executors = rules.executors.max(1);
+        let rules = Rules { executors, ..rules };
+        let mut control = Control::new(Limits { max_rows: rules.max_rows, executors });
+        for (rows, took) in seeds {
+            control.seed(*rows, took.as_secs_f64());
+        }
+        let made = Instant::now();
+        let state = State {
+            jobs: Lanes::default(),
+            control,
+            target: None,
+            running: vec![None; executors],
+            last_end: made,
+            arrivals: Arrivals::default(),
+            made,
+            busy: Vec::with_capacity(executors),
+            sleeping: 0,
+            closed: false,
+        };
+        Self { state: Mutex::new(state), wake: Condvar::new(), rules }
     }
 
-    /// Queues a request.
-    pub fn push(&self, job: Job) -> Result<(), Full> {
+    /// Queues a request, unless the queue is full or its answer could not come in time. `target` is the latency target by
+    /// now: batches are formed by it from here on.
+    pub fn push(&self, job: Job, target: Option<Duration>) -> Result<(), Refused> {
         let mut state = self.lock();
-        if state.closed || state.jobs.len() >= self.capacity {
-            return Err(Full);
+        state.target = target;
+        if state.closed || state.jobs.len() >= self.rules.capacity {
+            let (rows, cap) = (state.jobs.rows(), state.control.cap(target));
+            return Err(Refused::Full { retry_after: batching::retry_after(state.control.drain(rows, cap)) });
         }
-        state.jobs.push_back(job);
+        let lane = lane(job.priority);
+        let is_trial = match job.due {
+            Some(due) => state.admit(&job, lane, due)?,
+            None => false,
+        };
+        if !self.rules.max_delay.is_zero() {
+            let now = job.queued.saturating_duration_since(state.made).as_secs_f64();
+            state.arrivals.came(now);
+        }
+        let order = job.due.unwrap_or(job.deadline);
+        state.jobs.push(lane, order, job.cost, Queued { job, is_trial });
         if state.sleeping > 0 {
             state.sleeping -= 1;
             drop(state);
@@ -112,24 +252,37 @@ impl Queue {
         self.len() == 0
     }
 
-    /// Waits for requests and takes the next batch, of at most `max_rows` rows. `None` when the queue is closed and
-    /// empty. The batch is empty when all that waited had gone.
-    pub fn take(&self, max_rows: usize) -> Option<Taken> {
+    /// Waits for requests and takes the next batch for one of the executors, of at most `max_rows` rows. `tells` says
+    /// whether the time since it took the one before is what such a batch costs. `None` when the queue is closed and empty. The batch is empty when all that waited had gone.
+    pub fn take(&self, executor: usize, max_rows: usize, tells: bool) -> Option<Taken> {
         let mut state = self.lock();
-        while state.jobs.is_empty() {
-            if state.closed {
-                return None;
+        let mut now = Instant::now();
+        state.ended(executor, tells, now);
+        let mut was_held = false;
+        loop {
+            if state.jobs.is_empty() {
+                if state.closed {
+                    return None;
+                }
+                // A push takes the count down for the one that it wakes. A wake-up that no push asked for leaves it one too
+                // high, which costs a needless wake-up and never loses one.
+                state.sleeping += 1;
+                drop(self.wake.wait(state).unwrap_or_else(PoisonError::into_inner));
+                // Where threads share a CPU, the one that pushed has more requests to read: it goes first, and they form
+                // one batch. Where the CPU is free this returns at once.
+                std::thread::yield_now();
+                state = self.lock();
+            } else if let Some(wait) = state.hold(self.rules.max_delay, max_rows, now) {
+                was_held = true;
+                state.sleeping += 1;
+                let woken = self.wake.wait_timeout(state, wait);
+                (state, _) = woken.unwrap_or_else(PoisonError::into_inner);
+            } else {
+                break;
             }
-            // A push takes the count down for the one that it wakes. A wake-up that no push asked for leaves it one too
-            // high, which costs a needless wake-up and never loses one.
-            state.sleeping += 1;
-            drop(self.wake.wait(state).unwrap_or_else(PoisonError::into_inner));
-            // Where threads share a CPU, the one that pushed has more requests to read: it goes first, and they form one
-            // batch. Where the CPU is free this returns at once.
-            std::thread::yield_now();
-            state = self.lock();
+            now = Instant::now();
         }
-        Some(form(&mut state.jobs, Instant::now(), max_rows))
+        Some(state.form(executor, now, max_rows, was_held))
     }
 
     /// Takes no more requests. Executors end when those that wait are done.
@@ -144,35 +297,135 @@ impl Queue {
     }
 }
 
-/// Takes the next batch: in order of arrival, up to the first request that cannot be joined or does not fit any more.
-/// A request of more than `max_rows` rows runs alone.
-fn form(jobs: &mut VecDeque<Job>, now: Instant, max_rows: usize) -> Taken {
-    let mut taken = Taken::default();
-    let mut rows = 0_usize;
-    while let Some(next) = jobs.front() {
-        let gone = next.reply.is_closed();
-        let late = next.deadline <= now;
-        if !gone && !late {
-            let added = next.rows.unwrap_or(max_rows);
-            if let Some(first) = taken.batch.first()
-                && (rows.saturating_add(added) > max_rows || !can_join(first, next))
-            {
-                break;
-            }
-            rows = rows.saturating_add(added);
+impl State {
+    /// Whether a request can be answered in time. Gives whether it is queued as a trial.
+    fn admit(&mut self, job: &Job, lane: usize, due: Instant) -> Result<bool, Refused> {
+        let now = job.queued;
+        self.busy.clear();
+        let mut is_idle = self.jobs.is_empty();
+        for run in &self.running {
+            let left = run.map_or(0.0, |run| {
+                let passed = now.saturating_duration_since(run.began).as_secs_f64();
+                (self.control.cost().seconds(run.rows) - passed).max(0.0)
+            });
+            is_idle &= run.is_none();
+            self.busy.push(left);
         }
-        let Some(job) = jobs.pop_front() else { break };
-        if gone {
-            taken.cancelled += 1;
-        } else if late {
-            taken.expired += 1;
-            // Nobody may listen any more; then nobody needs to know.
-            let _ = job.reply.send(Err(Failure::Expired));
-        } else {
-            taken.batch.push(job);
+        let asked = Asked {
+            rows: job.cost,
+            ahead: self.jobs.ahead(lane, due),
+            cap: self.control.cap(self.target),
+            left: due.saturating_duration_since(now).as_secs_f64(),
+            idle: is_idle.then(|| now.saturating_duration_since(self.last_end).as_secs_f64()),
+        };
+        match self.control.admit(asked, &mut self.busy) {
+            Admission::Fits => Ok(false),
+            Admission::Trial => Ok(true),
+            Admission::TooLate { drain, done } => Err(Refused::TooLate {
+                expected: Duration::try_from_secs_f64(done).unwrap_or(Duration::MAX),
+                retry_after: batching::retry_after(drain),
+            }),
         }
     }
-    taken
+
+    /// An executor is back from its run. What the run cost is all the time that the executor was away: handing over the
+    /// answers is a part of it.
+    fn ended(&mut self, executor: usize, tells: bool, now: Instant) {
+        if let Some(run) = self.running.get_mut(executor).and_then(Option::take) {
+            self.last_end = now;
+            if tells {
+                self.control.ran(run.rows, now.saturating_duration_since(run.began).as_secs_f64());
+            }
+        }
+    }
+
+    /// How long an executor that could run what waits waits for more; `None` when it does not.
+    fn hold(&self, delay: Duration, max_rows: usize, now: Instant) -> Option<Duration> {
+        if delay.is_zero() || self.closed {
+            return None;
+        }
+        let first = &self.jobs.front()?.job;
+        let rows = self.jobs.rows();
+        if rows >= self.control.cap(self.target).min(max_rows) {
+            return None;
+        }
+        let (mut oldest, mut due) = (first.queued, first.due);
+        for Queued { job, .. } in self.jobs.iter() {
+            // What cannot be joined waits for nothing.
+            if !can_join(first, job) {
+                return None;
+            }
+            oldest = oldest.min(job.queued);
+            due = due.into_iter().chain(job.due).min();
+        }
+        let left = |due: Instant| due.saturating_duration_since(now).as_secs_f64();
+        let waiting = Waiting {
+            delay: delay.as_secs_f64(),
+            age: now.saturating_duration_since(oldest).as_secs_f64(),
+            slack: due.map(|due| left(due) - self.control.upper(rows + 1)),
+        };
+        Duration::try_from_secs_f64(hold(waiting, &self.arrivals)?).ok()
+    }
+
+    /// Takes the next batch: in order, up to the first request that cannot be joined or does not fit any more. A request of
+    /// more rows than the cap runs alone.
+    fn form(&mut self, executor: usize, now: Instant, max_rows: usize, was_held: bool) -> Taken {
+        let cap = self.control.cap(self.target).min(max_rows).max(1);
+        let cost = self.control.cost();
+        let learned = Learned { fixed: cost.fixed(), per_row: cost.per_row(), cap, target: self.target };
+        let release = if was_held { Release::Delay } else { Release::Idle };
+        let mut taken = Taken { release, learned, ..Taken::default() };
+        let (mut rows, mut cost) = (0_usize, 0_usize);
+        while let Some(Queued { job: next, is_trial }) = self.jobs.front() {
+            let is_gone = next.reply.is_closed();
+            let is_over = next.deadline <= now;
+            // By the batch that it would be in: the head goes first, and what waits behind it fills the batch up.
+            let is_late = !is_trial
+                && next.due.is_some_and(|due| {
+                    let planned = (cost + self.jobs.rows()).min(cap).max(next.cost);
+                    self.control.is_lost(planned, due.saturating_duration_since(now).as_secs_f64())
+                });
+            let runs = !is_gone && !is_over && !is_late;
+            if runs {
+                let added = next.rows.unwrap_or(cap);
+                if let Some(first) = taken.batch.first() {
+                    if !can_join(first, next) {
+                        taken.release = Release::Shape;
+                        break;
+                    }
+                    if rows.saturating_add(added) > cap {
+                        taken.release = Release::Full;
+                        break;
+                    }
+                }
+                rows = rows.saturating_add(added);
+                cost = cost.saturating_add(next.cost);
+            }
+            let Some(Queued { job, .. }) = self.jobs.pop() else { break };
+            if runs {
+                taken.batch.push(job);
+            } else if is_gone {
+                taken.cancelled += 1;
+            } else if is_over {
+                taken.expired += 1;
+                taken.refused.push((job.reply, Err(Failure::Expired)));
+            } else {
+                taken.late += 1;
+                let drain = self.control.drain(self.jobs.rows(), cap);
+                let retry_after = batching::retry_after(drain);
+                taken.refused.push((job.reply, Err(Failure::TooLate { retry_after })));
+            }
+        }
+        if rows >= cap {
+            taken.release = Release::Full;
+        }
+        if let Some(slot) = self.running.get_mut(executor)
+            && !taken.batch.is_empty()
+        {
+            *slot = Some(Running { began: now, rows: cost });
+        }
+        taken
+    }
 }
 
 /// True when two requests differ in their rows only. Types are those of the model.

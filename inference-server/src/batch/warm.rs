@@ -21,20 +21,24 @@ const TOLERANCE: f64 = 1e-3;
 pub struct Warmth {
     /// Batch sizes that were run.
     pub sizes: Vec<usize>,
+    /// How long the second run of each size took; of the last one the first, where the time was up.
+    pub times: Vec<(usize, Duration)>,
     /// Why the model failed on zeros, where it did. A model may: zeros need not be a valid input.
     pub failure: Option<String>,
     /// False when two requests together got other answers than each alone: then they must not be joined.
     pub joinable: bool,
 }
 
-/// Runs the model at 1, 2, 4, ... `max_rows` rows of zeros, and compares a batch of two with its rows alone.
+/// Runs the model twice at 1, 2, 4, ... `max_rows` rows of zeros, and compares a batch of two with its rows alone. The first
+/// run of a size pays for what is made once, so the second one is timed.
 ///
 /// A size is left out when it would end later than `patience` after the start, taken as twice the time of the size
 /// before: a slow model has little to gain from warmth, and its clients wait for readiness.
 pub fn warm(runner: &impl Runner, signature: &Signature, max_rows: usize, patience: Duration) -> Warmth {
     let begun = Instant::now();
     let mut last = Duration::ZERO;
-    let mut warmth = Warmth { sizes: Vec::new(), failure: None, joinable: signature.batch_axis };
+    let mut warmth =
+        Warmth { sizes: Vec::new(), times: Vec::new(), failure: None, joinable: signature.batch_axis };
     let largest = if signature.batch_axis { max_rows.max(1) } else { 1 };
     let doubling =
         std::iter::successors(Some(1_usize), |size| size.checked_mul(2)).take_while(|size| *size < largest);
@@ -43,10 +47,15 @@ pub fn warm(runner: &impl Runner, signature: &Signature, max_rows: usize, patien
         if so_far + last * 2 > patience && rows > 1 {
             break;
         }
-        let outcome = run(runner, signature, rows, |_, _| 0);
+        let outcome = timed(runner, signature, rows).and_then(|first| {
+            if begun.elapsed() + first > patience { Ok(first) } else { timed(runner, signature, rows) }
+        });
         last = begun.elapsed().saturating_sub(so_far);
         match outcome {
-            Ok(_) => warmth.sizes.push(rows),
+            Ok(took) => {
+                warmth.sizes.push(rows);
+                warmth.times.push((rows, took));
+            }
             Err(reason) => {
                 warmth.failure = Some(format!("{rows} row(s) of zeros: {reason}"));
                 break;
@@ -57,6 +66,13 @@ pub fn warm(runner: &impl Runner, signature: &Signature, max_rows: usize, patien
         warmth.joinable = rows_are_independent(runner, signature);
     }
     warmth
+}
+
+/// How long a run of `rows` rows of zeros takes, without making them.
+fn timed(runner: &impl Runner, signature: &Signature, rows: usize) -> Result<Duration, String> {
+    let inputs = inputs(signature, rows, |_, _| 0)?;
+    let begun = Instant::now();
+    run_once(runner, inputs).map(|_| begun.elapsed())
 }
 
 /// True unless two rows together were seen to get other answers than each alone. A failure proves nothing.
@@ -79,12 +95,24 @@ fn run(
     rows: usize,
     item: impl Fn(usize, usize) -> i8,
 ) -> Result<Vec<(String, Value)>, String> {
-    let inputs = signature
+    run_once(runner, inputs(signature, rows, item)?)
+}
+
+/// Inputs of `rows` rows whose elements `item(row, element)` gives.
+fn inputs(
+    signature: &Signature,
+    rows: usize,
+    item: impl Fn(usize, usize) -> i8,
+) -> Result<Vec<(String, Value)>, String> {
+    let all = signature
         .inputs
         .iter()
         .map(|info| input(info, signature.batch_axis, rows, &item).map(|value| (info.name.clone(), value)))
-        .collect::<Option<Vec<_>>>()
-        .ok_or("one row has more elements than warm-up makes")?;
+        .collect::<Option<Vec<_>>>();
+    all.ok_or_else(|| "one row has more elements than warm-up makes".to_owned())
+}
+
+fn run_once(runner: &impl Runner, inputs: Vec<(String, Value)>) -> Result<Vec<(String, Value)>, String> {
     match catch_unwind(AssertUnwindSafe(|| runner.run(inputs))) {
         Ok(outputs) => outputs.map_err(|error| error.to_string()),
         Err(_) => Err("the model panicked".to_owned()),

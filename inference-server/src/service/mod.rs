@@ -11,6 +11,7 @@ mod grpc;
 mod predict;
 mod refusal;
 mod rest;
+mod target;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
@@ -26,6 +27,7 @@ use crate::protocol::Signature;
 use crate::protocol::path::Model;
 pub use grpc::{Answer, STREAM_REQUESTS};
 pub use refusal::Refusal;
+use target::Target;
 
 /// What requests may take.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +38,8 @@ pub struct Limits {
     pub max_body_total: u64,
     /// Time from the head of a request to its answer.
     pub request_time: Duration,
+    /// The latency target as long as the router names none.
+    pub latency_target: Option<Duration>,
 }
 
 /// A model that is loaded and warm.
@@ -60,6 +64,7 @@ pub struct App {
     drain: Drain,
     /// Bytes of bodies that are in the process.
     body_bytes: AtomicU64,
+    target: Target,
     loaded: OnceLock<Ready>,
 }
 
@@ -73,7 +78,8 @@ struct Ready {
 impl App {
     /// Nothing is loaded yet: health answers, everything else is 503.
     pub fn new(model_name: String, limits: Limits, metrics: Metrics, drain: Drain) -> Self {
-        Self { model_name, limits, metrics, drain, body_bytes: AtomicU64::new(0), loaded: OnceLock::new() }
+        let (body_bytes, target) = (AtomicU64::new(0), Target::new(limits.latency_target));
+        Self { model_name, limits, metrics, drain, body_bytes, target, loaded: OnceLock::new() }
     }
 
     /// From here on the model is served. A second call changes nothing.

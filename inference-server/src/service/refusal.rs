@@ -11,8 +11,8 @@ use super::rest::json;
 use crate::batch::Failure;
 use crate::protocol::{RequestError, answer};
 
-/// What a client that is turned away is told to wait, in seconds.
-const RETRY_SECONDS: HeaderValue = HeaderValue::from_static("1");
+/// What a client is told to wait that is turned away for other reasons than the work before it, in seconds.
+const RETRY_SECONDS: u64 = 1;
 
 /// Why a request has no answer of the model.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,22 @@ pub enum Refusal {
     Loading,
     /// As many requests wait as may.
     #[error("too many requests wait for the model already; send less or wait")]
-    QueueFull,
+    QueueFull {
+        /// Whole seconds after which another request has a chance.
+        retry_after: u64,
+    },
+    /// By what runs took so far, and what waits, the answer could not come in time.
+    #[error(
+        "the answer would take about {expected:.1?}, and the latency limit is {limit:?}: send less, send fewer rows at a time, or wait"
+    )]
+    TooLate {
+        /// The latency target, or the client's own limit.
+        limit: Duration,
+        /// When the answer would come.
+        expected: Duration,
+        /// Whole seconds after which another request has a chance.
+        retry_after: u64,
+    },
     /// As many bytes of bodies are held as may be.
     #[error("too many bytes of request bodies are in work; send less or wait")]
     BodiesFull,
@@ -72,20 +87,50 @@ impl Refusal {
             Self::NotFound(_) => StatusCode::NOT_FOUND,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyLate(_) => StatusCode::REQUEST_TIMEOUT,
-            Self::Loading | Self::QueueFull | Self::BodiesFull => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Loading
+            | Self::QueueFull { .. }
+            | Self::BodiesFull
+            | Self::TooLate { .. }
+            | Self::Failure(Failure::TooLate { .. }) => StatusCode::SERVICE_UNAVAILABLE,
             Self::AnswerLate(_) | Self::Failure(Failure::Expired) => StatusCode::GATEWAY_TIMEOUT,
             Self::Failure(_) | Self::NotFinite(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
+    /// Whole seconds after which the same request has a chance, where only the moment was wrong.
+    pub fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::QueueFull { retry_after }
+            | Self::TooLate { retry_after, .. }
+            | Self::Failure(Failure::TooLate { retry_after }) => Some(*retry_after),
+            Self::Loading | Self::BodiesFull => Some(RETRY_SECONDS),
+            _ => None,
+        }
+    }
+
+    /// The kind of refusal, as the metrics name it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Request(_) | Self::Broken(_) | Self::Encoded => "request",
+            Self::NotFound(_) | Self::Repository(_) => "model",
+            Self::Loading => "loading",
+            Self::QueueFull { .. } => "queue",
+            Self::BodiesFull => "bodies",
+            Self::TooLarge(_) => "size",
+            Self::TooLate { .. } | Self::Failure(Failure::TooLate { .. }) => "deadline",
+            Self::BodyLate(_) | Self::AnswerLate(_) | Self::Failure(Failure::Expired) => "timeout",
+            Self::Failure(_) | Self::NotFinite(_) => "failure",
+            Self::Internal => "internal",
+        }
+    }
+
     /// The answer over HTTP.
     pub fn reply(&self) -> Reply {
-        let status = self.status();
-        let mut reply = json(status, answer::error(&self.to_string()));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            reply.headers_mut().insert(RETRY_AFTER, RETRY_SECONDS);
+        let mut reply = json(self.status(), answer::error(&self.to_string()));
+        if let Some(seconds) = self.retry_after() {
+            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+        if self.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
             // Says that the coding was the reason, and which one is taken (RFC 9110, 15.5.16).
             reply.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }

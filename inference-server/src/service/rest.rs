@@ -88,9 +88,13 @@ impl App {
                 let mut reply = match found {
                     Ok(ready) => match self.infer(ready, &head.headers, body, begun).await {
                         Ok(answer) => answered(answer),
-                        Err(refusal) => refusal.reply(),
+                        Err(refusal) => {
+                            self.metrics.refused(refusal.reason());
+                            refusal.reply()
+                        }
                     },
                     Err(refusal) => {
+                        self.metrics.refused(refusal.reason());
                         refuse_body(&head.headers, body);
                         refusal.reply()
                     }
@@ -147,7 +151,8 @@ impl App {
         let Asked { mut request, binary } = self.parse(ready, headers, bytes).await?;
         let id = request.id.take();
         request.timeout = deadline::shorter(request.timeout, asked_time);
-        let outputs = self.predict(ready, request, begun + self.limits.request_time).await?;
+        let times = (begun, begun + self.limits.request_time);
+        let outputs = self.predict(ready, request, times, self.target.of(headers)).await?;
         let answer = self.write(ready, id, outputs, binary).await;
         // The values take as much room as the body did, so its bytes count until here.
         drop(counted);

@@ -21,7 +21,8 @@ static SIGNATURES: LazyLock<Vec<Signature>> = LazyLock::new(|| {
     let row = ValueInfo::tensor("input", F32, vec![None, Some(4)]);
     let label = ValueInfo::tensor("label", I64, vec![None]);
     let every = [Bool, U8, U16, U32, U64, I8, I16, I32, I64, F16, BF16, F32, F64, String];
-    let each = every.iter().map(|dtype| ValueInfo::tensor(dtype.oip_name(), *dtype, vec![None, None])).collect();
+    let each =
+        every.iter().map(|dtype| ValueInfo::tensor(dtype.oip_name(), *dtype, vec![None, None])).collect();
     let scalar = ValueInfo::tensor("s", String, vec![]);
     vec![
         Signature { inputs: vec![row], outputs: vec![label.clone()], batch_axis: true },

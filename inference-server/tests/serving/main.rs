@@ -13,6 +13,7 @@ mod draining;
 mod grpc;
 mod headers;
 mod isolation;
+mod latency;
 mod process;
 mod protocol;
 mod refusals;

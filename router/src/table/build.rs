@@ -1,6 +1,7 @@
 //! Makes the table that requests see from the one that the operator wrote.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::HeaderName;
 use stoker_api::route::{HeaderMatch, ModelRouteSpec, RouteRule};
@@ -50,7 +51,9 @@ pub fn route(
         arm.mirrors = (!mirrors.is_empty()).then_some(mirrors);
     }
     let retries = plane.tables().route(&name).map(|route| Arc::clone(&route.retries)).unwrap_or_default();
-    Some(Route { name, version, run, step, hosts: spec.hosts.clone(), rules, retries })
+    let target = spec.latency_target_ms.map(|millis| Duration::from_millis(millis.into()));
+    let latency_target = target.map(stoker_edge::target::value);
+    Some(Route { name, version, run, step, hosts: spec.hosts.clone(), rules, retries, latency_target })
 }
 
 fn arms(rule: &RouteRule, mut of: impl FnMut(&str) -> (Arc<Revision>, Arc<ArmCount>)) -> Vec<Arm> {

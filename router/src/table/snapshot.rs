@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use http::HeaderMap;
-use http::header::HeaderName;
+use http::header::{HeaderName, HeaderValue};
 use stoker_api::scrape::TableVersion;
 use stoker_decide::traffic;
 
@@ -103,6 +103,8 @@ pub struct Route {
     pub rules: Vec<Rule>,
     /// How many requests may be sent a second time. The next table of the model goes on with it.
     pub retries: Arc<Retries>,
+    /// The latency target as pods are told it, where the model has one.
+    pub latency_target: Option<HeaderValue>,
 }
 
 impl Route {

@@ -279,3 +279,24 @@ async fn prometheus_reads_routes_and_refusals_with_labels_from_tables_alone() {
     }
     assert!(!text.contains("stranger"), "{text}");
 }
+
+#[tokio::test]
+async fn pods_are_told_the_latency_target_by_the_table_and_by_nobody_else() {
+    let pod = Pod::with(echo_headers()).await;
+    let world = World::with_pods(settings(), &[pod.address]).await;
+    let seen = async |world: &World| {
+        let forged = [("host", "digits"), ("stoker-latency-target", "1")];
+        let got = world.ask(&http(), Method::POST, "/v2/models/digits/infer", &forged, "{}").await.unwrap();
+        let headers: serde_json::Value = serde_json::from_slice(&got.body).unwrap();
+        headers["stoker-latency-target"].clone()
+    };
+    assert_eq!(seen(&world).await, serde_json::Value::Null);
+
+    let mut with_target = table("digits", 2, (1, 0), &[("digits-a", 1_000_000, None)]);
+    with_target.spec.latency_target_ms = Some(250);
+    world.serve(with_target);
+    assert_eq!(seen(&world).await, "250");
+
+    world.serve(table("digits", 3, (1, 0), &[("digits-a", 1_000_000, None)]));
+    assert_eq!(seen(&world).await, serde_json::Value::Null);
+}

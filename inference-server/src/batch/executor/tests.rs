@@ -4,7 +4,9 @@ use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 
 use stoker_graph::{DType, Data, ValueInfo};
+use tokio::sync::oneshot;
 
+use super::super::queue::Rules;
 use super::*;
 
 /// Doubles each element of column 0; fails on 13, panics on 17, loses a row on 19.
@@ -41,8 +43,9 @@ impl Telemetry for Counts {
     fn ran(&self, requests: usize, _: usize, _: Duration) {
         self.0[0].fetch_add(requests, Ordering::Relaxed);
     }
-    fn dropped(&self, cancelled: usize, expired: usize) {
-        self.0[1].fetch_add(cancelled + expired, Ordering::Relaxed);
+    fn released(&self, _: Release, _: &Learned) {}
+    fn dropped(&self, cancelled: usize, expired: usize, late: usize) {
+        self.0[1].fetch_add(cancelled + expired + late, Ordering::Relaxed);
     }
     fn panicked(&self) {
         self.0[2].fetch_add(1, Ordering::Relaxed);
@@ -55,21 +58,23 @@ fn answers(requests: &[&[i64]]) -> (Vec<Given>, Vec<usize>, usize) {
     let info = |name: &str| ValueInfo::tensor(name, DType::I64, vec![None]);
     let signature =
         Arc::new(Signature { inputs: vec![info("x")], outputs: vec![info("y")], batch_axis: true });
-    let (queue, model) = (Arc::new(Queue::new(100)), Arc::new(Model { runs: Mutex::default() }));
+    let rules = Rules { capacity: 100, max_rows: 64, max_delay: Duration::ZERO, executors: 1 };
+    let (queue, model) = (Arc::new(Queue::new(rules, &[])), Arc::new(Model { runs: Mutex::default() }));
     let counts = Counts::default();
     let waiting: Vec<_> = requests
         .iter()
         .map(|items| {
             let (reply, answer) = oneshot::channel();
-            let now = Instant::now();
+            let queued = Instant::now();
             let inputs = vec![Value::new(vec![items.len()], Data::I64(items.to_vec())).unwrap()];
-            let deadline = now + Duration::from_hours(1);
-            queue.push(Job { inputs, rows: Some(items.len()), queued: now, deadline, reply }).unwrap();
+            let (rows, cost, deadline) = (Some(items.len()), items.len(), queued + Duration::from_hours(1));
+            let job = Job { inputs, rows, cost, priority: 0, queued, deadline, due: None, reply };
+            queue.push(job, None).unwrap();
             answer
         })
         .collect();
     queue.close();
-    let (threads, delivery) = start(&queue, &model, &signature, &counts, 64, 1, 1).unwrap();
+    let (threads, delivery) = start(&queue, &model, &signature, &counts, 1, 1).unwrap();
     for thread in threads {
         thread.join().unwrap();
     }

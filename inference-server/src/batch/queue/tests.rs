@@ -7,23 +7,57 @@ use stoker_graph::Data;
 
 use super::*;
 
-type Answer = oneshot::Receiver<Result<Done, Failure>>;
+type Answer = oneshot::Receiver<Outcome>;
+
+const HOUR: Duration = Duration::from_hours(1);
 
 /// A request of one input of `rows` x `columns`.
 fn job(rows: usize, columns: usize) -> (Job, Answer) {
     let (reply, answer) = oneshot::channel();
     let value = Value::new(vec![rows, columns], Data::U8(vec![0; rows * columns])).unwrap();
-    let now = Instant::now();
-    let deadline = now + Duration::from_hours(1);
-    (Job { inputs: vec![value], rows: Some(rows), queued: now, deadline, reply }, answer)
+    let queued = Instant::now();
+    let job = Job {
+        inputs: vec![value],
+        rows: Some(rows),
+        cost: rows,
+        priority: 0,
+        queued,
+        deadline: queued + HOUR,
+        due: None,
+        reply,
+    };
+    (job, answer)
+}
+
+fn rules(capacity: usize, max_rows: usize) -> Rules {
+    Rules { capacity, max_rows, max_delay: Duration::ZERO, executors: 1 }
+}
+
+/// A queue that holds `jobs`, with a model that takes 4 ms and 1 ms for each row.
+fn holding(rules: Rules, jobs: Vec<Job>) -> Queue {
+    let time = |rows: u64| (usize::try_from(rows).unwrap(), Duration::from_millis(4 + rows));
+    let queue = Queue::new(rules, &[1, 2, 4, 8, 16, 32, 64].map(time));
+    for job in jobs {
+        assert_eq!(queue.push(job, None), Ok(()));
+    }
+    queue
+}
+
+fn form(queue: &Queue, now: Instant) -> Taken {
+    queue.lock().form(0, now, usize::MAX, false)
+}
+
+/// Rows of the requests of a batch, by which a test tells them apart.
+fn names(taken: &Taken) -> Vec<usize> {
+    taken.batch.iter().map(|job| job.inputs[0].shape()[0]).collect()
 }
 
 /// Sizes of the batches that `jobs` form.
 fn batches(jobs: Vec<Job>, max_rows: usize) -> Vec<usize> {
-    let mut jobs = VecDeque::from(jobs);
+    let queue = holding(rules(100, max_rows), jobs);
     let mut sizes = Vec::new();
-    while !jobs.is_empty() {
-        sizes.push(form(&mut jobs, Instant::now(), max_rows).batch.len());
+    while !queue.is_empty() {
+        sizes.push(form(&queue, Instant::now()).batch.len());
     }
     sizes
 }
@@ -59,32 +93,35 @@ fn requests_that_nobody_waits_for_are_not_run() {
     let (mut jobs, mut answers): (Vec<_>, Vec<_>) = (0..4).map(|_| job(1, 4)).unzip();
     drop(answers.remove(0));
     jobs[2].deadline = Instant::now();
-    let taken = form(&mut VecDeque::from(jobs), Instant::now(), 8);
+    let mut taken = form(&holding(rules(8, 8), jobs), Instant::now());
     assert_eq!((taken.batch.len(), taken.cancelled, taken.expired), (2, 1, 1));
+    let (reply, outcome) = taken.refused.remove(0);
+    reply.send(outcome).unwrap();
     assert_eq!(answers[1].try_recv().unwrap().unwrap_err(), Failure::Expired);
 }
 
 #[test]
 fn the_queue_is_bounded_and_closes() {
-    let queue = Queue::new(2);
+    let queue = holding(rules(2, 8), vec![]);
     let (jobs, _answers): (Vec<_>, Vec<_>) = (0..4).map(|_| job(1, 4)).unzip();
-    let pushed: Vec<_> = jobs.into_iter().map(|job| queue.push(job)).collect();
-    assert_eq!(pushed, [Ok(()), Ok(()), Err(Full), Err(Full)]);
+    let pushed: Vec<_> = jobs.into_iter().map(|job| queue.push(job, None)).collect();
+    let full = Err(Refused::Full { retry_after: 1 });
+    assert_eq!(pushed, [Ok(()), Ok(()), full, full]);
     queue.close();
-    assert_eq!(queue.push(job(1, 4).0), Err(Full));
-    assert_eq!(queue.take(8).unwrap().batch.len(), 2);
-    assert!(queue.take(8).is_none());
+    assert_eq!(queue.push(job(1, 4).0, None), full);
+    assert_eq!(queue.take(0, 8, false).unwrap().batch.len(), 2);
+    assert!(queue.take(0, 8, false).is_none());
 }
 
 #[test]
 fn no_request_is_lost_between_many_threads() {
-    let queue = Arc::new(Queue::new(100_000));
+    let queue = Arc::new(Queue::new(Rules { executors: 3, ..rules(100_000, 3) }, &[]));
     let takers: Vec<_> = (0..3)
-        .map(|_| {
+        .map(|number| {
             let queue = Arc::clone(&queue);
             std::thread::spawn(move || {
                 let mut count = 0;
-                while let Some(taken) = queue.take(3) {
+                while let Some(taken) = queue.take(number, 3, false) {
                     for job in taken.batch {
                         count += 1;
                         let done = Done { outputs: vec![], waited: Duration::ZERO, computed: Duration::ZERO };
@@ -101,7 +138,7 @@ fn no_request_is_lost_between_many_threads() {
             std::thread::spawn(move || {
                 for _ in 0..500 {
                     let (job, answer) = job(1, 1);
-                    queue.push(job).unwrap();
+                    queue.push(job, None).unwrap();
                     // The next one only after the answer, so that the takers sleep now and then.
                     assert!(answer.blocking_recv().unwrap().is_ok());
                 }
@@ -115,14 +152,166 @@ fn no_request_is_lost_between_many_threads() {
     assert_eq!(takers.into_iter().map(|taker| taker.join().unwrap()).sum::<usize>(), 2000);
 }
 
+#[test]
+fn the_reason_of_a_release_is_told() {
+    let released = |shapes: &[(usize, usize)]| {
+        let (jobs, _answers): (Vec<_>, Vec<_>) =
+            shapes.iter().map(|(rows, columns)| job(*rows, *columns)).unzip();
+        form(&holding(rules(8, 4), jobs), Instant::now()).release
+    };
+    assert_eq!(released(&[(1, 4), (1, 4)]), Release::Idle);
+    assert_eq!(released(&[(2, 4), (2, 4)]), Release::Full);
+    assert_eq!(released(&[(3, 4), (2, 4)]), Release::Full);
+    assert_eq!(released(&[(1, 4), (1, 5)]), Release::Shape);
+}
+
+#[test]
+fn requests_run_by_priority_and_then_by_the_earliest_deadline() {
+    let at = Instant::now() + Duration::from_mins(1);
+    // Rows are names here: (priority, seconds to the deadline).
+    let asked = [(0, 9), (3, 1), (0, 5), (1, 60), (2, 5), (77, 1)];
+    let (jobs, _answers): (Vec<_>, Vec<_>) = asked
+        .iter()
+        .zip(1..)
+        .map(|((priority, seconds), rows)| {
+            let (job, answer) = job(rows, 1);
+            (Job { priority: *priority, deadline: at + Duration::from_secs(*seconds), ..job }, answer)
+        })
+        .unzip();
+    assert_eq!(names(&form(&holding(rules(8, 64), jobs), Instant::now())), [4, 3, 5, 1, 2, 6]);
+}
+
+/// A job that is queued at `now` and must be done `millis` later.
+fn due(now: Instant, rows: usize, millis: u64) -> (Job, Answer) {
+    let (job, answer) = job(rows, 4);
+    (Job { queued: now, due: Some(now + Duration::from_millis(millis)), ..job }, answer)
+}
+
+const TARGET: Option<Duration> = Some(Duration::from_millis(100));
+
+#[test]
+fn a_request_whose_answer_could_not_come_in_time_is_refused_on_arrival() {
+    let (queue, now) = (holding(rules(1000, 64), vec![]), Instant::now());
+    // A run of 30 rows has begun, and takes 34 ms.
+    let (first, _answer) = due(now, 30, 95);
+    assert_eq!(queue.push(first, TARGET), Ok(()));
+    let taken = form(&queue, now);
+    assert_eq!((taken.batch.len(), taken.learned.cap), (1, 32));
+    let mut answers = Vec::new();
+    let refused = (0..200).find_map(|_| {
+        let (job, answer) = due(now, 1, 95);
+        answers.push(answer);
+        queue.push(job, TARGET).err()
+    });
+    let Some(Refused::TooLate { expected, retry_after: 1 }) = refused else { panic!("{refused:?}") };
+    assert!(expected > Duration::from_millis(95), "{expected:?}");
+    assert_eq!(queue.len(), 32, "one more batch ends in time");
+    // Whoever has more time, or none to keep, is taken.
+    assert_eq!(queue.push(due(now, 1, 1000).0, TARGET), Ok(()));
+    assert_eq!(queue.push(job(1, 4).0, TARGET), Ok(()));
+    // Whoever goes first is taken as well.
+    let (job, _answer) = due(now, 1, 95);
+    assert_eq!(queue.push(Job { priority: 1, ..job }, TARGET), Ok(()));
+}
+
+#[test]
+fn runs_of_other_executors_are_not_waited_for() {
+    let queue = holding(Rules { executors: 2, ..rules(1000, 64) }, vec![]);
+    let now = Instant::now();
+    let (first, _answer) = due(now, 30, 95);
+    assert_eq!(queue.push(first, TARGET), Ok(()));
+    form(&queue, now);
+    // The first executor is busy for 34 ms, the second is free: 20 ms are enough for a row.
+    let (second, _answer) = due(now, 1, 20);
+    assert_eq!(queue.push(second, TARGET), Ok(()));
+    queue.lock().form(1, now, usize::MAX, false);
+    let refused = queue.push(due(now, 1, 20).0, TARGET);
+    assert!(matches!(refused, Err(Refused::TooLate { .. })), "both are busy: {refused:?}");
+}
+
+#[test]
+fn a_request_that_cannot_make_it_any_more_is_dropped_and_the_others_run() {
+    let now = Instant::now();
+    let (jobs, mut answers): (Vec<_>, Vec<_>) =
+        [20, 200, 21].map(|millis| due(now, 1, millis)).into_iter().unzip();
+    let queue = holding(rules(8, 64), vec![]);
+    for job in jobs {
+        assert_eq!(queue.push(job, Some(Duration::from_secs(1))), Ok(()));
+    }
+    // 18 ms later: three rows take 7 ms.
+    let mut taken = form(&queue, now + Duration::from_millis(18));
+    assert_eq!((taken.batch.len(), taken.late, taken.expired), (1, 2, 0));
+    for (reply, outcome) in taken.refused.drain(..) {
+        reply.send(outcome).unwrap();
+    }
+    assert_eq!(answers[0].try_recv().unwrap().unwrap_err(), Failure::TooLate { retry_after: 1 });
+    assert!(answers[1].try_recv().is_err(), "it runs");
+}
+
+#[test]
+fn an_estimate_that_forbids_every_request_is_tried_again() {
+    let queue = holding(rules(8, 64), vec![]);
+    // The target is below a single run.
+    let (target, now) = (Some(Duration::from_millis(2)), Instant::now());
+    queue.lock().last_end = now;
+    let refused = queue.push(due(now, 1, 2).0, target);
+    assert!(matches!(refused, Err(Refused::TooLate { .. })), "{refused:?}");
+    // Two seconds without a run.
+    let later = now + Duration::from_secs(2);
+    let (trial, _answer) = due(later, 1, 2);
+    assert_eq!(queue.push(trial, target), Ok(()));
+    assert_eq!(form(&queue, later).batch.len(), 1, "and it is run");
+    assert!(queue.push(due(later, 1, 2).0, target).is_err(), "one at a time");
+}
+
+#[test]
+fn runs_teach_the_cost() {
+    let queue = holding(rules(100, 64), vec![]);
+    let before = form(&queue, Instant::now()).learned;
+    assert!((before.fixed - 0.004).abs() < 1e-6 && (before.per_row - 0.001).abs() < 1e-6, "{before:?}");
+    let began = Instant::now();
+    for _ in 0..100 {
+        let mut state = queue.lock();
+        state.running[0] = Some(Running { began, rows: 8 });
+        state.ended(0, true, began + Duration::from_millis(24));
+        // One that fell apart says nothing.
+        state.running[0] = Some(Running { began, rows: 8 });
+        state.ended(0, false, began + Duration::from_secs(9));
+    }
+    let after = form(&queue, Instant::now()).learned;
+    assert!((after.fixed + 8.0 * after.per_row - 0.024).abs() < 0.001, "{after:?}");
+}
+
+#[test]
+fn a_batch_is_held_back_for_others_as_long_as_is_allowed() {
+    let delay = Duration::from_mins(10);
+    let (jobs, _answers): (Vec<_>, Vec<_>) = (0..3).map(|_| job(1, 4)).unzip();
+    let queue = holding(Rules { max_delay: delay, ..rules(8, 64) }, jobs);
+    let (state, now) = (queue.lock(), Instant::now());
+    assert!(state.hold(delay, usize::MAX, now).is_some_and(|wait| wait <= delay));
+    assert_eq!(state.hold(delay, 3, now), None, "the batch is full");
+    assert_eq!(state.hold(delay, usize::MAX, now + delay), None, "the delay is over");
+    drop(state);
+    queue.push(job(1, 5).0, None).unwrap();
+    assert_eq!(queue.lock().hold(delay, usize::MAX, now), None, "another shape is there");
+}
+
+#[test]
+fn an_executor_that_waits_for_more_comes_back_by_itself() {
+    let delay = Duration::from_millis(300);
+    let (jobs, _answers): (Vec<_>, Vec<_>) = (0..3).map(|_| job(1, 4)).unzip();
+    let taken = holding(Rules { max_delay: delay, ..rules(8, 64) }, jobs).take(0, 64, false).unwrap();
+    assert_eq!((taken.batch.len(), taken.release), (3, Release::Delay));
+}
+
 proptest! {
     #[test]
     fn batches_keep_order_and_limit(shapes in prop::collection::vec((0_usize..10, 1_usize..3), 1..40), max_rows in 1_usize..12) {
         let (jobs, _answers): (Vec<_>, Vec<_>) = shapes.iter().map(|(rows, columns)| job(*rows, *columns)).unzip();
-        let mut jobs = VecDeque::from(jobs);
+        let queue = holding(rules(40, max_rows), jobs);
         let mut seen = Vec::new();
-        while !jobs.is_empty() {
-            let batch = form(&mut jobs, Instant::now(), max_rows).batch;
+        while !queue.is_empty() {
+            let batch = form(&queue, Instant::now()).batch;
             prop_assert!(!batch.is_empty());
             let rows: usize = batch.iter().filter_map(|job| job.rows).sum();
             prop_assert!(rows <= max_rows || batch.len() == 1);

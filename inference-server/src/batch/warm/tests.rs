@@ -27,7 +27,12 @@ impl<F: Fn(&[f32]) -> Result<Vec<f32>, RunError> + Send + Sync + 'static> Runner
 fn every_doubling_is_run_and_independent_rows_may_be_joined() {
     let warmth =
         warm(&Model(|x: &[f32]| Ok(x.iter().map(|x| x * 2.0).collect())), &signature(true), 20, LONG);
-    assert_eq!(warmth, Warmth { sizes: vec![1, 2, 4, 8, 16, 20], failure: None, joinable: true });
+    assert_eq!(
+        (&warmth.sizes[..], &warmth.failure, warmth.joinable),
+        (&[1, 2, 4, 8, 16, 20][..], &None, true)
+    );
+    let timed: Vec<usize> = warmth.times.iter().map(|(rows, _)| *rows).collect();
+    assert_eq!(timed, warmth.sizes, "each size was timed");
 }
 
 #[test]
@@ -43,7 +48,7 @@ fn a_model_that_mixes_rows_is_found_out() {
 #[test]
 fn a_model_without_a_batch_axis_is_run_once() {
     let warmth = warm(&Model(|x: &[f32]| Ok(x.to_vec())), &signature(false), 8, LONG);
-    assert_eq!(warmth, Warmth { sizes: vec![1], failure: None, joinable: false });
+    assert_eq!((&warmth.sizes[..], warmth.failure, warmth.joinable), (&[1][..], None, false));
 }
 
 #[test]
@@ -59,7 +64,22 @@ fn failing_on_zeros_is_told_and_not_held_against_the_model() {
 #[test]
 fn a_model_that_takes_longer_than_the_patience_is_run_once() {
     let warmth = warm(&Model(|x: &[f32]| Ok(x.to_vec())), &signature(true), 8, Duration::ZERO);
-    assert_eq!(warmth, Warmth { sizes: vec![1], failure: None, joinable: true });
+    assert_eq!((&warmth.sizes[..], warmth.failure, warmth.joinable), (&[1][..], None, true));
+    assert_eq!(warmth.times.len(), 1);
+}
+
+#[test]
+fn each_size_is_run_twice_so_that_the_time_is_that_of_a_warm_run() {
+    let rows = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = std::sync::Arc::clone(&rows);
+    let model = Model(move |x: &[f32]| {
+        if x.iter().all(|x| *x == 0.0) {
+            seen.lock().unwrap().push(x.len() / 3);
+        }
+        Ok(x.to_vec())
+    });
+    warm(&model, &signature(true), 4, LONG);
+    assert_eq!(*rows.lock().unwrap(), [1, 1, 2, 2, 4, 4]);
 }
 
 #[test]

@@ -35,6 +35,17 @@ impl App {
         begun: Instant,
         time: Duration,
     ) -> Result<ModelInferResponse, Refusal> {
+        let answer = self.try_message(message, call, begun, time).await;
+        answer.inspect_err(|refusal| self.metrics.refused(refusal.reason()))
+    }
+
+    async fn try_message(
+        &self,
+        message: ModelInferRequest,
+        call: &Call,
+        begun: Instant,
+        time: Duration,
+    ) -> Result<ModelInferResponse, Refusal> {
         let ready = self.find(named(&message.model_name, &message.model_version))?;
         let as_raw = !message.raw_input_contents.is_empty();
         let heavy = call.account.bytes() > HEAVY_BYTES as u64;
@@ -42,10 +53,7 @@ impl App {
         // The client says how long it waits for the call, and may say it of the request as well.
         asked.timeout = [asked.timeout, call.patience].into_iter().flatten().min();
         let id = asked.id.take();
-        let outputs = self.predict(ready, asked, begun + time).await.map_err(|refusal| match refusal {
-            Refusal::AnswerLate(_) => Refusal::AnswerLate(time),
-            other => other,
-        })?;
+        let outputs = self.predict(ready, asked, (begun, begun + time), call.target).await?;
         self.write_message(ready, id, outputs, as_raw).await
     }
 

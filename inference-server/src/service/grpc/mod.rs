@@ -55,6 +55,8 @@ struct Call {
     patience: Option<Duration>,
     /// How long the answer may take: the limit of the server, and no longer than the client waits.
     time: Duration,
+    /// The latency target by now.
+    target: Option<Duration>,
 }
 
 impl App {
@@ -93,9 +95,10 @@ impl App {
         }
         let patience = deadline::asked(&head.headers);
         let time = patience.map_or(self.limits.request_time, |wait| wait.min(self.limits.request_time));
+        let target = self.target.of(&head.headers);
         let account = Arc::new(Account::new(Arc::clone(self)));
         // Also holds the account until the answer is there: the values take as much room as the messages did.
-        let call = Call { account, begun, patience, time };
+        let call = Call { account, begun, patience, time, target };
         head.extensions.insert(call.clone());
         let limit = if health { MAX_HEALTH } else { self.limits.max_body };
         let messages = Messages::new(body, Arc::clone(&call.account), limit, !stream);

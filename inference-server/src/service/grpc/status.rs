@@ -25,10 +25,8 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let mut metadata = MetadataMap::new();
         // When to come again, as HTTP's answer says it.
-        if let Some(wait) = refusal.reply().headers().get(RETRY_AFTER)
-            && let Ok(wait) = MetadataValue::try_from(wait.as_bytes())
-        {
-            metadata.insert(RETRY_AFTER.as_str(), wait);
+        if let Some(seconds) = refusal.retry_after() {
+            metadata.insert(RETRY_AFTER.as_str(), MetadataValue::from(seconds));
         }
         Self::with_metadata(refusal.code(), refusal.to_string(), metadata)
     }
@@ -67,7 +65,7 @@ mod tests {
             (Refusal::Failure(Failure::Expired), Code::DeadlineExceeded, 504),
             (Refusal::Failure(Failure::Panicked), Code::Internal, 500),
             (Refusal::Internal, Code::Internal, 500),
-            (Refusal::QueueFull, Code::Unavailable, 503),
+            (Refusal::QueueFull { retry_after: 2 }, Code::Unavailable, 503),
             (Refusal::BodiesFull, Code::Unavailable, 503),
             (Refusal::Loading, Code::Unavailable, 503),
         ];
