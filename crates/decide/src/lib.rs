@@ -7,7 +7,9 @@
 //! - [`histogram`]: latencies as the native Prometheus schema 3, merged exactly.
 //! - [`traffic`]: which arm serves a request.
 //! - [`balance`]: which pod of the arm, and when another one is tried.
+//! - [`caching`]: is a cache of predictions worth its lookups.
 //! - [`compare`]: whether two answers to one request say the same.
+//! - [`confidence`]: how sure a classifier is of its answers.
 //! - [`evidence`]: what routers counted, joined over restarts of routers.
 //! - [`harm`]: is the candidate worse than stable, at any sample size.
 //! - [`verdict`]: Pass, Fail, Inconclusive or Error for the step of a rollout.
@@ -19,7 +21,9 @@
 pub mod agreement;
 pub mod analysis;
 pub mod balance;
+pub mod caching;
 pub mod compare;
+pub mod confidence;
 pub mod evidence;
 pub mod harm;
 pub mod histogram;
