@@ -4,13 +4,17 @@
 //! - [`artifact`]: where the model comes from, fetched with bounds and checked.
 //! - [`protocol`]: JSON to typed values and back; pure.
 //! - [`batch`]: the queue, the rule that joins requests, the threads that run them, warm-up.
+//! - [`cache`]: answers that are given again without a run.
+//! - [`health`]: how sure the model is of what it predicts.
 //! - [`service`]: answers requests.
 //! - [`metrics`]: what is counted.
 //! - [`serve`]: puts them together and runs them to the end.
 
 pub mod artifact;
 pub mod batch;
+pub mod cache;
 pub mod config;
+pub mod health;
 pub mod metrics;
 pub mod protocol;
 pub mod serve;

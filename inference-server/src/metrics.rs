@@ -1,7 +1,9 @@
-//! What the server counts, as Prometheus metrics with the prefix `stoker_server_`.
+//! What the server counts, as Prometheus metrics with the prefix `stoker_server_`. docs/metrics/server.md lists them.
 
-use std::sync::Arc;
+mod phases;
+
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -11,29 +13,14 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use stoker_edge::metrics::LatencyHistogram;
+use stoker_graph::Value;
 
 use crate::artifact::Digest;
 use crate::batch::Telemetry;
-
-/// A part of a request's way through the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// From JSON to typed values.
-    Parse,
-    /// Waiting for an executor.
-    Queue,
-    /// The run of the batch that the request was in.
-    Compute,
-    /// From typed values to JSON.
-    Serialise,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PhaseLabels {
-    model: Arc<str>,
-    phase: &'static str,
-}
+use crate::cache::{CacheMetrics, CacheStatus};
+use crate::health::{PredictionMetrics, Sampler};
+pub use phases::Phase;
+use phases::Phases;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -64,11 +51,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     /// The counter that nearly all requests go to, without the way through the family.
     answered: Counter,
-    parse: LatencyHistogram,
-    queue: LatencyHistogram,
-    compute: LatencyHistogram,
-    serialise: LatencyHistogram,
-    total: LatencyHistogram,
+    phases: Phases,
     batch_rows: Histogram,
     batch_requests: Histogram,
     waiting: Gauge,
@@ -76,6 +59,12 @@ pub struct Metrics {
     panics: Counter,
     info: Family<InfoLabels, Gauge>,
     start: Family<StepLabels, Gauge<f64, AtomicU64>>,
+    /// Of the prediction cache.
+    pub cache: CacheMetrics,
+    /// Of what the model predicts.
+    pub predictions: PredictionMetrics,
+    /// What looks at predictions, where that is wanted and the model is a classifier.
+    sampler: Arc<OnceLock<Arc<Sampler>>>,
 }
 
 impl Metrics {
@@ -90,9 +79,7 @@ impl Metrics {
 
         let requests = Family::<RequestLabels, Counter>::default();
         registry.register("requests", "Infer requests by status code", requests.clone());
-        let phases = Family::<PhaseLabels, LatencyHistogram>::default();
-        let help = "Time of infer requests by phase; total is the whole";
-        registry.register_with_unit("phase", help, Unit::Seconds, phases.clone());
+        let phases = Phases::new(registry, &model);
         let (batch_rows, batch_requests) = (sizes(), sizes());
         registry.register("batch_rows", "Rows of each run of the model", batch_rows.clone());
         registry.register("batch_requests", "Requests of each run of the model", batch_requests.clone());
@@ -114,14 +101,9 @@ impl Metrics {
         let help = "Time of each step of the start: fetch, load, warm";
         registry.register_with_unit("start", help, Unit::Seconds, start.clone());
 
-        let phase = |phase| phases.get_or_create_owned(&PhaseLabels { model: Arc::clone(&model), phase });
         Self {
             answered: requests.get_or_create_owned(&RequestLabels { model: Arc::clone(&model), code: 200 }),
-            parse: phase("parse"),
-            queue: phase("queue"),
-            compute: phase("compute"),
-            serialise: phase("serialise"),
-            total: phase("total"),
+            phases,
             model,
             requests,
             batch_rows,
@@ -131,12 +113,15 @@ impl Metrics {
             panics,
             info,
             start,
+            cache: CacheMetrics::new(registry),
+            predictions: PredictionMetrics::new(registry),
+            sampler: Arc::default(),
         }
     }
 
-    /// Counts an infer request that was answered.
-    pub fn answered(&self, code: StatusCode, total: Duration) {
-        self.total.record(total);
+    /// Counts an infer request that was answered. Refusals are answers in which the cache has no part.
+    pub fn answered(&self, code: StatusCode, cache: CacheStatus, total: Duration) {
+        self.phase(Phase::Total, cache, total);
         if code == StatusCode::OK {
             self.answered.inc();
         } else {
@@ -146,13 +131,14 @@ impl Metrics {
     }
 
     /// Counts the time of one phase of a request.
-    pub fn phase(&self, phase: Phase, time: Duration) {
-        match phase {
-            Phase::Parse => self.parse.record(time),
-            Phase::Queue => self.queue.record(time),
-            Phase::Compute => self.compute.record(time),
-            Phase::Serialise => self.serialise.record(time),
-        }
+    pub fn phase(&self, phase: Phase, cache: CacheStatus, time: Duration) {
+        self.phases.record(phase, cache, time);
+    }
+
+    /// Shows the outputs of runs to `sampler`. A second call changes nothing.
+    pub fn samples(&self, sampler: Arc<Sampler>) {
+        // One model is served for as long as the process lives.
+        let _ = self.sampler.set(sampler);
     }
 
     /// Counts a request as waiting until the guard is dropped.
@@ -163,6 +149,7 @@ impl Metrics {
 
     /// Says which model is served.
     pub fn serves(&self, digest: Digest) {
+        self.phases.serves(&digest.version());
         let labels = InfoLabels { model: Arc::clone(&self.model), digest: digest.to_string() };
         self.info.get_or_create(&labels).set(1);
     }
@@ -177,6 +164,12 @@ impl Telemetry for Metrics {
     fn ran(&self, requests: usize, rows: usize, _: Duration) {
         self.batch_requests.observe(requests as f64);
         self.batch_rows.observe(rows as f64);
+    }
+
+    fn gave(&self, outputs: &[Value]) {
+        if let Some(sampler) = self.sampler.get() {
+            sampler.see(outputs);
+        }
     }
 
     fn dropped(&self, cancelled: usize, expired: usize) {

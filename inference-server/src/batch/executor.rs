@@ -28,6 +28,10 @@ impl Runner for Graph {
 pub trait Telemetry: Send + Sync + 'static {
     /// A batch of `requests` and `rows` was run in `computed`.
     fn ran(&self, requests: usize, rows: usize, computed: Duration);
+    /// A run gave these outputs, one for each of the signature. Called between the run and the answers: it must be short.
+    fn gave(&self, outputs: &[Value]) {
+        let _ = outputs;
+    }
     /// Requests left the queue without a run.
     fn dropped(&self, cancelled: usize, expired: usize);
     /// The model panicked. The panic hook has logged where.
@@ -207,7 +211,9 @@ impl<R: Runner, T: Telemetry> Executor<R, T> {
             self.telemetry.panicked();
             Failure::Panicked
         })??;
-        in_declared_order(outputs, &self.signature)
+        let outputs = in_declared_order(outputs, &self.signature)?;
+        self.telemetry.gave(&outputs);
+        Ok(outputs)
     }
 }
 

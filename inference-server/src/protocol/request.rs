@@ -13,6 +13,7 @@ use stoker_graph::{DType, Data, Value, ValueInfo};
 
 use super::data::{Elements, Nesting};
 use super::signature::{Signature, admits, has_json, shape_text};
+use crate::cache::Directives;
 
 /// The longest part of a stranger's name that a message repeats.
 const NAME_IN_MESSAGES: usize = 80;
@@ -30,6 +31,8 @@ pub struct InferRequest {
     pub priority: u32,
     /// How long its client waits for the answer, where it says so.
     pub timeout: Option<Duration>,
+    /// What it lets the cache do. Headers say it, and not the body.
+    pub cache: Directives,
 }
 
 /// Why a body is not a request that the model can answer. All of them are the client's to mend.
@@ -132,6 +135,7 @@ pub fn parse(body: &[u8], signature: &Signature) -> Result<InferRequest, Request
         id: raw.id,
         priority: 0,
         timeout: None,
+        cache: Directives::default(),
     })
 }
 

@@ -12,7 +12,9 @@ use stoker_edge::reply::{self, Reply};
 use stoker_graph::Value;
 
 use super::bodies::{BodiesFull, Counted, Metered, refuse_body};
+use super::predict::Predicted;
 use super::{App, Ready, Refusal};
+use crate::cache::{CacheStatus, Directives};
 use crate::metrics::Phase;
 use crate::protocol::path::Call;
 use crate::protocol::{InferRequest, Signature, answer, request};
@@ -61,17 +63,18 @@ impl App {
                 let begun = Instant::now();
                 let found = self.find(model);
                 let (head, body) = request.into_parts();
-                let reply = match found {
+                let (mut reply, cache) = match found {
                     Ok(ready) => match self.infer(ready, &head.headers, body, begun).await {
-                        Ok(text) => json(StatusCode::OK, text),
-                        Err(refusal) => refusal.reply(),
+                        Ok((text, cache)) => (json(StatusCode::OK, text), cache),
+                        Err(refusal) => (refusal.reply(), CacheStatus::Off),
                     },
                     Err(refusal) => {
                         refuse_body(&head.headers, body);
-                        refusal.reply()
+                        (refusal.reply(), CacheStatus::Off)
                     }
                 };
-                self.metrics.answered(reply.status(), begun.elapsed());
+                cache.write_to(reply.headers_mut());
+                self.metrics.answered(reply.status(), cache, begun.elapsed());
                 reply
             }
         }
@@ -81,14 +84,14 @@ impl App {
         if self.readiness().is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
     }
 
-    /// The text of an answer.
+    /// The text of an answer, and the cache's part in it.
     async fn infer(
         &self,
         ready: &Ready,
         headers: &HeaderMap,
         mut body: Incoming,
         begun: Instant,
-    ) -> Result<Vec<u8>, Refusal> {
+    ) -> Result<(Vec<u8>, CacheStatus), Refusal> {
         let deadline = begun + self.limits.request_time;
         if headers.contains_key(BINARY_HEADER) {
             refuse_body(headers, body);
@@ -112,11 +115,12 @@ impl App {
 
         let mut asked = self.parse(ready, bytes).await?;
         let id = asked.id.take();
-        let outputs = self.predict(ready, asked, deadline).await?;
-        let text = self.write(ready, id, outputs).await;
+        asked.cache = Directives::of(headers);
+        let Predicted { outputs, cache } = self.predict(ready, asked, deadline).await?;
+        let text = self.write(ready, id, outputs, cache).await;
         // The values take as much room as the body did, so its bytes count until here.
         drop(counted);
-        text
+        Ok((text?, cache))
     }
 
     /// Reads the body; a heavy one on a thread of its own.
@@ -130,7 +134,7 @@ impl App {
         } else {
             request::parse(&bytes, &ready.model.signature)
         };
-        self.metrics.phase(Phase::Parse, begun.elapsed());
+        self.metrics.phase(Phase::Parse, CacheStatus::Off, begun.elapsed());
         Ok(parsed?)
     }
 
@@ -140,6 +144,7 @@ impl App {
         ready: &Ready,
         id: Option<String>,
         outputs: Vec<(usize, Value)>,
+        cache: CacheStatus,
     ) -> Result<Vec<u8>, Refusal> {
         let begun = Instant::now();
         let elements: usize = outputs.iter().map(|(_, value)| value.data().len()).sum();
@@ -153,7 +158,7 @@ impl App {
         } else {
             written(name, version, id.as_deref(), outputs, &ready.model.signature)
         };
-        self.metrics.phase(Phase::Serialise, begun.elapsed());
+        self.metrics.phase(Phase::Serialise, cache, begun.elapsed());
         Ok(text?)
     }
 }

@@ -8,9 +8,11 @@
 )]
 
 mod artifacts;
+mod caching;
 mod draining;
 mod isolation;
 mod process;
 mod protocol;
+mod reference;
 mod refusals;
 mod started;
