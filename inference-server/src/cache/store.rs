@@ -17,8 +17,8 @@ use super::key::{Key, bytes_of};
 const SECOND_CHANCES: usize = 16;
 /// Answers that are looked at for the end of their time whenever room is made.
 const EXPIRED_AT_A_TIME: usize = 4;
-/// Places of the smallest table.
-const FIRST_PLACES: usize = 16;
+/// Places of the smallest table; others are this times a power of two. See [`tables`].
+const FIRST_PLACES: usize = 14;
 /// The tables take at most this part of the budget.
 const TABLES_PART: usize = 4;
 /// One answer takes at most this part of the budget.
@@ -253,7 +253,7 @@ impl Store {
         let more = |has: usize| limit.saturating_sub(has);
         self.places.reserve_exact(more(self.places.len()));
         self.free.reserve_exact(more(self.free.len()));
-        self.index.reserve(more(self.index.len()));
+        self.index.reserve((2 * limit).saturating_sub(self.index.len()));
         self.places_limit = limit;
         true
     }
@@ -297,10 +297,11 @@ impl Store {
     }
 }
 
-/// Bytes of tables for so many answers. A hash table keeps an eighth of its places free and has a power of two of them:
-/// at most twice as many as answers, when their number is a power of two, with a byte for each.
+/// Bytes of tables for so many answers. The hash table has a power of two of buckets and fills seven eighths of them. It
+/// grows when removals have left more than half of those unusable, so it is made for twice as many answers as there can
+/// be, and then never does: 16 buckets for 7 answers, with a byte beside each.
 fn tables(places: usize) -> usize {
-    places * (size_of::<Place>() + size_of::<usize>() + 2 * (size_of::<(u128, usize)>() + 1))
+    places * (size_of::<Place>() + size_of::<usize>()) + places * 16 / 7 * (size_of::<(u128, usize)>() + 1)
 }
 
 #[cfg(test)]
