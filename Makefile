@@ -1,6 +1,6 @@
 # The two commands: `make demo` and `make test`. Each target is a line or two; what it does is in the script that it calls.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint deny unit e2e soak faults partitions interleavings verdicts cluster cluster-down images install generate fixtures bench bench-router bench-rollout onnx-conformance onnx-networks onnx-predictors onnx-fine-tuned fuzz clean
+.PHONY: help demo demo-down test lint deny unit e2e soak soak-server faults partitions interleavings verdicts cluster cluster-down images install generate fixtures bench bench-router bench-rollout bench-serving onnx-conformance onnx-networks onnx-predictors onnx-fine-tuned fuzz clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ e2e: ## Tests on a local cluster, which is removed again.
 
 soak: ## Fifty rollouts under load: no request may fail.
 	e2e/soak
+
+soak-server: ## The inference server under mixed traffic for half an hour (SOAK_SECONDS): memory and descriptors must not grow.
+	e2e/soak-server
 
 faults: ## The crash sweep: the operator killed and disturbed at each of its writes.
 	e2e/faults
@@ -61,6 +64,9 @@ fixtures: ## Train and write the demo's models and the golden cases again.
 
 bench: ## Our server against FastAPI and ONNX Runtime: target/bench/main-job.json.
 	e2e/bench/main-job
+
+bench-serving: ## The inference server beside MLServer and FastAPI, under overload, and its cache: target/bench/serving.json.
+	e2e/bench/serving
 
 bench-router: ## Our router against Envoy: target/bench/router.json.
 	e2e/bench/router

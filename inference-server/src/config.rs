@@ -9,6 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::artifact::{Digest, Location};
 
 /// Serves one ONNX model behind the Open Inference Protocol v2.
+///
+/// `stoker-server MODEL.onnx [OPTION]...` is short for `serve` with the model's path or URI and the name of its file.
 #[derive(Debug, Parser)]
 #[command(name = "stoker-server", version)]
 pub struct Cli {

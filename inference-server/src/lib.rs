@@ -1,6 +1,6 @@
 //! The inference server: one ONNX model on burn behind the Open Inference Protocol v2.
 //!
-//! - [`config`]: the command line.
+//! - [`config`]: the command line; [`alone`] its short form.
 //! - [`artifact`]: where the model comes from, fetched with bounds and checked.
 //! - [`protocol`]: JSON to typed values and back; pure.
 //! - [`batch`]: the queue, the rule that joins requests, the threads that run them, warm-up.
@@ -8,8 +8,10 @@
 //! - [`health`]: how sure the model is of what it predicts.
 //! - [`service`]: answers requests.
 //! - [`metrics`]: what is counted.
+//! - [`statistics`]: what is counted for the statistics extension.
 //! - [`serve`]: puts them together and runs them to the end.
 
+pub mod alone;
 pub mod artifact;
 pub mod batch;
 pub mod cache;
@@ -19,3 +21,4 @@ pub mod metrics;
 pub mod protocol;
 pub mod serve;
 pub mod service;
+pub mod statistics;

@@ -5,11 +5,12 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use stoker_edge::{exit, logs};
+use stoker_server::alone::spelled_out;
 use stoker_server::config::{Cli, Command};
 use stoker_server::serve::{self, ServeError};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(spelled_out(std::env::args_os().collect())) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };

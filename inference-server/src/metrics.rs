@@ -4,7 +4,7 @@ mod phases;
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -16,9 +16,10 @@ use prometheus_client::registry::{Registry, Unit};
 use stoker_graph::Value;
 
 use crate::artifact::Digest;
-use crate::batch::Telemetry;
+use crate::batch::{Stages, Telemetry};
 use crate::cache::{CacheMetrics, CacheStatus};
 use crate::health::{PredictionMetrics, Sampler};
+use crate::statistics::{Passed, Statistics};
 pub use phases::Phase;
 use phases::Phases;
 
@@ -59,6 +60,7 @@ pub struct Metrics {
     panics: Counter,
     info: Family<InfoLabels, Gauge>,
     start: Family<StepLabels, Gauge<f64, AtomicU64>>,
+    statistics: Arc<Statistics>,
     /// Of the prediction cache.
     pub cache: CacheMetrics,
     /// Of what the model predicts.
@@ -113,10 +115,16 @@ impl Metrics {
             panics,
             info,
             start,
+            statistics: Arc::default(),
             cache: CacheMetrics::new(registry),
             predictions: PredictionMetrics::new(registry),
             sampler: Arc::default(),
         }
+    }
+
+    /// What is counted for the statistics extension.
+    pub fn statistics(&self) -> &Statistics {
+        &self.statistics
     }
 
     /// Counts an infer request that was answered. Refusals are answers in which the cache has no part.
@@ -124,15 +132,29 @@ impl Metrics {
         self.phase(Phase::Total, cache, total);
         if code == StatusCode::OK {
             self.answered.inc();
+            self.statistics.succeeded(total, SystemTime::now());
         } else {
+            // A request for another model says nothing of this one.
+            if code != StatusCode::NOT_FOUND {
+                self.statistics.failed(total);
+            }
             let labels = RequestLabels { model: Arc::clone(&self.model), code: code.as_u16() };
             self.requests.get_or_create(&labels).inc();
         }
     }
 
-    /// Counts the time of one phase of a request.
+    /// Counts the time of one phase of a request that passed it.
     pub fn phase(&self, phase: Phase, cache: CacheStatus, time: Duration) {
         self.phases.record(phase, cache, time);
+        let passed = match phase {
+            Phase::Parse => Passed::Input,
+            Phase::Queue => Passed::Queue,
+            Phase::Compute => Passed::Infer,
+            Phase::Serialise => Passed::Output,
+            // Counted with its outcome.
+            Phase::Total => return,
+        };
+        self.statistics.passed(passed, time);
     }
 
     /// Shows the outputs of runs to `sampler`. A second call changes nothing.
@@ -145,6 +167,11 @@ impl Metrics {
     pub fn waiting(&self) -> Waiting<'_> {
         self.waiting.inc();
         Waiting(&self.waiting)
+    }
+
+    /// Requests that wait for the model or run.
+    pub fn in_work(&self) -> i64 {
+        self.waiting.get()
     }
 
     /// Says which model is served.
@@ -170,6 +197,10 @@ impl Telemetry for Metrics {
         if let Some(sampler) = self.sampler.get() {
             sampler.see(outputs);
         }
+    }
+
+    fn did(&self, rows: usize, stages: Stages) {
+        self.statistics.ran(rows, stages);
     }
 
     fn dropped(&self, cancelled: usize, expired: usize) {

@@ -124,6 +124,10 @@ impl Server {
             bound.map_err(|error| ServeError::Bind { address: address.to_string(), error })
         };
         let (data_port, metrics_port) = (bind(settings.listen).await?, bind(settings.metrics_listen).await?);
+        // Which ports they are when 0 was asked for.
+        let bound =
+            |port: &TcpListener| port.local_addr().map(|address| address.to_string()).unwrap_or_default();
+        tracing::info!(data = bound(&data_port), metrics = bound(&metrics_port), "listening");
         Ok(Self { app, metrics, stats, admin, data_port, metrics_port, settings, fetcher, drain })
     }
 

@@ -40,6 +40,14 @@ pub struct Answer {
     text: Vec<u8>,
 }
 
+impl Answer {
+    /// An error with its text, unless the status is 200.
+    pub fn must_be_ok(&self) -> anyhow::Result<()> {
+        ensure!(self.status == StatusCode::OK, "{}: {}", self.status, String::from_utf8_lossy(&self.text));
+        Ok(())
+    }
+}
+
 /// One connection, with at most one request on the way.
 #[derive(Debug)]
 pub struct Connection {
@@ -58,13 +66,6 @@ impl Connection {
         // Its error shows at the request that it breaks.
         tokio::task::spawn_local(async move { drop(connection.await) });
         Ok(Self { sender, target: target.clone() })
-    }
-
-    /// Sends a body and reads the whole answer. An answer other than 200 is an error.
-    pub async fn post(&mut self, body: Bytes) -> anyhow::Result<()> {
-        let Answer { status, text, .. } = self.ask(body).await?;
-        ensure!(status == StatusCode::OK, "{status}: {}", String::from_utf8_lossy(&text));
-        Ok(())
     }
 
     /// Sends a body and reads the whole answer, whatever it is.

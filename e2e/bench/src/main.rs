@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
+use http::StatusCode;
 use stoker_bench::arrivals::Poisson;
 use stoker_bench::connection::{Connection, Target};
 use stoker_bench::pods::Pod;
@@ -57,6 +58,12 @@ struct Settings {
     /// Time that is counted.
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     duration: Duration,
+    /// Answers that come later than this after their request was due are of no use; counts those that are.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    target: Option<Duration>,
+    /// Counts answers of 503 as refused, and goes on: for a server that is given more than it can do.
+    #[arg(long)]
+    may_refuse: bool,
     /// Seed of the open loop's arrivals.
     #[arg(long, default_value = "1")]
     seed: u64,
@@ -73,6 +80,8 @@ enum Mode {
 struct Seen {
     /// Of the time that counts.
     latencies: Vec<Duration>,
+    /// Of the time that counts: answers of 503, where they are allowed.
+    refused: usize,
     /// Answers other than 200, and requests without an answer, whenever: after one in the warm-up, the rest would be measured
     /// with fewer connections.
     errors: u64,
@@ -80,16 +89,33 @@ struct Seen {
 }
 
 impl Seen {
-    fn add(&mut self, outcome: anyhow::Result<()>, latency: Duration, counts: bool) {
+    fn add(&mut self, outcome: anyhow::Result<Sent>, latency: Duration, counts: bool) {
         match outcome {
-            Ok(()) if counts => self.latencies.push(latency),
-            Ok(()) => {}
+            Ok(Sent::Answered) if counts => self.latencies.push(latency),
+            Ok(Sent::Refused) if counts => self.refused += 1,
+            Ok(_) => {}
             Err(error) => {
                 self.errors += 1;
                 self.first_error.get_or_insert(format!("{error:#}"));
             }
         }
     }
+}
+
+/// How a request ended that got an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sent {
+    Answered,
+    Refused,
+}
+
+/// Sends a request. Any answer other than 200 is an error; but 503, where it is allowed.
+async fn send(connection: &mut Connection, body: Bytes, may_refuse: bool) -> anyhow::Result<Sent> {
+    let answer = connection.ask(body).await?;
+    if may_refuse && answer.status == StatusCode::SERVICE_UNAVAILABLE {
+        return Ok(Sent::Refused);
+    }
+    answer.must_be_ok().map(|()| Sent::Answered)
 }
 
 fn main() -> anyhow::Result<()> {
@@ -111,7 +137,7 @@ fn main() -> anyhow::Result<()> {
             Mode::Open => open_loop(&settings, &target, &bodies).await,
         }
     })?;
-    let summary = Summary::of(seen.latencies, seen.errors, settings.duration);
+    let summary = Summary::of(seen.latencies, seen.refused, seen.errors, settings.duration, settings.target);
     if let Some(error) = seen.first_error {
         anyhow::bail!("{} of the requests failed; the first: {error}", summary.errors);
     }
@@ -145,13 +171,14 @@ async fn closed_loop(settings: &Settings, target: &Target, bodies: &Rc<Bodies>) 
     for _ in 0..settings.connections {
         let mut connection = Connection::open(target).await?;
         let (seen, bodies, counted) = (Rc::clone(&seen), Rc::clone(bodies), counted.clone());
+        let may_refuse = settings.may_refuse;
         senders.push(tokio::task::spawn_local(async move {
             loop {
                 let sent = Instant::now();
                 if sent >= counted.end {
                     return;
                 }
-                let outcome = connection.post(bodies.next()).await;
+                let outcome = send(&mut connection, bodies.next(), may_refuse).await;
                 let answered = Instant::now();
                 let failed = outcome.is_err();
                 // An answer counts when it came within the time, so that the rate is that of the time.
@@ -198,10 +225,11 @@ async fn open_loop(settings: &Settings, target: &Target, bodies: &Rc<Bodies>) ->
         };
         let (seen, idle, counted) = (Rc::clone(&seen), Rc::clone(&idle), counted.clone());
         let (in_flight, body) = (Rc::clone(&in_flight), bodies.next());
+        let may_refuse = settings.may_refuse;
         in_flight.set(in_flight.get() + 1);
         tokio::task::spawn_local(async move {
             let mut connection = connection;
-            let outcome = connection.post(body).await;
+            let outcome = send(&mut connection, body, may_refuse).await;
             let latency = due.elapsed();
             if outcome.is_ok() {
                 idle.borrow_mut().push_back(connection);
@@ -224,8 +252,8 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers each connection once and then closes it.
-    fn closing_server() -> String {
+    /// A server that answers each connection once, with that status, and then closes it.
+    fn closing_server(status: &'static str) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         std::thread::spawn(move || {
@@ -233,17 +261,17 @@ mod tests {
                 let mut stream = stream.unwrap();
                 // The request is short and comes whole. Whether the answer arrives does not matter here.
                 assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
-                drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"));
+                let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
+                drop(stream.write_all(answer.as_bytes()));
             }
         });
         url
     }
 
-    fn run(mode: &str) -> Seen {
-        let url = closing_server();
+    fn run(mode: &str, status: &'static str, more: &[&str]) -> Seen {
+        let url = closing_server(status);
         let arguments = ["stoker-load", "--url", &url, "--bodies", "-", "--mode", mode, "--connections", "2"];
-        let times = ["--warm-up", "300ms", "--duration", "100ms", "--rate", "200"];
-        let settings = Settings::parse_from(arguments.into_iter().chain(times));
+        let settings = Settings::parse_from(arguments.iter().chain(more));
         let bodies = Rc::new(Bodies { all: vec![Bytes::from_static(b"{}")], next: Cell::new(0) });
         let target = Target::new(&settings.url, None).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -259,9 +287,23 @@ mod tests {
     #[test]
     fn a_connection_that_fails_in_the_warm_up_is_an_error() {
         for mode in ["closed", "open"] {
-            let seen = run(mode);
+            let times = ["--warm-up", "300ms", "--duration", "100ms", "--rate", "200"];
+            let seen = run(mode, "200 OK", &times);
             assert_eq!((seen.errors, seen.latencies.len()), (2, 0), "{mode}");
             assert!(seen.first_error.is_some(), "{mode}");
+        }
+    }
+    #[test]
+    fn refusals_are_counted_where_they_are_allowed_and_are_errors_where_not() {
+        let times = ["--warm-up", "0s", "--duration", "300ms", "--rate", "200"];
+        let refused = "503 Service Unavailable";
+        for mode in ["closed", "open"] {
+            let seen = run(mode, refused, &[&times[..], &["--may-refuse"]].concat());
+            assert_eq!((seen.refused, seen.latencies.len()), (2, 0), "{mode}");
+            // The connections are closed after it, and that is no refusal.
+            assert_eq!(seen.errors, 2, "{mode}");
+            let seen = run(mode, refused, &times);
+            assert_eq!((seen.refused, seen.errors), (0, 2), "{mode}");
         }
     }
 }

@@ -13,6 +13,10 @@ pub struct Summary {
     pub errors: u64,
     /// Answers with 200 per second.
     pub per_second: f64,
+    /// Refusals, where they are allowed.
+    pub refused: usize,
+    /// Answers with 200 that came within the target, per second; all of them where there is no target.
+    pub goodput: f64,
     /// Latencies.
     pub latency_us: Latency,
 }
@@ -36,7 +40,13 @@ pub struct Latency {
 
 impl Summary {
     /// Of all latencies that were seen within `time`.
-    pub fn of(mut latencies: Vec<Duration>, errors: u64, time: Duration) -> Self {
+    pub fn of(
+        mut latencies: Vec<Duration>,
+        refused: usize,
+        errors: u64,
+        time: Duration,
+        target: Option<Duration>,
+    ) -> Self {
         latencies.sort_unstable();
         let micros = |latency: &Duration| latency.as_secs_f64() * 1e6;
         // The nearest rank: the smallest latency that at least this many thousandths of all do not exceed.
@@ -45,10 +55,14 @@ impl Summary {
             latencies.get(position).map_or(0.0, micros)
         };
         let requests = latencies.len();
+        let within =
+            target.map_or(requests, |target| latencies.partition_point(|latency| *latency <= target));
         Self {
             requests,
             errors,
             per_second: requests as f64 / time.as_secs_f64(),
+            refused,
+            goodput: within as f64 / time.as_secs_f64(),
             latency_us: Latency {
                 mean: latencies.iter().map(micros).sum::<f64>() / (requests.max(1)) as f64,
                 p50: rank(500),
@@ -68,8 +82,9 @@ mod tests {
     #[test]
     fn percentiles_are_ranks() {
         let latencies = (1..=1000).rev().map(Duration::from_millis).collect();
-        let summary = Summary::of(latencies, 2, Duration::from_secs(10));
-        assert_eq!((summary.requests, summary.errors), (1000, 2));
+        let summary = Summary::of(latencies, 3, 2, Duration::from_secs(10), Some(Duration::from_millis(250)));
+        assert_eq!((summary.requests, summary.refused, summary.errors), (1000, 3, 2));
+        assert!((summary.goodput - 25.0).abs() < 1e-9);
         assert!((summary.per_second - 100.0).abs() < 1e-9);
         let latency = summary.latency_us;
         let seen = [latency.p50, latency.p90, latency.p99, latency.p999, latency.max];
@@ -80,6 +95,6 @@ mod tests {
 
     #[test]
     fn nothing_is_zero() {
-        assert_eq!(Summary::of(vec![], 0, Duration::from_secs(1)).latency_us, Latency::default());
+        assert_eq!(Summary::of(vec![], 0, 0, Duration::from_secs(1), None).latency_us, Latency::default());
     }
 }

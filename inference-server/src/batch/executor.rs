@@ -28,6 +28,8 @@ impl Runner for Graph {
 pub trait Telemetry: Send + Sync + 'static {
     /// A batch of `requests` and `rows` was run in `computed`.
     fn ran(&self, requests: usize, rows: usize, computed: Duration);
+    /// The model did a run of `rows` rows, whose parts took what `stages` says. Runs that failed are not told.
+    fn did(&self, _rows: usize, _stages: Stages) {}
     /// A run gave these outputs, one for each of the signature. Called between the run and the answers: it must be short.
     fn gave(&self, outputs: &[Value]) {
         let _ = outputs;
@@ -36,6 +38,17 @@ pub trait Telemetry: Send + Sync + 'static {
     fn dropped(&self, cancelled: usize, expired: usize);
     /// The model panicked. The panic hook has logged where.
     fn panicked(&self);
+}
+
+/// The times of the parts of a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// Joining the inputs of the requests; none for a request alone.
+    pub joined: Duration,
+    /// The model.
+    pub computed: Duration,
+    /// Dividing the outputs among the requests; none for a request alone.
+    pub divided: Duration,
 }
 
 /// The outcome of a request.
@@ -143,6 +156,9 @@ impl<R: Runner, T: Telemetry> Executor<R, T> {
         let result = self.run(inputs);
         let computed = begun.elapsed();
         self.telemetry.ran(1, rows.unwrap_or(1), computed);
+        if result.is_ok() {
+            self.telemetry.did(rows.unwrap_or(1), Stages { computed, ..Stages::default() });
+        }
         let outcome = result.map(|outputs| Done { outputs, waited: begun - queued, computed });
         self.answer(vec![(reply, outcome)]);
     }
@@ -160,14 +176,18 @@ impl<R: Runner, T: Telemetry> Executor<R, T> {
             .collect();
         // What cannot be joined, such as a sum of rows that no memory holds, is not a fault of any one request.
         let Ok(inputs) = inputs else { return batch.into_iter().for_each(|job| self.run_alone(job)) };
+        let joined = begun.elapsed();
         let Ok(outputs) = self.run(inputs) else {
             return batch.into_iter().for_each(|job| self.run_alone(job));
         };
+        let ran = begun.elapsed();
         let Some(parts) = self.divide(outputs, &counts, total) else {
             return batch.into_iter().for_each(|job| self.run_alone(job));
         };
         let computed = begun.elapsed();
         self.telemetry.ran(batch.len(), total, computed);
+        let (alone, divided) = (ran.saturating_sub(joined), computed.saturating_sub(ran));
+        self.telemetry.did(total, Stages { joined, computed: alone, divided });
         let outcomes = batch.into_iter().zip(parts).map(|(job, outputs)| {
             let waited = begun - job.queued;
             (job.reply, Ok(Done { outputs, waited, computed }))

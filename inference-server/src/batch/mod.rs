@@ -7,6 +7,6 @@ mod executor;
 mod queue;
 mod warm;
 
-pub use executor::{Answers, Runner, Telemetry, start};
+pub use executor::{Answers, Runner, Stages, Telemetry, start};
 pub use queue::{Done, Failure, Full, Job, Queue};
 pub use warm::{Warmth, warm};

@@ -118,6 +118,8 @@ fn input(
         DType::I16 => Data::I16(items.map(i16::from).collect()),
         DType::I32 => Data::I32(items.map(i32::from).collect()),
         DType::I64 => Data::I64(items.map(i64::from).collect()),
+        DType::F16 => Data::F16(items.map(half::f16::from).collect()),
+        DType::BF16 => Data::BF16(items.map(half::bf16::from).collect()),
         DType::F32 => Data::F32(items.map(f32::from).collect()),
         DType::F64 => Data::F64(items.map(f64::from).collect()),
         DType::String => {
@@ -131,11 +133,17 @@ fn input(
 
 /// True when two values are the same but for rounding. NaN is the same as NaN, an infinity the same as itself.
 fn close(a: &Value, b: &Value) -> bool {
-    let near = |a: f64, b: f64| {
-        a.total_cmp(&b).is_eq() || (a.is_nan() && b.is_nan()) || (a - b).abs() <= TOLERANCE * (1.0 + b.abs())
+    let within = |a: f64, b: f64, tolerance: f64| {
+        a.total_cmp(&b).is_eq() || (a.is_nan() && b.is_nan()) || (a - b).abs() <= tolerance * (1.0 + b.abs())
     };
+    let near = |a: f64, b: f64| within(a, b, TOLERANCE);
+    // Half precision is coarser than the tolerance: a few steps of its own, of 2^-10 and of 2^-7.
+    let near_half = |a: half::f16, b: half::f16| within(a.into(), b.into(), 8.0 / 1024.0);
+    let near_brain = |a: half::bf16, b: half::bf16| within(a.into(), b.into(), 8.0 / 128.0);
     a.shape() == b.shape()
         && match (a.data(), b.data()) {
+            (Data::F16(a), Data::F16(b)) => a.iter().zip(b).all(|(a, b)| near_half(*a, *b)),
+            (Data::BF16(a), Data::BF16(b)) => a.iter().zip(b).all(|(a, b)| near_brain(*a, *b)),
             (Data::F32(a), Data::F32(b)) => a.iter().zip(b).all(|(a, b)| near(f64::from(*a), f64::from(*b))),
             (Data::F64(a), Data::F64(b)) => a.iter().zip(b).all(|(a, b)| near(*a, *b)),
             (a, b) => a == b,

@@ -3,13 +3,18 @@
 use serde::{Serialize, Serializer};
 use stoker_graph::{Data, Value, ValueInfo};
 
+use super::raw;
 use super::signature::Signature;
+use crate::statistics::Snapshot;
+
+/// The extensions of the protocol that are served, by the names that Triton gave them.
+pub const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "statistics"];
 
 /// An output that JSON cannot carry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "output `{name}` has {what} at element {element}, and JSON has no such number; the model computed it from this \
-     request's inputs"
+     request's inputs; as raw bytes (`binary_data`) it can be sent"
 )]
 pub struct NotFinite {
     name: String,
@@ -17,17 +22,35 @@ pub struct NotFinite {
     element: usize,
 }
 
-/// Writes the answer to an infer request.
-///
-/// `outputs` pairs the declared output with its value. Fails when a value holds NaN or an infinity.
+/// An output in an answer.
+#[derive(Debug)]
+pub struct Output<'a> {
+    /// What the model declares.
+    pub info: &'a ValueInfo,
+    /// What it gave.
+    pub value: Value,
+    /// True when it goes out as raw bytes behind the JSON.
+    pub binary: bool,
+}
+
+/// An answer to an infer request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The JSON, and the raw bytes behind it.
+    pub bytes: Vec<u8>,
+    /// The length of the JSON where raw bytes may follow.
+    pub json_length: Option<usize>,
+}
+
+/// Writes the answer to an infer request. Fails when a value that goes out as JSON holds NaN or an infinity.
 pub fn infer(
     model_name: &str,
     model_version: &str,
     id: Option<&str>,
-    outputs: &[(&ValueInfo, Value)],
-) -> Result<Vec<u8>, NotFinite> {
+    outputs: &[Output<'_>],
+) -> Result<Answer, NotFinite> {
     #[derive(Serialize)]
-    struct Answer<'a> {
+    struct Json<'a> {
         model_name: &'a str,
         model_version: &'a str,
         #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,25 +62,46 @@ pub fn infer(
         name: &'a str,
         datatype: &'static str,
         shape: &'a [usize],
-        data: Elements<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        parameters: Option<Parameters>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        data: Option<Elements<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Parameters {
+        binary_data_size: usize,
     }
 
-    let mut room = 128;
-    for (info, value) in outputs {
-        check_finite(info, value.data())?;
-        // Most numbers take fewer than 12 characters; a longer answer grows the buffer.
-        room += 64 + info.name.len() + value.data().len() * 12;
+    let (mut room, mut tail) = (128, 0);
+    for Output { info, value, binary } in outputs {
+        room += 128 + info.name.len();
+        if *binary {
+            tail += raw::length(value.data()).unwrap_or(0);
+        } else {
+            check_finite(info, value.data())?;
+            // Most numbers take fewer than 12 characters; a longer answer grows the buffer.
+            room += value.data().len() * 12;
+        }
     }
-    let outputs = outputs
+    let tensors = outputs
         .iter()
-        .map(|(info, value)| Tensor {
-            name: &info.name,
-            datatype: value.dtype().oip_name(),
-            shape: value.shape(),
-            data: Elements(value.data()),
+        .map(|Output { info, value, binary }| {
+            let size = if *binary { raw::length(value.data()) } else { None };
+            Tensor {
+                name: &info.name,
+                datatype: value.dtype().oip_name(),
+                shape: value.shape(),
+                parameters: size.map(|binary_data_size| Parameters { binary_data_size }),
+                data: size.is_none().then_some(Elements(value.data())),
+            }
         })
         .collect();
-    Ok(to_json(&Answer { model_name, model_version, id, outputs }, room))
+    let mut bytes = to_json(&Json { model_name, model_version, id, outputs: tensors }, room + tail);
+    let json_length = outputs.iter().any(|output| output.binary).then_some(bytes.len());
+    for Output { value, .. } in outputs.iter().filter(|output| output.binary) {
+        raw::append(value.data(), &mut bytes);
+    }
+    Ok(Answer { bytes, json_length })
 }
 
 /// Writes `{"error": message}`.
@@ -75,9 +119,10 @@ pub fn server_metadata() -> Vec<u8> {
     struct Metadata {
         name: &'static str,
         version: &'static str,
-        extensions: [&'static str; 0],
+        extensions: [&'static str; EXTENSIONS.len()],
     }
-    to_json(&Metadata { name: "stoker-server", version: env!("CARGO_PKG_VERSION"), extensions: [] }, 128)
+    let version = env!("CARGO_PKG_VERSION");
+    to_json(&Metadata { name: "stoker-server", version, extensions: EXTENSIONS }, 128)
 }
 
 /// Writes the metadata of the model.
@@ -128,6 +173,55 @@ pub fn model_ready(name: &str, ready: bool) -> Vec<u8> {
     to_json(&Ready { name, ready }, 64)
 }
 
+/// Writes the counts of the model, as the statistics extension has them.
+pub fn statistics(name: &str, version: &str, snapshot: &Snapshot) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct All<'a> {
+        model_stats: [Model<'a>; 1],
+    }
+    #[derive(Serialize)]
+    struct Model<'a> {
+        name: &'a str,
+        version: &'a str,
+        #[serde(flatten)]
+        snapshot: &'a Snapshot,
+    }
+    to_json(&All { model_stats: [Model { name, version, snapshot }] }, 1024)
+}
+
+/// The state of a model in the index of the repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum State {
+    /// It is served.
+    Ready,
+    /// It is fetched, loaded or warmed.
+    Loading,
+    /// It is not served any more.
+    Unavailable,
+}
+
+/// Writes the index of the repository: the model, unless only ready ones are asked for and it is not.
+pub fn repository_index(
+    name: &str,
+    version: Option<&str>,
+    state: State,
+    reason: &str,
+    ready_only: bool,
+) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Entry<'a> {
+        name: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        version: Option<&'a str>,
+        state: State,
+        reason: &'a str,
+    }
+    let listed = !ready_only || state == State::Ready;
+    let entries: Vec<_> = listed.then_some(Entry { name, version, state, reason }).into_iter().collect();
+    to_json(&entries, 256)
+}
+
 /// The first number that JSON cannot carry, as an error.
 fn check_finite(info: &ValueInfo, data: &Data) -> Result<(), NotFinite> {
     let found = match data {
@@ -162,7 +256,7 @@ impl Serialize for Elements<'_> {
             Data::F32(items) => items.serialize(serializer),
             Data::F64(items) => items.serialize(serializer),
             Data::String(items) => items.serialize(serializer),
-            // A model with such an output is refused when it is loaded.
+            // A request for such an output as JSON is refused when it is read.
             other => Err(serde::ser::Error::custom(format!("{} cannot be sent as JSON", other.dtype()))),
         }
     }
@@ -188,8 +282,16 @@ mod tests {
         ValueInfo::tensor(name, dtype, vec![None])
     }
 
-    fn written(id: Option<&str>, outputs: &[(&ValueInfo, Value)]) -> Result<serde_json::Value, NotFinite> {
-        infer("m", "0123", id, outputs).map(|text| serde_json::from_slice(&text).unwrap())
+    fn output(info: &ValueInfo, value: Value, binary: bool) -> Output<'_> {
+        Output { info, value, binary }
+    }
+
+    /// An answer without raw bytes.
+    fn written(id: Option<&str>, outputs: &[Output<'_>]) -> Result<serde_json::Value, NotFinite> {
+        infer("m", "0123", id, outputs).map(|answer| {
+            assert_eq!(answer.json_length, None);
+            serde_json::from_slice(&answer.bytes).unwrap()
+        })
     }
 
     #[test]
@@ -198,8 +300,29 @@ mod tests {
         let value = Value::new(vec![2], Data::I64(vec![3, -4])).unwrap();
         let wanted = serde_json::json!({"model_name": "m", "model_version": "0123", "id": "a\"b", "outputs":
             [{"name": "label", "datatype": "INT64", "shape": [2], "data": [3, -4]}]});
-        assert_eq!(written(Some("a\"b"), &[(&label, value)]), Ok(wanted));
+        assert_eq!(written(Some("a\"b"), &[output(&label, value, false)]), Ok(wanted));
         assert_eq!(written(None, &[]).unwrap().get("id"), None);
+    }
+
+    #[test]
+    fn raw_bytes_stand_behind_the_json_in_the_order_of_the_outputs() {
+        let (label, score, text) =
+            (info("label", DType::I32), info("score", DType::F32), info("text", DType::String));
+        let value = |data| Value::new(vec![1], data).unwrap();
+        let outputs = [
+            output(&text, value(Data::String(vec!["a".to_owned()])), true),
+            output(&label, value(Data::I32(vec![-2])), false),
+            // What JSON has no number for is carried.
+            output(&score, value(Data::F32(vec![f32::NEG_INFINITY])), true),
+        ];
+        let answer = infer("m", "0123", None, &outputs).unwrap();
+        let (json, tail) = answer.bytes.split_at(answer.json_length.unwrap());
+        let wanted = serde_json::json!({"model_name": "m", "model_version": "0123", "outputs": [
+            {"name": "text", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 5}},
+            {"name": "label", "datatype": "INT32", "shape": [1], "data": [-2]},
+            {"name": "score", "datatype": "FP32", "shape": [1], "parameters": {"binary_data_size": 4}}]});
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(json).unwrap(), wanted);
+        assert_eq!(tail, [1, 0, 0, 0, b'a', 0, 0, 0x80, 0xff]);
     }
 
     #[test]
@@ -222,14 +345,27 @@ mod tests {
 
     #[test]
     fn numbers_that_json_cannot_carry_are_an_error_that_names_the_output() {
-        let output = info("scores", DType::F32);
+        let scores = info("scores", DType::F32);
         for (bad, part) in
             [(f32::NAN, "`scores` has NaN at element 1"), (f32::INFINITY, "`scores` has an infinity")]
         {
             let value = Value::new(vec![2], Data::F32(vec![0.0, bad])).unwrap();
-            let message = written(None, &[(&output, value)]).unwrap_err().to_string();
+            let message = written(None, &[output(&scores, value, false)]).unwrap_err().to_string();
             assert!(message.contains(part), "{message}");
         }
+    }
+
+    #[test]
+    fn the_index_lists_the_model_with_its_state() {
+        let index = |version, state, ready_only| -> serde_json::Value {
+            serde_json::from_slice(&repository_index("m", version, state, "why", ready_only)).unwrap()
+        };
+        let ready = serde_json::json!([{"name": "m", "version": "v", "state": "READY", "reason": "why"}]);
+        assert_eq!(index(Some("v"), State::Ready, false), ready);
+        assert_eq!(index(Some("v"), State::Ready, true), ready);
+        let loading = serde_json::json!([{"name": "m", "state": "LOADING", "reason": "why"}]);
+        assert_eq!(index(None, State::Loading, false), loading);
+        assert_eq!(index(Some("v"), State::Unavailable, true), serde_json::json!([]));
     }
 
     #[test]

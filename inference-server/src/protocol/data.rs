@@ -99,7 +99,7 @@ impl<'de> DeserializeSeed<'de> for Elements {
             DType::F32 => read_as!(F32),
             DType::F64 => read_as!(F64),
             DType::String => read_as!(String),
-            // A model with such an input is refused when it is loaded.
+            // The request was refused before, with what to do.
             other => Err(D::Error::custom(format!("{other} cannot be sent as JSON"))),
         }
     }

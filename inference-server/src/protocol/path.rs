@@ -15,6 +15,14 @@ pub enum Call<'a> {
     ModelReady(Model<'a>),
     /// `POST /v2/models/{model}[/versions/{version}]/infer`
     Infer(Model<'a>),
+    /// `GET /v2/models/stats`: of all models. A model that is called `stats` has its metadata under its version only.
+    AllStatistics,
+    /// `GET /v2/models/{model}[/versions/{version}]/stats`
+    Statistics(Model<'a>),
+    /// `POST /v2/repository/index`
+    RepositoryIndex,
+    /// `POST /v2/repository/models/{model}/load` and `/unload`
+    LoadOrUnload(&'a str),
 }
 
 /// Which model a URL names.
@@ -40,9 +48,11 @@ impl<'a> Call<'a> {
             [] => Self::ServerMetadata,
             ["health", "live"] => Self::ServerLive,
             ["health", "ready"] => Self::ServerReady,
+            ["models", "stats"] => Self::AllStatistics,
             ["models", name] => Self::ModelMetadata(Model { name, version: None }),
             ["models", name, "ready"] => Self::ModelReady(Model { name, version: None }),
             ["models", name, "infer"] => Self::Infer(Model { name, version: None }),
+            ["models", name, "stats"] => Self::Statistics(Model { name, version: None }),
             ["models", name, "versions", version] => {
                 Self::ModelMetadata(Model { name, version: Some(version) })
             }
@@ -52,6 +62,11 @@ impl<'a> Call<'a> {
             ["models", name, "versions", version, "infer"] => {
                 Self::Infer(Model { name, version: Some(version) })
             }
+            ["models", name, "versions", version, "stats"] => {
+                Self::Statistics(Model { name, version: Some(version) })
+            }
+            ["repository", "index"] => Self::RepositoryIndex,
+            ["repository", "models", name, "load" | "unload"] => Self::LoadOrUnload(name),
             _ => return None,
         };
         Some(call)
@@ -59,7 +74,10 @@ impl<'a> Call<'a> {
 
     /// The methods that the call takes, as in an Allow header.
     pub fn allow(&self) -> &'static str {
-        if matches!(self, Self::Infer(_)) { "POST" } else { "GET, HEAD" }
+        match self {
+            Self::Infer(_) | Self::RepositoryIndex | Self::LoadOrUnload(_) => "POST",
+            _ => "GET, HEAD",
+        }
     }
 
     /// True when `method` is one of those.
@@ -86,6 +104,13 @@ mod tests {
             ("/v2/models/digits/versions/7", Some(Call::ModelMetadata(model(Some("7"))))),
             ("/v2/models/digits/versions/7/ready", Some(Call::ModelReady(model(Some("7"))))),
             ("/v2/models/digits/versions/7/infer", Some(Call::Infer(model(Some("7"))))),
+            ("/v2/models/stats", Some(Call::AllStatistics)),
+            ("/v2/models/digits/stats", Some(Call::Statistics(model(None)))),
+            ("/v2/models/digits/versions/7/stats", Some(Call::Statistics(model(Some("7"))))),
+            ("/v2/repository/index", Some(Call::RepositoryIndex)),
+            ("/v2/repository/models/digits/load", Some(Call::LoadOrUnload("digits"))),
+            ("/v2/repository/models/digits/unload", Some(Call::LoadOrUnload("digits"))),
+            ("/v2/repository/models/digits", None),
             ("", None),
             ("/", None),
             ("/v2x", None),
@@ -103,6 +128,8 @@ mod tests {
     fn methods_are_exact() {
         let infer = Call::Infer(Model { name: "m", version: None });
         assert!(infer.takes(&http::Method::POST) && !infer.takes(&http::Method::GET));
+        assert!(Call::RepositoryIndex.takes(&http::Method::POST));
+        assert!(!Call::AllStatistics.takes(&http::Method::POST));
         assert!(Call::ServerLive.takes(&http::Method::HEAD) && !Call::ServerLive.takes(&http::Method::POST));
     }
 }

@@ -89,7 +89,8 @@ pub fn read(dtype: DType, shape: Vec<usize>, bytes: &[u8]) -> Result<Value, RawE
         DType::String => Data::String(texts(bytes, count, || length(&shape, format!("{count} elements")))?),
         other => return Err(RawError::NoForm(other)),
     };
-    Value::new(shape.clone(), data).map_err(|_| length(&shape, format!("{count} elements")))
+    let declared = shape.clone();
+    Value::new(shape, data).map_err(|_| length(&declared, format!("{count} elements")))
 }
 
 /// The elements of BYTES. What is reserved is bounded by the bytes that came.
@@ -115,37 +116,64 @@ fn texts(bytes: &[u8], count: usize, wrong: impl Fn() -> RawError) -> Result<Vec
     if items.len() == count { Ok(items) } else { Err(wrong()) }
 }
 
-/// The raw bytes of elements. `None` for a type that has no raw form.
+/// The raw bytes of elements. `None` where they have no raw form.
 pub fn write(data: &Data) -> Option<Vec<u8>> {
-    macro_rules! numbers {
-        ($items:expr) => {
-            $items.iter().flat_map(|item| item.to_le_bytes()).collect()
-        };
-    }
-    Some(match data {
-        Data::Bool(items) => items.iter().map(|item| u8::from(*item)).collect(),
-        Data::U8(items) => items.clone(),
-        Data::U16(items) => numbers!(items),
-        Data::U32(items) => numbers!(items),
-        Data::U64(items) => numbers!(items),
-        Data::I8(items) => numbers!(items),
-        Data::I16(items) => numbers!(items),
-        Data::I32(items) => numbers!(items),
-        Data::I64(items) => numbers!(items),
-        Data::F16(items) => numbers!(items),
-        Data::BF16(items) => numbers!(items),
-        Data::F32(items) => numbers!(items),
-        Data::F64(items) => numbers!(items),
+    let mut bytes = Vec::with_capacity(length(data)?);
+    append(data, &mut bytes);
+    Some(bytes)
+}
+
+/// How many raw bytes elements take. `None` where they have no raw form: types of less than a byte, and a text of more
+/// than 4 GiB.
+pub fn length(data: &Data) -> Option<usize> {
+    match data {
         Data::String(items) => {
-            let mut bytes = Vec::with_capacity(items.iter().map(|item| item.len() + 4).sum());
-            for item in items {
-                bytes.extend_from_slice(&u32::try_from(item.len()).ok()?.to_le_bytes());
-                bytes.extend_from_slice(item.as_bytes());
-            }
-            bytes
+            items.iter().map(|item| u32::try_from(item.len()).is_ok().then_some(item.len() + 4)).sum()
         }
-        _ => return None,
-    })
+        other => other.len().checked_mul(size(other.dtype())?),
+    }
+}
+
+/// Writes the raw bytes of elements behind what is there: as many as [`length`] says, and nothing where that is `None`.
+pub fn append(data: &Data, bytes: &mut Vec<u8>) {
+    let Some(length) = length(data) else { return };
+    bytes.reserve(length);
+    // The room is made first and filled then: what the compiler makes of that moves many bytes at a time, and what it
+    // makes of a chain of single bytes does not.
+    macro_rules! numbers {
+        ($items:expr, $size:literal) => {{
+            let start = bytes.len();
+            bytes.resize(start + $items.len() * $size, 0);
+            let (chunks, _) = bytes[start..].as_chunks_mut::<$size>();
+            for (chunk, item) in chunks.iter_mut().zip($items) {
+                *chunk = item.to_le_bytes();
+            }
+        }};
+    }
+    match data {
+        Data::Bool(items) => bytes.extend(items.iter().map(|item| u8::from(*item))),
+        Data::U8(items) => bytes.extend_from_slice(items),
+        Data::U16(items) => numbers!(items, 2),
+        Data::U32(items) => numbers!(items, 4),
+        Data::U64(items) => numbers!(items, 8),
+        Data::I8(items) => numbers!(items, 1),
+        Data::I16(items) => numbers!(items, 2),
+        Data::I32(items) => numbers!(items, 4),
+        Data::I64(items) => numbers!(items, 8),
+        Data::F16(items) => numbers!(items, 2),
+        Data::BF16(items) => numbers!(items, 2),
+        Data::F32(items) => numbers!(items, 4),
+        Data::F64(items) => numbers!(items, 8),
+        Data::String(items) => {
+            for item in items {
+                if let Ok(length) = u32::try_from(item.len()) {
+                    bytes.extend_from_slice(&length.to_le_bytes());
+                    bytes.extend_from_slice(item.as_bytes());
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Bytes of an element; none where elements differ in length or have no raw form.
@@ -184,6 +212,7 @@ mod tests {
         for data in all {
             let value = Value::new(vec![2], data).unwrap();
             let bytes = write(value.data()).unwrap();
+            assert_eq!(length(value.data()), Some(bytes.len()));
             assert_eq!(read(value.dtype(), vec![2], &bytes), Ok(value));
         }
     }
@@ -193,6 +222,10 @@ mod tests {
         assert_eq!(write(&Data::I32(vec![1, -2])).unwrap(), [1, 0, 0, 0, 0xfe, 0xff, 0xff, 0xff]);
         assert_eq!(write(&Data::F16(vec![f16::from_f32(1.0)])).unwrap(), [0x00, 0x3c]);
         assert_eq!(write(&Data::String(vec!["ab".to_owned()])).unwrap(), [2, 0, 0, 0, b'a', b'b']);
+        let mut behind = vec![7];
+        append(&Data::U16(vec![0x0102]), &mut behind);
+        assert_eq!(behind, [7, 2, 1]);
+        assert_eq!(write(&Data::Small(DType::U4, vec![1])), None);
     }
 
     #[test]

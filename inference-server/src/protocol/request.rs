@@ -3,17 +3,19 @@
 //! Members may come in any order and unknown ones are ignored, as the protocol says. Messages name the input, what
 //! was expected and what came.
 
-use std::fmt;
+mod body;
+
 use std::time::Duration;
 
-use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
-use stoker_graph::{DType, Data, Value, ValueInfo};
+use serde::de::DeserializeSeed;
+use stoker_graph::{DType, Value, ValueInfo};
 
-use super::data::{Elements, Nesting};
+use super::binary::Tail;
+use super::data::Elements;
+use super::raw::{self, RawError};
 use super::signature::{Signature, admits, has_json, shape_text};
 use crate::cache::Directives;
+use body::{Body, RawData, RawOutput, RawTensor};
 
 /// The longest part of a stranger's name that a message repeats.
 const NAME_IN_MESSAGES: usize = 80;
@@ -33,6 +35,15 @@ pub struct InferRequest {
     pub timeout: Option<Duration>,
     /// What it lets the cache do. Headers say it, and not the body.
     pub cache: Directives,
+}
+
+/// A request over HTTP: what it asks, and in which form it wants the answer.
+#[derive(Debug, PartialEq)]
+pub struct Asked {
+    /// What it asks.
+    pub request: InferRequest,
+    /// For each output of the signature, in its order: true when it is wanted as raw bytes.
+    pub binary: Vec<bool>,
 }
 
 /// Why a body is not a request that the model can answer. All of them are the client's to mend.
@@ -110,6 +121,31 @@ pub enum RequestError {
         /// What came.
         actual: String,
     },
+    /// The raw bytes of an input are not a tensor of its type and shape.
+    #[error("input `{name}` {error}")]
+    Raw {
+        /// The input.
+        name: String,
+        /// What is wrong with them.
+        error: RawError,
+    },
+    /// JSON and raw bytes do not fit together.
+    #[error("{reason}")]
+    Binary {
+        /// What does not fit, and what to do.
+        reason: String,
+    },
+    /// JSON has no form for an output.
+    #[error(
+        "output `{name}` is {datatype}, which JSON has no form for: ask for it as raw bytes, with the parameter \
+         `binary_data` of the output or `binary_data_output` of the request"
+    )]
+    OutputForm {
+        /// The output.
+        name: String,
+        /// Its datatype.
+        datatype: DType,
+    },
     /// The model has no such output, or it is asked for twice.
     #[error("`outputs` asks for `{name}`, which is {problem}; the model's outputs are {known}")]
     Output {
@@ -122,26 +158,33 @@ pub enum RequestError {
     },
 }
 
-/// Reads a request.
-pub fn parse(body: &[u8], signature: &Signature) -> Result<InferRequest, RequestError> {
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
+/// Reads a request: its JSON, and the raw bytes that came behind it.
+pub fn parse(json: &[u8], tail: &[u8], signature: &Signature) -> Result<Asked, RequestError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
     let raw = Body
         .deserialize(&mut deserializer)
         .and_then(|raw| deserializer.end().map(|()| raw))
-        .map_err(|error| malformed(body, &error))?;
-    Ok(InferRequest {
-        inputs: match_inputs(raw.inputs, signature)?,
-        outputs: select_outputs(raw.outputs, signature)?,
+        .map_err(|error| malformed(json, &error))?;
+    let (outputs, binary) = select_outputs(raw.outputs, raw.parameters.binary_data_output, signature)?;
+    let request = InferRequest {
+        inputs: match_inputs(raw.inputs, tail, signature)?,
+        outputs,
         id: raw.id,
-        priority: 0,
-        timeout: None,
+        priority: raw.parameters.priority,
+        timeout: raw.parameters.timeout,
         cache: Directives::default(),
-    })
+    };
+    Ok(Asked { request, binary })
 }
 
 /// One value for each declared input, in the declared order.
-fn match_inputs(tensors: Vec<RawTensor<'_>>, signature: &Signature) -> Result<Vec<Value>, RequestError> {
+fn match_inputs(
+    tensors: Vec<RawTensor<'_>>,
+    tail: &[u8],
+    signature: &Signature,
+) -> Result<Vec<Value>, RequestError> {
     let declared = &signature.inputs;
+    let mut tail = Tail::new(tail);
     let mut values: Vec<Option<Value>> = declared.iter().map(|_| None).collect();
     for tensor in tensors {
         let Some(position) = declared.iter().position(|info| info.name == tensor.name) else {
@@ -150,8 +193,10 @@ fn match_inputs(tensors: Vec<RawTensor<'_>>, signature: &Signature) -> Result<Ve
         if values[position].is_some() {
             return Err(RequestError::DuplicateInput { name: shortened(&tensor.name) });
         }
-        values[position] = Some(check_tensor(tensor, &declared[position])?);
+        let raw = tail.take(&declared[position].name, &tensor.parameters)?;
+        values[position] = Some(check_tensor(tensor, raw, &declared[position])?);
     }
+    tail.finish()?;
     let missing = |info: &ValueInfo| RequestError::MissingInput {
         name: info.name.clone(),
         datatype: info.dtype,
@@ -160,14 +205,20 @@ fn match_inputs(tensors: Vec<RawTensor<'_>>, signature: &Signature) -> Result<Ve
     values.into_iter().zip(declared).map(|(value, info)| value.ok_or_else(|| missing(info))).collect()
 }
 
-/// Positions of the outputs that are wanted; all of them when the request names none.
-fn select_outputs(wanted: Option<Vec<RawOutput>>, signature: &Signature) -> Result<Vec<usize>, RequestError> {
+/// Positions of the outputs that are wanted; all of them when the request names none. And for each output of the
+/// signature whether it is wanted as raw bytes: as it says itself, else as the request does.
+fn select_outputs(
+    wanted: Option<Vec<RawOutput>>,
+    binary_by_default: bool,
+    signature: &Signature,
+) -> Result<(Vec<usize>, Vec<bool>), RequestError> {
     let known = &signature.outputs;
+    let mut binary = vec![binary_by_default; known.len()];
     let wanted = wanted.unwrap_or_default();
-    if wanted.is_empty() {
-        return Ok((0..known.len()).collect());
-    }
     let mut positions = Vec::with_capacity(known.len());
+    if wanted.is_empty() {
+        positions.extend(0..known.len());
+    }
     for output in wanted {
         let error =
             |problem| RequestError::Output { name: shortened(&output.name), problem, known: names(known) };
@@ -176,13 +227,24 @@ fn select_outputs(wanted: Option<Vec<RawOutput>>, signature: &Signature) -> Resu
         if positions.contains(&position) {
             return Err(error("asked for twice"));
         }
+        if let Some(own) = output.parameters.0.binary_data {
+            binary[position] = own;
+        }
         positions.push(position);
     }
-    Ok(positions)
+    match positions
+        .iter()
+        .map(|position| (&known[*position], binary[*position]))
+        .find(|(info, binary)| !binary && !has_json(info.dtype))
+    {
+        Some((info, _)) => Err(RequestError::OutputForm { name: info.name.clone(), datatype: info.dtype }),
+        None => Ok((positions, binary)),
+    }
 }
 
-/// A tensor as a value, when datatype, shape and elements agree with each other and with the declaration.
-fn check_tensor(tensor: RawTensor<'_>, info: &ValueInfo) -> Result<Value, RequestError> {
+/// A tensor as a value, when datatype, shape and elements agree with each other and with the declaration. Its elements
+/// are the `raw` bytes where it has some.
+fn check_tensor(tensor: RawTensor<'_>, raw: Option<&[u8]>, info: &ValueInfo) -> Result<Value, RequestError> {
     let name = || info.name.clone();
     if tensor.datatype != info.dtype.oip_name() {
         let actual = shortened(&tensor.datatype);
@@ -195,7 +257,26 @@ fn check_tensor(tensor: RawTensor<'_>, info: &ValueInfo) -> Result<Value, Reques
             actual: lengths_text(&tensor.shape),
         });
     }
-    let (data, nesting) = match tensor.data {
+    let elements = |reason: String| RequestError::Elements { name: name(), reason };
+    let data = match (raw, tensor.data) {
+        (Some(bytes), None) => {
+            return raw::read(info.dtype, tensor.shape, bytes)
+                .map_err(|error| RequestError::Raw { name: name(), error });
+        }
+        (None, Some(data)) => data,
+        // That neither is there was refused when the JSON was read.
+        (_, _) => {
+            return Err(elements("has both `data` and `binary_data_size`; send one of them".to_owned()));
+        }
+    };
+    if !has_json(info.dtype) {
+        let reason = format!(
+            "{} has no form in JSON: send its raw bytes behind the JSON, with the parameter `binary_data_size`",
+            info.dtype
+        );
+        return Err(elements(reason));
+    }
+    let (data, nesting) = match data {
         RawData::Read(data, nesting) => (data, nesting),
         RawData::Text(text) => Elements(info.dtype).deserialize(text).map_err(|error| {
             RequestError::Elements { name: name(), reason: format!("{error} of its data") }
@@ -264,170 +345,6 @@ fn malformed(body: &[u8], error: &serde_json::Error) -> RequestError {
         ""
     };
     RequestError::Malformed { reason: error.to_string(), hint }
-}
-
-/// A request as it stands in the body.
-struct RawBody<'de> {
-    id: Option<String>,
-    inputs: Vec<RawTensor<'de>>,
-    outputs: Option<Vec<RawOutput>>,
-}
-
-/// One entry of `inputs`.
-struct RawTensor<'de> {
-    name: String,
-    datatype: String,
-    shape: Vec<usize>,
-    data: RawData<'de>,
-}
-
-/// The elements: read already, or left as text because `data` came before `datatype`.
-enum RawData<'de> {
-    Read(Data, Nesting),
-    Text(&'de RawValue),
-}
-
-/// One entry of `outputs`. Its parameters are tolerated.
-#[derive(Deserialize)]
-struct RawOutput {
-    name: String,
-}
-
-/// Reads the outer object.
-struct Body;
-
-impl<'de> DeserializeSeed<'de> for Body {
-    type Value = RawBody<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Body {
-    type Value = RawBody<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object with `inputs`")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut id, mut inputs, mut outputs) = (None, None, None);
-        while let Some(key) = map.next_key::<Key>()? {
-            match key {
-                Key::Id => id = map.next_value()?,
-                Key::Inputs => inputs = Some(map.next_value_seed(Tensors)?),
-                Key::Outputs => outputs = map.next_value()?,
-                Key::Other => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        let inputs = inputs.ok_or_else(|| A::Error::missing_field("inputs"))?;
-        Ok(RawBody { id, inputs, outputs })
-    }
-}
-
-/// The members of the outer object that matter here.
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum Key {
-    Id,
-    Inputs,
-    Outputs,
-    #[serde(other)]
-    Other,
-}
-
-/// Reads `inputs`.
-struct Tensors;
-
-impl<'de> DeserializeSeed<'de> for Tensors {
-    type Value = Vec<RawTensor<'de>>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_seq(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Tensors {
-    type Value = Vec<RawTensor<'de>>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an array of tensors")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-        let mut tensors = Vec::new();
-        while let Some(tensor) = entries.next_element_seed(Tensor)? {
-            tensors.push(tensor);
-        }
-        Ok(tensors)
-    }
-}
-
-/// Reads one tensor.
-struct Tensor;
-
-impl<'de> DeserializeSeed<'de> for Tensor {
-    type Value = RawTensor<'de>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-/// The members of a tensor that matter here.
-#[derive(Deserialize)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum TensorKey {
-    Name,
-    Datatype,
-    Shape,
-    Data,
-    #[serde(other)]
-    Other,
-}
-
-impl<'de> Visitor<'de> for Tensor {
-    type Value = RawTensor<'de>;
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a tensor: an object with `name`, `shape`, `datatype` and `data`")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let (mut name, mut datatype, mut shape, mut data) = (None, None::<String>, None, None);
-        while let Some(key) = map.next_key::<TensorKey>()? {
-            match key {
-                TensorKey::Name => name = Some(map.next_value::<String>()?),
-                TensorKey::Datatype => datatype = Some(map.next_value()?),
-                TensorKey::Shape => shape = Some(map.next_value()?),
-                TensorKey::Data => {
-                    // A datatype that is not known, or that JSON has no form for, is refused later, by name, against
-                    // what the model declares.
-                    let known = datatype.as_deref().and_then(DType::from_oip_name);
-                    data = Some(match known.filter(|&dtype| has_json(dtype)) {
-                        Some(dtype) => {
-                            let (data, nesting) = map.next_value_seed(Elements(dtype))?;
-                            RawData::Read(data, nesting)
-                        }
-                        None => RawData::Text(map.next_value()?),
-                    });
-                }
-                TensorKey::Other => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        let missing = A::Error::missing_field;
-        Ok(RawTensor {
-            name: name.ok_or_else(|| missing("name"))?,
-            datatype: datatype.ok_or_else(|| missing("datatype"))?,
-            shape: shape.ok_or_else(|| missing("shape"))?,
-            data: data.ok_or_else(|| missing("data"))?,
-        })
-    }
 }
 
 #[cfg(test)]

@@ -31,18 +31,20 @@ impl Signature {
 
 /// The model has an input or output that cannot be sent.
 #[derive(Debug, thiserror::Error)]
-#[error("`{name}` is {what}, which cannot be sent as JSON; cast it inside of the model, to FP32 for example")]
+#[error(
+    "`{name}` is {what}, which requests and answers cannot carry; cast it inside of the model, to FP32 for example"
+)]
 pub struct NotServable {
     name: String,
     what: String,
 }
 
-/// True for inputs and outputs that JSON has a form for.
+/// True for inputs and outputs that requests and answers can carry, as JSON or as raw bytes.
 fn servable(info: &ValueInfo) -> bool {
-    info.kind == Kind::Tensor && has_json(info.dtype)
+    info.kind == Kind::Tensor && !info.dtype.is_small()
 }
 
-/// True for the types that JSON has a form for.
+/// True for the types that JSON has a form for. FP16 and BF16 are carried as raw bytes only.
 pub fn has_json(dtype: DType) -> bool {
     !matches!(dtype, DType::F16 | DType::BF16) && !dtype.is_small()
 }

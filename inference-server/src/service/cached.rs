@@ -22,18 +22,29 @@ impl App {
         deadline: Instant,
     ) -> Result<Predicted, Refusal> {
         let key = cache.key(std::mem::take(&mut asked.inputs), std::mem::take(&mut asked.outputs));
+        let statistics = self.metrics.statistics();
+        // A client that says how long it waits does not wait longer for another's run.
+        let patience =
+            asked.timeout.map_or(self.limits.request_time, |time| time.min(self.limits.request_time));
+        let until = deadline.min(Instant::now() + patience);
         let mut failures = 0;
         while failures < FAILURES {
+            let begun = Instant::now();
             match cache.begin(&key, asked.cache, Instant::now()) {
                 Begin::Hit(hit) => {
                     let status = CacheStatus::Hit { age: hit.age };
-                    return Ok(Predicted { outputs: hit.outputs(), cache: status });
+                    let outputs = hit.outputs();
+                    statistics.cache_hit(begun.elapsed());
+                    return Ok(Predicted { outputs, cache: status });
                 }
                 Begin::Lead(lead) => {
+                    let looked = begun.elapsed();
                     let ran = self.run(ready, again(asked, key), deadline, CacheStatus::Miss).await;
                     return match ran {
                         Ok(Ran { outputs, computed }) => {
-                            lead.succeed(&outputs, computed, Instant::now());
+                            let ended = Instant::now();
+                            lead.succeed(&outputs, computed, ended);
+                            statistics.cache_miss(looked + ended.elapsed());
                             Ok(Predicted { outputs, cache: CacheStatus::Miss })
                         }
                         Err(refusal) => {
@@ -43,11 +54,12 @@ impl App {
                     };
                 }
                 Begin::Follow(follower) => {
-                    let Ok(end) = tokio::time::timeout_at(deadline.into(), follower.end()).await else {
-                        return Err(Refusal::AnswerLate(self.limits.request_time));
+                    let Ok(end) = tokio::time::timeout_at(until.into(), follower.end()).await else {
+                        return Err(Refusal::AnswerLate(patience));
                     };
                     match end {
                         Followed::Answered(outputs) => {
+                            statistics.cache_hit(begun.elapsed());
                             let status = CacheStatus::Hit { age: Duration::ZERO };
                             return Ok(Predicted { outputs, cache: status });
                         }
@@ -71,3 +83,7 @@ fn again(asked: InferRequest, key: Arc<Key>) -> InferRequest {
     };
     InferRequest { inputs, outputs, ..asked }
 }
+
+#[cfg(test)]
+#[path = "cached/tests.rs"]
+mod tests;

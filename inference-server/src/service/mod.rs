@@ -1,10 +1,13 @@
 //! Answers requests of the Open Inference Protocol.
 //!
-//! `predict` is the way of a request through the model, the same for every transport, and `cached` the way around it; `rest` is HTTP with JSON;
-//! `refusal` is why there is no answer; `bodies` bounds what requests may hold.
+//! `predict` is the way of a request through the model, the same for every transport, and `cached` the way around it;
+//! `rest` is HTTP with JSON and raw bytes; `extensions` is statistics and the repository; `echo` is what headers give
+//! back; `refusal` is why there is no answer; `bodies` bounds what requests may hold.
 
 mod bodies;
 mod cached;
+mod echo;
+mod extensions;
 mod predict;
 mod refusal;
 mod rest;

@@ -1,36 +1,49 @@
-//! The protocol over HTTP: reads, asks the model, writes. Every refusal is `{"error": ...}`.
+//! The protocol over HTTP, with tensors as JSON or as raw bytes: reads, asks the model, writes. Every refusal is `{"error": ...}`.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{ALLOW, HeaderValue};
-use http::{HeaderMap, Request, StatusCode};
+use http::header::{ALLOW, CONTENT_ENCODING, HeaderValue};
+use http::{HeaderMap, HeaderName, Request, StatusCode};
 use hyper::body::Incoming;
 use stoker_edge::body::{self, ReadError};
 use stoker_edge::reply::{self, Reply};
 use stoker_graph::Value;
+use tracing::Instrument as _;
 
 use super::bodies::{BodiesFull, Counted, Metered, refuse_body};
+use super::echo::Echo;
 use super::predict::Predicted;
 use super::{App, Ready, Refusal};
 use crate::cache::{CacheStatus, Directives};
 use crate::metrics::Phase;
 use crate::protocol::path::Call;
-use crate::protocol::{InferRequest, Signature, answer, request};
+use crate::protocol::{Asked, Signature, answer, binary, deadline, request};
 
 /// Bodies and answers above this are read and written on a thread of their own, so that they do not hold up others.
 const HEAVY_BYTES: usize = 128 << 10;
 /// Elements of an answer above which it is heavy.
 const HEAVY_ELEMENTS: usize = 16 << 10;
-/// The header of Triton's binary tensors, which this server does not read.
-pub const BINARY_HEADER: &str = "inference-header-content-length";
+/// Raw bytes weigh this much less than JSON: they are copied, and not read digit by digit.
+const RAW_BYTES_PER_JSON: usize = 16;
+/// Tells the router how many requests wait for the model or run; no client sees it.
+const LOAD: HeaderName = HeaderName::from_static("stoker-load");
 
 impl App {
     /// Answers one request.
     pub async fn answer(&self, request: Request<Incoming>) -> Reply {
+        let echo = Echo::of(request.headers());
+        let mut reply = self.call(request).instrument(echo.span()).await;
+        echo.mark(reply.headers_mut());
+        reply
+    }
+
+    /// Does what a request calls for.
+    async fn call(&self, request: Request<Incoming>) -> Reply {
         let Some(call) = Call::parse(request.uri().path()) else {
-            let known = "there are /v2, /v2/health/live, /v2/health/ready, and /v2/models/{name} with /ready and /infer";
+            let known = "there are /v2, /v2/health/live, /v2/health/ready, /v2/repository/index, /v2/models/stats, and \
+                         /v2/models/{name} with /ready, /infer and /stats";
             return Refusal::NotFound(format!("no such path; {known}")).reply();
         };
         if !call.takes(request.method()) {
@@ -59,13 +72,24 @@ impl App {
                 }
                 Err(refusal) => refusal.reply(),
             },
+            Call::AllStatistics => self.all_statistics(),
+            Call::Statistics(model) => self.statistics(model),
+            Call::RepositoryIndex => {
+                let (head, body) = request.into_parts();
+                self.repository_index(&head.headers, body).await
+            }
+            Call::LoadOrUnload(name) => {
+                let name = name.to_owned();
+                let (head, body) = request.into_parts();
+                self.load_or_unload(&name, &head.headers, body)
+            }
             Call::Infer(model) => {
                 let begun = Instant::now();
                 let found = self.find(model);
                 let (head, body) = request.into_parts();
                 let (mut reply, cache) = match found {
                     Ok(ready) => match self.infer(ready, &head.headers, body, begun).await {
-                        Ok((text, cache)) => (json(StatusCode::OK, text), cache),
+                        Ok((answer, cache)) => (answered(answer), cache),
                         Err(refusal) => (refusal.reply(), CacheStatus::Off),
                     },
                     Err(refusal) => {
@@ -73,8 +97,11 @@ impl App {
                         (refusal.reply(), CacheStatus::Off)
                     }
                 };
+                let took = begun.elapsed();
+                self.metrics.answered(reply.status(), cache, took);
+                tracing::debug!(status = reply.status().as_u16(), ?took, "an infer request was answered");
                 cache.write_to(reply.headers_mut());
-                self.metrics.answered(reply.status(), cache, begun.elapsed());
+                reply.headers_mut().insert(LOAD, HeaderValue::from(self.metrics.in_work()));
                 reply
             }
         }
@@ -84,23 +111,30 @@ impl App {
         if self.readiness().is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
     }
 
-    /// The text of an answer, and the cache's part in it.
+    /// The answer to an infer request, and the cache's part in it.
     async fn infer(
         &self,
         ready: &Ready,
         headers: &HeaderMap,
         mut body: Incoming,
         begun: Instant,
-    ) -> Result<(Vec<u8>, CacheStatus), Refusal> {
-        let deadline = begun + self.limits.request_time;
-        if headers.contains_key(BINARY_HEADER) {
+    ) -> Result<(answer::Answer, CacheStatus), Refusal> {
+        if !headers
+            .get_all(CONTENT_ENCODING)
+            .iter()
+            .all(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+        {
             refuse_body(headers, body);
-            return Err(Refusal::Binary);
+            return Err(Refusal::Encoded);
         }
+        // Nobody waits for longer than the gateway does, and the body is the first thing to be waited for.
+        let asked_time = deadline::asked(headers);
+        let body_time =
+            asked_time.map_or(self.limits.request_time, |time| time.min(self.limits.request_time));
         let mut counted = Counted::new(&self.body_bytes, self.limits.max_body_total);
         let mut metered = Metered::new(&mut body, &mut counted);
         let read = body::read_bounded(&mut metered, self.limits.max_body);
-        let bytes = match tokio::time::timeout_at(deadline.into(), read).await {
+        let bytes = match tokio::time::timeout_at((begun + body_time).into(), read).await {
             Ok(Ok(bytes)) => bytes,
             Ok(Err(error)) => {
                 refuse_body(headers, body);
@@ -110,70 +144,93 @@ impl App {
                     ReadError::Broken(error) => Refusal::Broken(error),
                 });
             }
-            Err(_) => return Err(Refusal::BodyLate(self.limits.request_time)),
+            Err(_) => return Err(Refusal::BodyLate(body_time)),
         };
 
-        let mut asked = self.parse(ready, bytes).await?;
-        let id = asked.id.take();
-        asked.cache = Directives::of(headers);
-        let Predicted { outputs, cache } = self.predict(ready, asked, deadline).await?;
-        let text = self.write(ready, id, outputs, cache).await;
+        let Asked { mut request, binary } = self.parse(ready, headers, bytes).await?;
+        let id = request.id.take();
+        request.timeout = deadline::shorter(request.timeout, asked_time);
+        request.cache = Directives::of(headers);
+        let predicted = self.predict(ready, request, begun + self.limits.request_time).await?;
+        let Predicted { outputs, cache } = predicted;
+        let answer = self.write(ready, id, outputs, binary, cache).await;
         // The values take as much room as the body did, so its bytes count until here.
         drop(counted);
-        Ok((text?, cache))
+        Ok((answer?, cache))
     }
 
     /// Reads the body; a heavy one on a thread of its own.
-    async fn parse(&self, ready: &Ready, bytes: Bytes) -> Result<InferRequest, Refusal> {
+    async fn parse(&self, ready: &Ready, headers: &HeaderMap, bytes: Bytes) -> Result<Asked, Refusal> {
         let begun = Instant::now();
-        let parsed = if bytes.len() > HEAVY_BYTES {
+        let (json, tail) = binary::divide(&bytes, binary::header(headers)?)?;
+        let parsed = if json.len() + tail.len() / RAW_BYTES_PER_JSON > HEAVY_BYTES {
+            let (json, tail) = (bytes.slice_ref(json), bytes.slice_ref(tail));
             let signature = Arc::clone(&ready.model.signature);
-            tokio::task::spawn_blocking(move || request::parse(&bytes, &signature))
+            tokio::task::spawn_blocking(move || request::parse(&json, &tail, &signature))
                 .await
                 .map_err(|_| Refusal::Internal)?
         } else {
-            request::parse(&bytes, &ready.model.signature)
-        };
+            request::parse(json, tail, &ready.model.signature)
+        }?;
         self.metrics.phase(Phase::Parse, CacheStatus::Off, begun.elapsed());
-        Ok(parsed?)
+        Ok(parsed)
     }
 
-    /// Writes the answer; a heavy one on a thread of its own.
+    /// Writes the answer, in which the outputs that `binary` says are raw bytes; a heavy one on a thread of its own.
     async fn write(
         &self,
         ready: &Ready,
         id: Option<String>,
         outputs: Vec<(usize, Value)>,
+        binary: Vec<bool>,
         cache: CacheStatus,
-    ) -> Result<Vec<u8>, Refusal> {
+    ) -> Result<answer::Answer, Refusal> {
         let begun = Instant::now();
-        let elements: usize = outputs.iter().map(|(_, value)| value.data().len()).sum();
+        let is_binary = |position: &usize| binary.get(*position).copied().unwrap_or(false);
+        let weight = |(position, value): &(usize, Value)| {
+            value.data().len() / if is_binary(position) { RAW_BYTES_PER_JSON } else { 1 }
+        };
+        let weight: usize = outputs.iter().map(weight).sum();
         let (name, version) = (self.model_name.as_str(), ready.version.as_str());
-        let text = if elements > HEAVY_ELEMENTS {
+        let answer = if weight > HEAVY_ELEMENTS {
             let (name, version) = (name.to_owned(), version.to_owned());
             let signature = Arc::clone(&ready.model.signature);
-            tokio::task::spawn_blocking(move || written(&name, &version, id.as_deref(), outputs, &signature))
-                .await
-                .map_err(|_| Refusal::Internal)?
+            tokio::task::spawn_blocking(move || {
+                written(&name, &version, id.as_deref(), outputs, &binary, &signature)
+            })
+            .await
+            .map_err(|_| Refusal::Internal)?
         } else {
-            written(name, version, id.as_deref(), outputs, &ready.model.signature)
-        };
+            written(name, version, id.as_deref(), outputs, &binary, &ready.model.signature)
+        }?;
         self.metrics.phase(Phase::Serialise, cache, begun.elapsed());
-        Ok(text?)
+        Ok(answer)
     }
 }
 
-/// The text of an answer with the chosen outputs.
+/// An answer with the chosen outputs.
 fn written(
     name: &str,
     version: &str,
     id: Option<&str>,
     chosen: Vec<(usize, Value)>,
+    binary: &[bool],
     signature: &Signature,
-) -> Result<Vec<u8>, answer::NotFinite> {
-    let outputs: Vec<_> =
-        chosen.into_iter().map(|(position, value)| (&signature.outputs[position], value)).collect();
+) -> Result<answer::Answer, answer::NotFinite> {
+    let output = |(position, value): (usize, Value)| {
+        let binary = binary.get(position).copied().unwrap_or(false);
+        Some(answer::Output { info: signature.outputs.get(position)?, value, binary })
+    };
+    let outputs: Vec<_> = chosen.into_iter().filter_map(output).collect();
     answer::infer(name, version, id, &outputs)
+}
+
+/// An answer of the model over HTTP.
+fn answered(answer: answer::Answer) -> Reply {
+    let Some(length) = answer.json_length else { return json(StatusCode::OK, answer.bytes) };
+    let mut reply = reply::content(StatusCode::OK, "application/octet-stream", answer.bytes);
+    reply.headers_mut().insert(binary::HEADER, HeaderValue::from(length));
+    reply
 }
 
 /// An answer in JSON.

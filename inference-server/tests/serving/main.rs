@@ -8,11 +8,14 @@
 )]
 
 mod artifacts;
+mod binary;
 mod caching;
 mod draining;
+mod headers;
 mod isolation;
 mod process;
 mod protocol;
 mod reference;
 mod refusals;
 mod started;
+mod statistics;

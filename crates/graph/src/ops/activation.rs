@@ -20,7 +20,7 @@ pub(super) const OPERATORS: &[Entry] = &[
     Entry::widening("Relu", 1, NUMBERS, |_| integer_too(Flex::relu, |x| x.max(0))),
     Entry::widening("Abs", 1, NUMBERS, |_| integer_too(Flex::float_abs, i128::abs)),
     Entry::widening("Neg", 1, NUMBERS, |_| integer_too(Flex::float_neg, i128::wrapping_neg)),
-    Entry::widening("Sign", 9, NUMBERS, |_| integer_too(Flex::float_sign, i128::signum)),
+    Entry::widening("Sign", 9, NUMBERS, |_| integer_too(sign, i128::signum)),
     Entry::widening("Sqrt", 1, NUMBERS, |_| float(Flex::float_sqrt)),
     Entry::widening("Exp", 1, NUMBERS, |_| float(Flex::float_exp)),
     Entry::widening("Log", 1, NUMBERS, |_| float(Flex::float_log)),
@@ -75,6 +75,19 @@ fn round(inputs: &mut super::Inputs<'_>) -> Result<Outputs, Fault> {
         _ => map(x, f32::round_ties_even),
     }
     .into())
+}
+
+/// -1, 0 or 1. What is not a number has no sign and stays what it is; burn's makes a 0 of it.
+fn sign(x: FlexTensor) -> FlexTensor {
+    match type_of(&x) {
+        DType::F64 => map(x, sign_of::<f64>),
+        _ => map(x, sign_of::<f32>),
+    }
+}
+
+fn sign_of<F: Float>(x: F) -> F {
+    // `signum` alone takes a zero for a positive or a negative number.
+    if x == F::zero() { F::zero() } else { x.signum() }
 }
 
 /// An operator of floating-point tensors only.

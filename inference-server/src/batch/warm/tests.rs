@@ -61,3 +61,20 @@ fn a_model_that_takes_longer_than_the_patience_is_run_once() {
     let warmth = warm(&Model(|x: &[f32]| Ok(x.to_vec())), &signature(true), 8, Duration::ZERO);
     assert_eq!(warmth, Warmth { sizes: vec![1], failure: None, joinable: true });
 }
+
+#[test]
+fn every_type_that_is_served_is_warmed() {
+    for dtype in DType::ALL.into_iter().filter(|dtype| !dtype.is_small()) {
+        let info = ValueInfo::tensor("x", dtype, vec![None, Some(3)]);
+        let value = input(&info, true, 2, &|row, element| i8::try_from(row + element).unwrap()).unwrap();
+        assert_eq!((value.dtype(), value.shape()), (dtype, &[2, 3][..]));
+    }
+}
+
+#[test]
+fn half_precision_may_round_and_not_differ() {
+    let half = |item| Value::new(vec![1], Data::F16(vec![half::f16::from_f32(item)])).unwrap();
+    assert!(close(&half(1.0), &half(1.005)) && !close(&half(1.0), &half(1.1)));
+    let brain = |item| Value::new(vec![1], Data::BF16(vec![half::bf16::from_f32(item)])).unwrap();
+    assert!(close(&brain(1.0), &brain(1.05)) && !close(&brain(1.0), &brain(1.5)));
+}

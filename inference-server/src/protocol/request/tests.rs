@@ -1,6 +1,13 @@
 //! Tables of requests that are taken and of those that are refused, with the words of the refusal.
 
+use stoker_graph::Data;
+
 use super::*;
+
+/// A request without raw bytes.
+fn parse(json: &[u8], signature: &Signature) -> Result<InferRequest, RequestError> {
+    super::parse(json, &[], signature).map(|asked| asked.request)
+}
 
 fn info(name: &str, dtype: DType, shape: &[Option<usize>]) -> ValueInfo {
     ValueInfo::tensor(name, dtype, shape.to_vec())
