@@ -54,7 +54,8 @@ images: ## Container images as OCI archives, in target/images.
 install: ## Install the operator on the cluster named dev.
 	e2e/install dev
 
-generate: ## Write crds/ again.
+generate: ## Write crds/ and the reference of metrics again.
+	STOKER_WRITE_DOCS=1 cargo test --locked --release -p stoker-server --test serving the_reference_of_metrics
 	cargo build --locked --release --workspace --bins && "$${CARGO_TARGET_DIR:-target}/release/stoker" crd --out crds
 
 fixtures: ## Train and write the demo's models and the golden cases again.

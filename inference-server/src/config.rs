@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::artifact::{Digest, Location};
 
@@ -72,6 +72,15 @@ pub struct Serve {
     /// Requests that wait for the model at a time; above, 503.
     #[arg(long, default_value = "1024", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub queue: u32,
+    /// Memory for answers that are given again to identical requests, such as 64Mi; 0: none are kept.
+    #[arg(long, default_value = "0", value_parser = bytes_or_none)]
+    pub cache: u64,
+    /// Answers are given again for at most this long, and at least nine tenths of it.
+    #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
+    pub cache_ttl: Duration,
+    /// Whether confidence and classes of a sample of the predictions are counted.
+    #[arg(long, default_value = "on", value_enum)]
+    pub prediction_metrics: Switch,
     /// Time from the head of a request to its answer; above, 504.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     pub request_timeout: Duration,
@@ -84,6 +93,15 @@ pub struct Serve {
     /// Connections at a time; above, 503.
     #[arg(long, default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// It is done.
+    On,
+    /// It is not.
+    Off,
 }
 
 /// Settings of `resolve`.
@@ -155,6 +173,11 @@ fn bytes(text: &str) -> Result<u64, String> {
     }
 }
 
+/// The same, or 0 for none.
+fn bytes_or_none(text: &str) -> Result<u64, String> {
+    if text == "0" { Ok(0) } else { bytes(text).map_err(|error| format!("0, or {error}")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +192,7 @@ mod tests {
                     sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 --threads 2";
         let Ok(Cli { command: Command::Serve(serve) }) = parse(line) else { panic!("{:?}", parse(line)) };
         assert_eq!((serve.model_name.as_str(), serve.threads, serve.max_body), ("digits", Some(2), 32 << 20));
+        assert_eq!((serve.cache, serve.prediction_metrics), (0, Switch::On));
         assert_eq!((serve.latency_target, serve.max_delay), (None, Duration::ZERO));
         let Ok(Cli { command: Command::Serve(serve) }) = parse(&format!("{line} --latency-target 80ms"))
         else {
@@ -196,6 +220,8 @@ mod tests {
             format!("{serve} m --latency-target 100"),
             format!("{serve} m --latency-target 0s"),
             format!("{serve} m --latency-target 1h"),
+            format!("{serve} m --cache much"),
+            format!("{serve} m --prediction-metrics maybe"),
             "stoker-server resolve --model-uri pvc://a/b".to_owned(),
         ] {
             assert!(parse(&line).is_err(), "{line}");

@@ -5,6 +5,8 @@
 //! - [`protocol`]: JSON and messages to typed values and back; pure.
 //! - [`proto`]: the messages and services of gRPC.
 //! - [`batch`]: the queue, the rule that joins requests, the threads that run them, warm-up.
+//! - [`cache`]: answers that are given again without a run.
+//! - [`health`]: how sure the model is of what it predicts.
 //! - [`service`]: answers requests.
 //! - [`metrics`]: what is counted.
 //! - [`statistics`]: what is counted for the statistics extension.
@@ -13,7 +15,9 @@
 pub mod alone;
 pub mod artifact;
 pub mod batch;
+pub mod cache;
 pub mod config;
+pub mod health;
 pub mod metrics;
 pub mod proto;
 pub mod protocol;

@@ -1,7 +1,9 @@
-//! What the server counts, as Prometheus metrics with the prefix `stoker_server_`.
+//! What the server counts, as Prometheus metrics with the prefix `stoker_server_`. docs/metrics/server.md lists them.
 
-use std::sync::Arc;
+mod phases;
+
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
@@ -11,30 +13,15 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use stoker_edge::metrics::LatencyHistogram;
+use stoker_graph::Value;
 
 use crate::artifact::Digest;
 use crate::batch::{Learned, Release, Stages, Telemetry};
+use crate::cache::{CacheMetrics, CacheStatus};
+use crate::health::{PredictionMetrics, Sampler};
 use crate::statistics::{Passed, Statistics};
-
-/// A part of a request's way through the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
-    /// From JSON to typed values.
-    Parse,
-    /// Waiting for an executor.
-    Queue,
-    /// The run of the batch that the request was in.
-    Compute,
-    /// From typed values to JSON.
-    Serialise,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PhaseLabels {
-    model: Arc<str>,
-    phase: &'static str,
-}
+pub use phases::Phase;
+use phases::Phases;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -65,11 +52,7 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     /// The counter that nearly all requests go to, without the way through the family.
     answered: Counter,
-    parse: LatencyHistogram,
-    queue: LatencyHistogram,
-    compute: LatencyHistogram,
-    serialise: LatencyHistogram,
-    total: LatencyHistogram,
+    phases: Phases,
     batch_rows: Histogram,
     batch_requests: Histogram,
     waiting: Gauge,
@@ -80,6 +63,12 @@ pub struct Metrics {
     info: Family<InfoLabels, Gauge>,
     start: Family<StepLabels, Gauge<f64, AtomicU64>>,
     statistics: Arc<Statistics>,
+    /// Of the prediction cache.
+    pub cache: CacheMetrics,
+    /// Of what the model predicts.
+    pub predictions: PredictionMetrics,
+    /// What looks at predictions, where that is wanted and the model is a classifier.
+    sampler: Arc<OnceLock<Arc<Sampler>>>,
 }
 
 impl Metrics {
@@ -94,9 +83,7 @@ impl Metrics {
 
         let requests = Family::<RequestLabels, Counter>::default();
         registry.register("requests", "Infer requests by status code", requests.clone());
-        let phases = Family::<PhaseLabels, LatencyHistogram>::default();
-        let help = "Time of infer requests by phase; total is the whole";
-        registry.register_with_unit("phase", help, Unit::Seconds, phases.clone());
+        let phases = Phases::new(registry, &model);
         let (batch_rows, batch_requests) = (sizes(), sizes());
         registry.register("batch_rows", "Rows of each run of the model", batch_rows.clone());
         registry.register("batch_requests", "Requests of each run of the model", batch_requests.clone());
@@ -124,14 +111,9 @@ impl Metrics {
         let help = "Time of each step of the start: fetch, load, warm";
         registry.register_with_unit("start", help, Unit::Seconds, start.clone());
 
-        let phase = |phase| phases.get_or_create_owned(&PhaseLabels { model: Arc::clone(&model), phase });
         Self {
             answered: requests.get_or_create_owned(&RequestLabels { model: Arc::clone(&model), code: 200 }),
-            parse: phase("parse"),
-            queue: phase("queue"),
-            compute: phase("compute"),
-            serialise: phase("serialise"),
-            total: phase("total"),
+            phases,
             model,
             requests,
             batch_rows,
@@ -144,6 +126,9 @@ impl Metrics {
             info,
             start,
             statistics: Arc::default(),
+            cache: CacheMetrics::new(registry),
+            predictions: PredictionMetrics::new(registry),
+            sampler: Arc::default(),
         }
     }
 
@@ -152,9 +137,9 @@ impl Metrics {
         &self.statistics
     }
 
-    /// Counts an infer request that was answered.
-    pub fn answered(&self, code: StatusCode, total: Duration) {
-        self.total.record(total);
+    /// Counts an infer request that was answered. Refusals are answers in which the cache has no part.
+    pub fn answered(&self, code: StatusCode, cache: CacheStatus, total: Duration) {
+        self.phase(Phase::Total, cache, total);
         if code == StatusCode::OK {
             self.answered.inc();
             self.statistics.succeeded(total, SystemTime::now());
@@ -174,15 +159,23 @@ impl Metrics {
     }
 
     /// Counts the time of one phase of a request that passed it.
-    pub fn phase(&self, phase: Phase, time: Duration) {
-        let (histogram, passed) = match phase {
-            Phase::Parse => (&self.parse, Passed::Input),
-            Phase::Queue => (&self.queue, Passed::Queue),
-            Phase::Compute => (&self.compute, Passed::Infer),
-            Phase::Serialise => (&self.serialise, Passed::Output),
+    pub fn phase(&self, phase: Phase, cache: CacheStatus, time: Duration) {
+        self.phases.record(phase, cache, time);
+        let passed = match phase {
+            Phase::Parse => Passed::Input,
+            Phase::Queue => Passed::Queue,
+            Phase::Compute => Passed::Infer,
+            Phase::Serialise => Passed::Output,
+            // Counted with its outcome.
+            Phase::Total => return,
         };
-        histogram.record(time);
         self.statistics.passed(passed, time);
+    }
+
+    /// Shows the outputs of runs to `sampler`. A second call changes nothing.
+    pub fn samples(&self, sampler: Arc<Sampler>) {
+        // One model is served for as long as the process lives.
+        let _ = self.sampler.set(sampler);
     }
 
     /// Counts a request as waiting until the guard is dropped.
@@ -198,6 +191,7 @@ impl Metrics {
 
     /// Says which model is served.
     pub fn serves(&self, digest: Digest) {
+        self.phases.serves(&digest.version());
         let labels = InfoLabels { model: Arc::clone(&self.model), digest: digest.to_string() };
         self.info.get_or_create(&labels).set(1);
     }
@@ -212,6 +206,12 @@ impl Telemetry for Metrics {
     fn ran(&self, requests: usize, rows: usize, _: Duration) {
         self.batch_requests.observe(requests as f64);
         self.batch_rows.observe(rows as f64);
+    }
+
+    fn gave(&self, outputs: &[Value]) {
+        if let Some(sampler) = self.sampler.get() {
+            sampler.see(outputs);
+        }
     }
 
     fn did(&self, rows: usize, stages: Stages) {

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
+use stoker_decide::caching::Settings as WorthSettings;
 use stoker_edge::admin::Admin;
 use stoker_edge::drain::Drain;
 use stoker_edge::listen::{self, Finished, Http2, Options, Stats};
@@ -17,7 +18,9 @@ use tokio::net::TcpListener;
 
 use crate::artifact::{Credentials, CredentialsError, Digest, FetchError, Fetcher, Limits as FetchLimits};
 use crate::batch::{Queue, Rules, start, warm};
-use crate::config::{Serve, Source};
+use crate::cache::{Cache, Settings as CacheSettings, keyed_fingerprint};
+use crate::config::{Serve, Source, Switch};
+use crate::health::Predictions;
 use crate::metrics::Metrics;
 use crate::protocol::{NotServable, Signature};
 use crate::service::{App, Limits, Loaded, STREAM_REQUESTS};
@@ -106,11 +109,7 @@ impl Server {
     /// Checks the settings, then binds the ports: a wrong setting ends the process before it can be seen.
     pub async fn bind(settings: Serve, drain: Drain) -> Result<Self, ServeError> {
         let fetcher = fetcher(&settings.source)?;
-        let mut registry = Registry::default();
-        let stats = Stats::default();
-        let prefixed = registry.sub_registry_with_prefix("stoker_server");
-        stats.register(prefixed);
-        let metrics = Metrics::new(prefixed, &settings.model_name, settings.max_batch as usize);
+        let (registry, stats, metrics) = metrics(&settings);
         let limits = Limits {
             // The size of a body was checked to fit into an address when it was read.
             max_body: usize::try_from(settings.max_body).unwrap_or(usize::MAX),
@@ -235,6 +234,16 @@ async fn start_model(
         tracing::warn!("the model declares a batch axis but mixes rows; requests run one by one");
     }
 
+    let per_run = usize::from(settings.threads_per_run);
+    let cache = cache(settings, &graph, digest, metrics);
+    if settings.prediction_metrics == Switch::On {
+        let version = digest.version();
+        let sampler = Predictions::start(&metrics.predictions, &settings.model_name, &version, &signature)
+            .map_err(ServeError::Start)?;
+        if let Some(sampler) = sampler {
+            metrics.samples(sampler);
+        }
+    }
     let executors = (threads(settings.threads) / per_run).max(1);
     let rules = Rules {
         capacity: settings.queue as usize,
@@ -253,11 +262,40 @@ async fn start_model(
         bytes = size,
         executors,
         batching = warmth.joinable,
+        cache = cache.is_some(),
         warm = ?warmth.sizes,
         "ready"
     );
-    app.ready(Loaded { digest, signature, joinable: warmth.joinable, queue: Arc::clone(&queue) });
+    app.ready(Loaded { digest, signature, joinable: warmth.joinable, queue: Arc::clone(&queue), cache });
     Ok((queue, handles))
+}
+
+/// All that the server counts, in a registry.
+pub fn metrics(settings: &Serve) -> (Registry, Stats, Metrics) {
+    let mut registry = Registry::default();
+    let stats = Stats::default();
+    let prefixed = registry.sub_registry_with_prefix("stoker_server");
+    stats.register(prefixed);
+    let metrics = Metrics::new(prefixed, &settings.model_name, settings.max_batch as usize);
+    (registry, stats, metrics)
+}
+
+/// The prediction cache, where it is wanted and the model gives equal answers to equal requests.
+fn cache(settings: &Serve, graph: &Graph, digest: Digest, metrics: &Metrics) -> Option<Arc<Cache>> {
+    if settings.cache == 0 {
+        return None;
+    }
+    if !graph.is_deterministic() {
+        tracing::warn!("the model draws random numbers: its answers are not kept, and --cache does nothing");
+        return None;
+    }
+    let size = CacheSettings {
+        // The size was checked to fit into an address when it was read.
+        budget: usize::try_from(settings.cache).unwrap_or(usize::MAX),
+        time_to_live: settings.cache_ttl,
+        worth: WorthSettings::default(),
+    };
+    Some(Arc::new(Cache::new(size, digest, keyed_fingerprint(), metrics.cache.clone(), Instant::now())))
 }
 
 /// Runs `serve` to its end.

@@ -134,6 +134,9 @@ pub mod headers {
     pub const REVISION: &str = "stoker-revision";
     /// In a request to a pod: a copy, whose answer reaches nobody.
     pub const SHADOW: &str = "stoker-shadow";
+    /// In a request to a pod: `bypass` has the model run, whatever the pod's cache holds, and nothing is kept. In a pod's
+    /// answer: what its cache did.
+    pub const CACHE: &str = "stoker-cache";
 }
 
 /// Ports of the parts.

@@ -8,7 +8,9 @@
 //! - [`traffic`]: which arm serves a request.
 //! - [`balance`]: which pod of the arm, and when another one is tried.
 //! - [`batching`]: how large batches are and which requests are taken, by one latency target.
+//! - [`caching`]: is a cache of predictions worth its lookups.
 //! - [`compare`]: whether two answers to one request say the same.
+//! - [`confidence`]: how sure a classifier is of its answers.
 //! - [`evidence`]: what routers counted, joined over restarts of routers.
 //! - [`harm`]: is the candidate worse than stable, at any sample size.
 //! - [`verdict`]: Pass, Fail, Inconclusive or Error for the step of a rollout.
@@ -21,7 +23,9 @@ pub mod agreement;
 pub mod analysis;
 pub mod balance;
 pub mod batching;
+pub mod caching;
 pub mod compare;
+pub mod confidence;
 pub mod evidence;
 pub mod harm;
 pub mod histogram;

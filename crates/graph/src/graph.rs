@@ -55,6 +55,7 @@ pub struct Graph {
     /// Where an input is among them, by its name.
     positions: HashMap<String, usize>,
     plan: Plan,
+    random: bool,
 }
 
 impl std::fmt::Debug for Graph {
@@ -69,10 +70,10 @@ impl std::fmt::Debug for Graph {
 
 impl Graph {
     pub(crate) fn new(loaded: Loaded) -> Self {
-        let Loaded { inputs, outputs, plan, .. } = loaded;
+        let Loaded { inputs, outputs, plan, random, .. } = loaded;
         let positions =
             inputs.iter().enumerate().map(|(position, input)| (input.name.clone(), position)).collect();
-        Self { inputs, outputs, positions, plan }
+        Self { inputs, outputs, positions, plan, random }
     }
 
     /// Loads an ONNX model from memory. Nothing outside of `bytes` is read.
@@ -162,6 +163,14 @@ impl Graph {
     pub fn batch_axis(&self) -> bool {
         let free_first = |value: &ValueInfo| value.kind == Kind::Tensor && value.shape.first() == Some(&None);
         !self.inputs.is_empty() && self.inputs.iter().chain(&self.outputs).all(free_first)
+    }
+
+    /// True when no node draws random numbers, so that equal inputs have equal answers.
+    ///
+    /// A seed in the file does not count: with it the numbers depend on the rows that a request is joined with.
+    /// Neither does what inputs and constants say: a dropout whose third input may switch it on draws.
+    pub fn is_deterministic(&self) -> bool {
+        !self.random
     }
 }
 

@@ -30,6 +30,10 @@ pub trait Telemetry: Send + Sync + 'static {
     fn ran(&self, requests: usize, rows: usize, computed: Duration);
     /// The model did a run of `rows` rows, whose parts took what `stages` says. Runs that failed are not told.
     fn did(&self, _rows: usize, _stages: Stages) {}
+    /// A run gave these outputs, one for each of the signature. Called between the run and the answers: it must be short.
+    fn gave(&self, outputs: &[Value]) {
+        let _ = outputs;
+    }
     /// A batch was formed: why no more requests are in it, and what it was formed by.
     fn released(&self, release: Release, learned: &Learned);
     /// Requests left the queue without a run: their clients had gone, their time was over, they could not make it in time.
@@ -242,7 +246,9 @@ impl<R: Runner, T: Telemetry> Executor<R, T> {
             self.telemetry.panicked();
             Failure::Panicked
         })??;
-        in_declared_order(outputs, &self.signature)
+        let outputs = in_declared_order(outputs, &self.signature)?;
+        self.telemetry.gave(&outputs);
+        Ok(outputs)
     }
 }
 

@@ -56,7 +56,7 @@ impl<U: Message + Default> tonic::codec::Decoder for Decoder<U> {
 }
 
 /// A message from its bytes. What is wrong with them is the client's to mend.
-fn read<U: Message + Default>(bytes: Bytes) -> Result<U, Status> {
+pub fn read<U: Message + Default>(bytes: Bytes) -> Result<U, Status> {
     let unreadable =
         |error: DecodeError| Status::invalid_argument(format!("the message cannot be read: {error}"));
     if fields(bytes.clone()).map_err(unreadable)? > FIELDS {

@@ -2,7 +2,7 @@
 
 mod codec;
 
-pub use codec::Codec;
+pub use codec::{Codec, read};
 
 /// The Open Inference Protocol v2 over gRPC.
 #[allow(

@@ -59,6 +59,7 @@ pub fn read(message: ModelInferRequest, signature: &Signature) -> Result<InferRe
         id: (!message.id.is_empty()).then_some(message.id),
         priority: asked.priority,
         timeout: asked.timeout,
+        ..InferRequest::default()
     })
 }
 

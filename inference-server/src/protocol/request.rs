@@ -14,6 +14,7 @@ use super::binary::Tail;
 use super::data::Elements;
 use super::raw::{self, RawError};
 use super::signature::{Signature, admits, has_json, shape_text};
+use crate::cache::Directives;
 use body::{Body, RawData, RawOutput, RawTensor};
 
 /// The longest part of a stranger's name that a message repeats.
@@ -32,6 +33,8 @@ pub struct InferRequest {
     pub priority: u32,
     /// How long its client waits for the answer, where it says so.
     pub timeout: Option<Duration>,
+    /// What it lets the cache do. Headers say it, and not the body.
+    pub cache: Directives,
 }
 
 /// A request over HTTP: what it asks, and in which form it wants the answer.
@@ -173,6 +176,7 @@ pub fn parse(json: &[u8], tail: &[u8], signature: &Signature) -> Result<Asked, R
         id: raw.id,
         priority: raw.parameters.priority,
         timeout: raw.parameters.timeout,
+        cache: Directives::default(),
     };
     Ok(Asked { request, binary })
 }

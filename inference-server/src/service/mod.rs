@@ -1,10 +1,11 @@
 //! Answers requests of the Open Inference Protocol.
 //!
-//! `predict` is the way of a request through the model, the same for every transport; `rest` is HTTP with JSON and raw
-//! bytes; `grpc` is gRPC; `extensions` is statistics and the repository; `echo` is what headers give back; `refusal` is
-//! why there is no answer; `bodies` bounds what requests may hold.
+//! `predict` is the way of a request through the model, the same for every transport, and `cached` the way around it;
+//! `rest` is HTTP with JSON and raw bytes; `grpc` is gRPC; `extensions` is statistics and the repository; `echo` is what
+//! headers give back; `refusal` is why there is no answer; `bodies` bounds what requests may hold.
 
 mod bodies;
+mod cached;
 mod echo;
 mod extensions;
 mod grpc;
@@ -22,6 +23,7 @@ use stoker_edge::exit;
 
 use crate::artifact::Digest;
 use crate::batch::Queue;
+use crate::cache::Cache;
 use crate::metrics::Metrics;
 use crate::protocol::Signature;
 use crate::protocol::path::Model;
@@ -53,6 +55,8 @@ pub struct Loaded {
     pub joinable: bool,
     /// Where requests wait for it.
     pub queue: Arc<Queue>,
+    /// Answers that are given again, where that is wanted and the model is deterministic.
+    pub cache: Option<Arc<Cache>>,
 }
 
 /// Answers requests. Shared by all connections.

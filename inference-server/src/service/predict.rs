@@ -8,23 +8,65 @@ use tokio::sync::oneshot;
 
 use super::{App, Ready, Refusal};
 use crate::batch::{Job, Refused};
+use crate::cache::CacheStatus;
 use crate::metrics::Phase;
 use crate::protocol::InferRequest;
 
+/// The outputs of a request.
+#[derive(Debug)]
+pub(super) struct Predicted {
+    /// Positions in the signature with their values, in the request's order.
+    pub outputs: Vec<(usize, Value)>,
+    /// The cache's part.
+    pub cache: CacheStatus,
+}
+
+/// When a request began, and by when it must end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// With the head of the request.
+    pub begun: Instant,
+    /// Nobody waits for it after this.
+    pub deadline: Instant,
+    /// The latency target by now.
+    pub target: Option<Duration>,
+}
+
+/// The outputs of a run.
+pub(super) struct Ran {
+    /// As in [`Predicted`].
+    pub outputs: Vec<(usize, Value)>,
+    /// Time of the run, of the whole batch.
+    pub computed: Duration,
+}
+
 impl App {
-    /// Queues a request and waits for the outputs that it asks for, as positions in the signature with their values, in
-    /// the request's order. When the client goes away, this future is dropped, and with it the receiver: the executor
-    /// then skips the request.
-    ///
-    /// The request began at `begun` and nobody waits for it after `deadline`; `target` is the latency target by now. With a
-    /// target or a timeout of its own it is refused, at once or later, when its answer cannot come within them.
+    /// The outputs that a request asks for: from the cache where that has them, else of a run.
     pub(super) async fn predict(
         &self,
         ready: &Ready,
         asked: InferRequest,
-        (begun, deadline): (Instant, Instant),
-        target: Option<Duration>,
-    ) -> Result<Vec<(usize, Value)>, Refusal> {
+        times: Times,
+    ) -> Result<Predicted, Refusal> {
+        if let Some(cache) = &ready.model.cache {
+            return self.predict_cached(cache, ready, asked, times).await;
+        }
+        let Ran { outputs, .. } = self.run(ready, asked, times, CacheStatus::Off).await?;
+        Ok(Predicted { outputs, cache: CacheStatus::Off })
+    }
+
+    /// Queues a request and waits for the outputs that it asks for, as positions in the signature with their values, in
+    /// the request's order. When the client goes away, this future is dropped, and with it the receiver: the executor
+    /// then skips the request.
+    ///
+    /// With a target or a timeout of its own it is refused, at once or later, when its answer cannot come within them.
+    pub(super) async fn run(
+        &self,
+        ready: &Ready,
+        asked: InferRequest,
+        Times { begun, deadline, target }: Times,
+        cache: CacheStatus,
+    ) -> Result<Ran, Refusal> {
         let InferRequest { inputs, outputs: wanted, priority, timeout, .. } = asked;
         let own = timeout.and_then(|timeout| begun.checked_add(timeout));
         let deadline = own.map_or(deadline, |own| own.min(deadline));
@@ -50,13 +92,13 @@ impl App {
             Ok(Err(_)) => return Err(Refusal::Internal),
             Err(_) => return Err(Refusal::AnswerLate(deadline.saturating_duration_since(begun))),
         };
-        self.metrics.phase(Phase::Queue, done.waited);
-        self.metrics.phase(Phase::Compute, done.computed);
+        self.metrics.phase(Phase::Queue, cache, done.waited);
+        self.metrics.phase(Phase::Compute, cache, done.computed);
         let mut outputs: Vec<_> = done.outputs.into_iter().map(Some).collect();
         let chosen = wanted
             .iter()
             .filter_map(|position| outputs.get_mut(*position)?.take().map(|value| (*position, value)));
-        Ok(chosen.collect())
+        Ok(Ran { outputs: chosen.collect(), computed: done.computed })
     }
 }
 

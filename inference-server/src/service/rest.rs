@@ -14,7 +14,9 @@ use tracing::Instrument as _;
 
 use super::bodies::{BodiesFull, Counted, Metered, refuse_body};
 use super::echo::Echo;
+use super::predict::{Predicted, Times};
 use super::{App, Ready, Refusal};
+use crate::cache::{CacheStatus, Directives};
 use crate::metrics::Phase;
 use crate::protocol::path::Call;
 use crate::protocol::{Asked, Signature, answer, binary, deadline, request};
@@ -85,23 +87,24 @@ impl App {
                 let begun = Instant::now();
                 let found = self.find(model);
                 let (head, body) = request.into_parts();
-                let mut reply = match found {
+                let (mut reply, cache) = match found {
                     Ok(ready) => match self.infer(ready, &head.headers, body, begun).await {
-                        Ok(answer) => answered(answer),
+                        Ok((answer, cache)) => (answered(answer), cache),
                         Err(refusal) => {
                             self.metrics.refused(refusal.reason());
-                            refusal.reply()
+                            (refusal.reply(), CacheStatus::Off)
                         }
                     },
                     Err(refusal) => {
                         self.metrics.refused(refusal.reason());
                         refuse_body(&head.headers, body);
-                        refusal.reply()
+                        (refusal.reply(), CacheStatus::Off)
                     }
                 };
                 let took = begun.elapsed();
-                self.metrics.answered(reply.status(), took);
+                self.metrics.answered(reply.status(), cache, took);
                 tracing::debug!(status = reply.status().as_u16(), ?took, "an infer request was answered");
+                cache.write_to(reply.headers_mut());
                 reply.headers_mut().insert(LOAD, HeaderValue::from(self.metrics.in_work()));
                 reply
             }
@@ -112,14 +115,14 @@ impl App {
         if self.readiness().is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
     }
 
-    /// The answer to an infer request.
+    /// The answer to an infer request, and the cache's part in it.
     async fn infer(
         &self,
         ready: &Ready,
         headers: &HeaderMap,
         mut body: Incoming,
         begun: Instant,
-    ) -> Result<answer::Answer, Refusal> {
+    ) -> Result<(answer::Answer, CacheStatus), Refusal> {
         if !headers
             .get_all(CONTENT_ENCODING)
             .iter()
@@ -151,12 +154,14 @@ impl App {
         let Asked { mut request, binary } = self.parse(ready, headers, bytes).await?;
         let id = request.id.take();
         request.timeout = deadline::shorter(request.timeout, asked_time);
-        let times = (begun, begun + self.limits.request_time);
-        let outputs = self.predict(ready, request, times, self.target.of(headers)).await?;
-        let answer = self.write(ready, id, outputs, binary).await;
+        request.cache = Directives::of(headers);
+        let deadline = begun + self.limits.request_time;
+        let times = Times { begun, deadline, target: self.target.of(headers) };
+        let Predicted { outputs, cache } = self.predict(ready, request, times).await?;
+        let answer = self.write(ready, id, outputs, binary, cache).await;
         // The values take as much room as the body did, so its bytes count until here.
         drop(counted);
-        answer
+        Ok((answer?, cache))
     }
 
     /// Reads the body; a heavy one on a thread of its own.
@@ -172,7 +177,7 @@ impl App {
         } else {
             request::parse(json, tail, &ready.model.signature)
         }?;
-        self.metrics.phase(Phase::Parse, begun.elapsed());
+        self.metrics.phase(Phase::Parse, CacheStatus::Off, begun.elapsed());
         Ok(parsed)
     }
 
@@ -183,6 +188,7 @@ impl App {
         id: Option<String>,
         outputs: Vec<(usize, Value)>,
         binary: Vec<bool>,
+        cache: CacheStatus,
     ) -> Result<answer::Answer, Refusal> {
         let begun = Instant::now();
         let is_binary = |position: &usize| binary.get(*position).copied().unwrap_or(false);
@@ -202,7 +208,7 @@ impl App {
         } else {
             written(name, version, id.as_deref(), outputs, &binary, &ready.model.signature)
         }?;
-        self.metrics.phase(Phase::Serialise, begun.elapsed());
+        self.metrics.phase(Phase::Serialise, cache, begun.elapsed());
         Ok(answer)
     }
 }

@@ -9,6 +9,7 @@
 
 mod artifacts;
 mod binary;
+mod caching;
 mod draining;
 mod grpc;
 mod headers;
@@ -16,6 +17,7 @@ mod isolation;
 mod latency;
 mod process;
 mod protocol;
+mod reference;
 mod refusals;
 mod started;
 mod statistics;

@@ -57,10 +57,10 @@ async fn requests_that_come_together_get_their_own_answers() {
     let metrics = server.metrics().await;
     assert!(metrics.contains("stoker_server_requests_total{model=\"digits\",code=\"200\"} 200"), "{metrics}");
     for line in [
-        "stoker_server_phase_seconds_count{model=\"digits\",phase=\"queue\"} 200",
-        "stoker_server_phase_seconds_count{model=\"digits\",phase=\"compute\"} 200",
-        "stoker_server_phase_seconds_count{model=\"digits\",phase=\"serialise\"} 200",
-        "stoker_server_phase_seconds_count{model=\"digits\",phase=\"total\"} 200",
+        "phase=\"queue\",cache=\"off\"} 200\n",
+        "phase=\"compute\",cache=\"off\"} 200\n",
+        "phase=\"serialise\",cache=\"off\"} 200\n",
+        "phase=\"total\",cache=\"off\"} 200\n",
         "stoker_server_batch_rows_sum 200.0",
         "stoker_server_queue_requests 0",
         "stoker_server_model_info{model=\"digits\",digest=\"sha256:",

@@ -13,7 +13,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use stoker_api::names::headers::SHADOW;
+use stoker_api::names::headers::{CACHE, SHADOW};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -145,6 +145,8 @@ impl Sender {
         *request.uri_mut() = uri;
         request.headers_mut().clone_from(&copied.headers);
         request.headers_mut().insert(HeaderName::from_static(SHADOW), HeaderValue::from_static("true"));
+        // A copy is there to see how the model runs.
+        request.headers_mut().insert(HeaderName::from_static(CACHE), HeaderValue::from_static("bypass"));
         let answer = self.http.request(request).await?;
         self.read(answer).await
     }

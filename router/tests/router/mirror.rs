@@ -117,6 +117,7 @@ async fn every_inference_is_copied_whole_and_no_read_is() {
             (method, &headers["host"], &headers["stoker-shadow"]),
             (&Method::POST, &"digits".parse().unwrap(), &"true".parse().unwrap())
         );
+        assert_eq!(headers["stoker-cache"], "bypass", "a copy has to run the model");
     }
 
     // Copies are counted apart from requests.

@@ -65,6 +65,8 @@ pub(crate) struct Loaded {
     pub(crate) plan: Plan,
     /// The floating-point initialisers of the graph, where they were not taken for constants.
     pub(crate) parameters: Vec<Parameter>,
+    /// A node draws random numbers, or may.
+    pub(crate) random: bool,
 }
 
 /// Makes a plan of a model.
@@ -150,6 +152,8 @@ struct Loader<'a> {
     spare: usize,
     /// Class counts of the maps that were taken away, by the name of the output.
     unzipped: HashMap<String, usize>,
+    /// A node draws random numbers, or may: one of the graph, of graphs inside of it, or of functions that it calls.
+    random: bool,
     /// What is kept apart for a network; `None` where all initialisers are constants.
     live: Option<Live>,
 }
@@ -174,6 +178,7 @@ impl<'a> Loader<'a> {
             copied: 0,
             spare: 0,
             unzipped: HashMap::new(),
+            random: false,
             live: None,
         }
     }
@@ -211,7 +216,7 @@ impl<'a> Loader<'a> {
             frame.fuse(&sources, &mut self.spare);
             Vec::new()
         };
-        Ok(Loaded { inputs, outputs, plan: frame.into_plan(sources), parameters })
+        Ok(Loaded { inputs, outputs, plan: frame.into_plan(sources), parameters, random: self.random })
     }
 
     /// Reads a stored tensor.
@@ -384,6 +389,7 @@ impl<'a> Loader<'a> {
             Err(Refusal::Unsupported(reason)) => return Ok(Some(reason)),
             Err(Refusal::Invalid(reason)) => return Err(invalid(name, &reason)),
         };
+        self.random |= entry.random;
         if !entry.random && self.fold(proto, &sources, operator.as_ref())? {
             return Ok(None);
         }

@@ -116,6 +116,38 @@ fn files_that_are_not_onnx_are_refused() {
 }
 
 #[test]
+fn a_node_that_draws_makes_the_graph_random_wherever_it_stands() {
+    let deterministic = |bytes: &[u8]| Graph::from_bytes(bytes).unwrap().is_deterministic();
+    assert!(deterministic(&chain(&[("", "Relu"), ("", "Exp")])));
+    // Without a mask and without a switch it does nothing.
+    assert!(deterministic(&chain(&[("", "Dropout"), ("", "Exp")])));
+    for operator in ["RandomNormalLike", "RandomUniformLike", "Bernoulli"] {
+        assert!(!deterministic(&chain(&[("", "Relu"), ("", operator)])), "{operator}");
+    }
+    let mut seeded = chain_model(&[("", "Bernoulli")]);
+    let seed = AttributeProto { f: Some(1.0), ..attribute("seed") };
+    seeded.graph.as_mut().unwrap().node[0].attribute.push(seed);
+    assert!(!deterministic(&seeded.encode_to_vec()));
+
+    let within = |operator: &str| {
+        let branch = |operator: &str| GraphProto {
+            node: vec![node("", operator, &["x"], &["inner"])],
+            output: vec![tensor_info("inner", 1, 1)],
+            ..GraphProto::default()
+        };
+        let mut choice = node("", "If", &["yes"], &["y"]);
+        for (name, operator) in [("then_branch", operator), ("else_branch", "Relu")] {
+            choice.attribute.push(AttributeProto { g: Some(Box::new(branch(operator))), ..attribute(name) });
+        }
+        let mut model = model(vec![choice], "x", "y");
+        model.graph.as_mut().unwrap().input.push(tensor_info("yes", 9, 0));
+        model.encode_to_vec()
+    };
+    assert!(deterministic(&within("Exp")));
+    assert!(!deterministic(&within("Bernoulli")));
+}
+
+#[test]
 fn a_graph_that_reads_what_nobody_gives_is_invalid() {
     let mut model = chain_model(&[("", "Relu"), ("", "Exp")]);
     model.graph.as_mut().unwrap().node[1].input[0] = "ghost".to_owned();

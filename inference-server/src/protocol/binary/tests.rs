@@ -47,8 +47,13 @@ fn inputs_own_the_bytes_behind_the_json_in_their_order() {
         value(Data::I32(vec![3, -4])),
         value(Data::String(vec!["a".to_owned(), "b".to_owned()])),
     ];
-    let request =
-        InferRequest { id: Some("1".to_owned()), inputs, outputs: vec![0, 1], priority: 2, timeout: None };
+    let request = InferRequest {
+        id: Some("1".to_owned()),
+        inputs,
+        outputs: vec![0, 1],
+        priority: 2,
+        ..InferRequest::default()
+    };
     assert_eq!(asked, Asked { request, binary: vec![true, true] });
 
     // The order of the inputs in the request, not the model's, is that of the bytes.

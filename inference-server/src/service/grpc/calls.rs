@@ -100,8 +100,10 @@ impl GrpcInferenceService for App {
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
         let call = call(&request)?;
-        let answer = self.infer_message(request.into_inner(), &call, call.begun, call.time).await?;
-        Ok(Response::new(answer))
+        let (answer, cache) = self.infer_message(request.into_inner(), &call, call.begun, call.time).await?;
+        let mut response = Response::new(answer);
+        response.extensions_mut().insert(cache);
+        Ok(response)
     }
 
     async fn model_stream_infer(

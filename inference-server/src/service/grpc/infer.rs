@@ -9,9 +9,11 @@ use tonic::codegen::BoxStream;
 use tonic::metadata::MetadataValue;
 use tonic::{Status, Streaming};
 
+use super::super::predict::{Predicted, Times};
 use super::super::rest::{HEAVY_BYTES, HEAVY_ELEMENTS};
 use super::super::{App, Ready, Refusal};
 use super::Call;
+use crate::cache::CacheStatus;
 use crate::metrics::Phase;
 use crate::proto::inference::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use crate::protocol::path::Model;
@@ -27,14 +29,14 @@ pub(super) fn named<'a>(name: &'a str, version: &'a str) -> Model<'a> {
 }
 
 impl App {
-    /// The answer to one message. `begun` is when it was there or its call began, and it is answered within `time`.
+    /// The answer to one message, and the cache's part in it. `begun` is when it was there or its call began, and it is answered within `time`.
     pub(super) async fn infer_message(
         &self,
         message: ModelInferRequest,
         call: &Call,
         begun: Instant,
         time: Duration,
-    ) -> Result<ModelInferResponse, Refusal> {
+    ) -> Result<(ModelInferResponse, CacheStatus), Refusal> {
         let answer = self.try_message(message, call, begun, time).await;
         answer.inspect_err(|refusal| self.metrics.refused(refusal.reason()))
     }
@@ -45,7 +47,7 @@ impl App {
         call: &Call,
         begun: Instant,
         time: Duration,
-    ) -> Result<ModelInferResponse, Refusal> {
+    ) -> Result<(ModelInferResponse, CacheStatus), Refusal> {
         let ready = self.find(named(&message.model_name, &message.model_version))?;
         let as_raw = !message.raw_input_contents.is_empty();
         let heavy = call.account.bytes() > HEAVY_BYTES as u64;
@@ -53,8 +55,10 @@ impl App {
         // The client says how long it waits for the call, and may say it of the request as well.
         asked.timeout = [asked.timeout, call.patience].into_iter().flatten().min();
         let id = asked.id.take();
-        let outputs = self.predict(ready, asked, (begun, begun + time), call.target).await?;
-        self.write_message(ready, id, outputs, as_raw).await
+        asked.cache = call.cache;
+        let times = Times { begun, deadline: begun + time, target: call.target };
+        let Predicted { outputs, cache } = self.predict(ready, asked, times).await?;
+        Ok((self.write_message(ready, id, outputs, as_raw, cache).await?, cache))
     }
 
     /// Checks a message; a heavy one on a thread of its own.
@@ -73,7 +77,7 @@ impl App {
         } else {
             message::read(message, &ready.model.signature)
         };
-        self.metrics.phase(Phase::Parse, begun.elapsed());
+        self.metrics.phase(Phase::Parse, CacheStatus::Off, begun.elapsed());
         Ok(asked?)
     }
 
@@ -84,6 +88,7 @@ impl App {
         id: Option<String>,
         outputs: Vec<(usize, Value)>,
         as_raw: bool,
+        cache: CacheStatus,
     ) -> Result<ModelInferResponse, Refusal> {
         let begun = Instant::now();
         let elements: usize = outputs.iter().map(|(_, value)| value.data().len()).sum();
@@ -97,7 +102,7 @@ impl App {
         } else {
             written(name, version, id, outputs, &ready.model.signature, as_raw)
         };
-        self.metrics.phase(Phase::Serialise, begun.elapsed());
+        self.metrics.phase(Phase::Serialise, cache, begun.elapsed());
         Ok(answer)
     }
 }
@@ -182,9 +187,10 @@ impl Requests {
         let outcome = self.app.infer_message(message, &self.call, begun, time).await;
         self.call.account.release();
         let status = outcome.as_ref().map_or_else(Refusal::status, |_| http::StatusCode::OK);
-        self.app.metrics.answered(status, begun.elapsed());
+        let cache = outcome.as_ref().map_or(CacheStatus::Off, |(_, cache)| *cache);
+        self.app.metrics.answered(status, cache, begun.elapsed());
         match outcome {
-            Ok(answer) => {
+            Ok((answer, _)) => {
                 ModelStreamInferResponse { error_message: String::new(), infer_response: Some(answer) }
             }
             Err(refusal) => ModelStreamInferResponse {

@@ -29,6 +29,7 @@ use super::bodies::refuse_body;
 use super::echo::Echo;
 use super::rest::{LOAD, json};
 use super::{App, Refusal};
+use crate::cache::{CacheStatus, Directives};
 use crate::proto::health::health_server::{HealthServer, SERVICE_NAME as HEALTH};
 use crate::proto::inference::grpc_inference_service_server::{
     GrpcInferenceServiceServer, SERVICE_NAME as INFERENCE,
@@ -57,6 +58,8 @@ struct Call {
     time: Duration,
     /// The latency target by now.
     target: Option<Duration>,
+    /// What the call lets the cache do.
+    cache: Directives,
 }
 
 impl App {
@@ -95,10 +98,10 @@ impl App {
         }
         let patience = deadline::asked(&head.headers);
         let time = patience.map_or(self.limits.request_time, |wait| wait.min(self.limits.request_time));
-        let target = self.target.of(&head.headers);
+        let (target, cache) = (self.target.of(&head.headers), Directives::of(&head.headers));
         let account = Arc::new(Account::new(Arc::clone(self)));
         // Also holds the account until the answer is there: the values take as much room as the messages did.
-        let call = Call { account, begun, patience, time, target };
+        let call = Call { account, begun, patience, time, target, cache };
         head.extensions.insert(call.clone());
         let limit = if health { MAX_HEALTH } else { self.limits.max_body };
         let messages = Messages::new(body, Arc::clone(&call.account), limit, !stream);
@@ -118,7 +121,9 @@ impl App {
             let code = Status::from_header_map(answer.headers())
                 .map_or(StatusCode::OK, |status| status::counted(status.code()));
             let took = begun.elapsed();
-            self.metrics.answered(code, took);
+            let cache = answer.extensions().get::<CacheStatus>().copied().unwrap_or_default();
+            self.metrics.answered(code, cache, took);
+            cache.write_to(answer.headers_mut());
             tracing::debug!(status = code.as_u16(), ?took, "an infer request was answered");
             answer.headers_mut().insert(LOAD, HeaderValue::from(self.metrics.in_work()));
         }
