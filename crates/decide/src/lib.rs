@@ -3,11 +3,13 @@
 //! Numbers, state and time go in; a named decision with its reason comes out. Nothing here reads a clock, draws a random
 //! number or does I/O, so the same code runs in the operator, in the router and in the server, and is tested as tables.
 //!
+//! - [`address`]: which network addresses a stranger's name may lead to.
 //! - [`agreement`]: do the answers to copies of requests agree.
 //! - [`histogram`]: latencies as the native Prometheus schema 3, merged exactly.
 //! - [`traffic`]: which arm serves a request.
 //! - [`balance`]: which pod of the arm, and when another one is tried.
 //! - [`compare`]: whether two answers to one request say the same.
+//! - [`download`]: whether a download is worth its time.
 //! - [`evidence`]: what routers counted, joined over restarts of routers.
 //! - [`harm`]: is the candidate worse than stable, at any sample size.
 //! - [`verdict`]: Pass, Fail, Inconclusive or Error for the step of a rollout.
@@ -16,10 +18,12 @@
 //! - [`rollout`]: the state machine of a ModelDeployment.
 //! - [`text`]: texts of bounded length.
 
+pub mod address;
 pub mod agreement;
 pub mod analysis;
 pub mod balance;
 pub mod compare;
+pub mod download;
 pub mod evidence;
 pub mod harm;
 pub mod histogram;

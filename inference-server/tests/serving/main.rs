@@ -8,9 +8,13 @@
 )]
 
 mod artifacts;
+mod bad_artifacts;
 mod draining;
 mod isolation;
+mod object_stores;
 mod process;
 mod protocol;
+mod raw;
 mod refusals;
+mod resumed;
 mod started;
