@@ -56,11 +56,11 @@ impl Format {
             return Some(Self::Empty);
         }
         // POSIX.1-1988, ustar: after name, mode, owner, size, time, checksum, type and link.
-        if bytes.get(257..262) == Some(b"ustar") {
+        if bytes.get(257..262) == Some(&b"ustar"[..]) {
             return Some(Self::Tar);
         }
         // A length of eight bytes, then JSON.
-        if bytes.get(8) == Some(&b'{') && bytes.get(4..8) == Some(&[0; 4]) {
+        if bytes.get(8) == Some(&b'{') && bytes.get(4..8) == Some(&[0; 4][..]) {
             return Some(Self::Safetensors);
         }
         let text = bytes.trim_ascii_start();

@@ -2,7 +2,7 @@
 //!
 //! The check is on the addresses that are then connected to: a name that is checked first and looked up again to connect can
 //! answer differently the second time (DNS rebinding). Addresses that stand in a URL themselves are never looked up; see
-//! [`super::web`].
+//! `super::web`.
 
 use std::fmt;
 use std::io::{Error, ErrorKind};
@@ -60,7 +60,7 @@ impl Resolve for GuardedResolver {
             }
             addresses.truncate(MOST);
             let addresses: Addrs = Box::new(addresses.into_iter().map(|address| SocketAddr::new(address, 0)));
-            Ok(addresses)
+            Ok::<_, Box<dyn std::error::Error + Send + Sync>>(addresses)
         })
     }
 }

@@ -33,7 +33,7 @@ impl Keep for Vec<u8> {
         // A lie costs address space only: pages that are never written are never given. Without that much of it, the vector
         // grows as bytes come.
         if let Ok(length) = usize::try_from(length) {
-            drop(self.try_reserve_exact(length));
+            let _ = self.try_reserve_exact(length);
         }
     }
 

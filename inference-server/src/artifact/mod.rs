@@ -1,7 +1,7 @@
 //! Where the model comes from: places, digests, and fetching with both bounded and checked.
 //!
 //! The operator has mounted ConfigMaps and volumes by the time this runs, so there are files, web servers and object stores. All
-//! that is remote goes through one client ([`web`]), whose every connection the guard ([`guard`]) has let through: neither a name
+//! that is remote goes through one client (`web`), whose every connection the guard (`guard`) has let through: neither a name
 //! nor a redirect leads into networks that the configuration does not allow. Bytes are hashed while they stream; nothing of an
 //! artifact is looked at before its digest is right.
 

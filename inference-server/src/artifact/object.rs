@@ -108,7 +108,7 @@ fn store(
             }
             let store = builder.build();
             store
-                .map(|store| Box::new(store) as _)
+                .map(|store| Box::new(store) as Box<dyn ObjectStore>)
                 .map_err(|_| Why::Keys("its region or endpoint cannot be used"))
         }
         Service::Google => {
@@ -125,7 +125,7 @@ fn store(
             };
             let store = builder.build();
             store
-                .map(|store| Box::new(store) as _)
+                .map(|store| Box::new(store) as Box<dyn ObjectStore>)
                 .map_err(|_| Why::Keys("`serviceAccount` is not the JSON of a service account's key"))
         }
         Service::Azure { account } => {
@@ -153,7 +153,7 @@ fn store(
             }
             let store = builder.build();
             store
-                .map(|store| Box::new(store) as _)
+                .map(|store| Box::new(store) as Box<dyn ObjectStore>)
                 .map_err(|_| Why::Keys("`accountKey` is not a key in base64"))
         }
     }
@@ -234,7 +234,7 @@ impl Client {
                 failed()
             }))
         } else {
-            HttpResponseBody::from(Vec::new())
+            HttpResponseBody::from(Vec::<u8>::new())
         };
         Ok(HttpResponse::from_parts(head, body))
     }

@@ -197,11 +197,11 @@ fn files_of_other_kinds() {
 
 /// A field of protobuf that holds bytes.
 fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
-    assert!(bytes.len() < 128 * 128);
+    let byte = |number: usize| u8::try_from(number).unwrap();
     let length = if bytes.len() < 128 {
-        vec![bytes.len() as u8]
+        vec![byte(bytes.len())]
     } else {
-        vec![(bytes.len() % 128) as u8 | 0x80, (bytes.len() / 128) as u8]
+        vec![byte(bytes.len() % 128) | 0x80, byte(bytes.len() / 128)]
     };
     [&[number << 3 | 2], &length[..], bytes].concat()
 }

@@ -14,7 +14,8 @@ use crate::started::client;
 
 /// A body that is no repetition, so that a part at a wrong place shows.
 fn bytes(length: usize, seed: u8) -> Vec<u8> {
-    (0..length).map(|at| (at / 7) as u8 ^ (at % 251) as u8 ^ seed).collect()
+    let byte = |number: usize| u8::try_from(number % 251).unwrap();
+    (0..length).map(|at| byte(at / 7) ^ byte(at) ^ seed).collect()
 }
 
 fn digest_of(bytes: &[u8]) -> Digest {
