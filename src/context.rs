@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client, Resource, ResourceExt};
 use prometheus_client::registry::Registry;
+use stoker_decide::address::Network;
 
 use crate::apply::Applier;
 use crate::call::Calls;
@@ -29,6 +30,8 @@ pub struct Settings {
     pub router_image: String,
     /// `imagePullPolicy` of the pods that the operator makes.
     pub pull_policy: String,
+    /// Networks that artifacts may come from although they are not public.
+    pub artifact_networks: Vec<Network>,
     /// Time between two looks at a run.
     pub tick: Duration,
     /// How many rollouts may be under way.
@@ -45,6 +48,7 @@ impl Settings {
             server_image: "server:1".into(),
             router_image: "router:1".into(),
             pull_policy: "IfNotPresent".into(),
+            artifact_networks: vec!["10.0.0.0/8".parse().unwrap()],
             tick: Duration::from_secs(1),
             caps: Caps { namespace: 10, fleet: 50 },
         }

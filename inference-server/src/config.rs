@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use stoker_decide::address::Network;
+
 use crate::artifact::{Digest, Location};
 
 /// Serves one ONNX model behind the Open Inference Protocol v2.
@@ -26,6 +28,8 @@ pub enum Command {
     Serve(Box<Serve>),
     /// Prints the digest of a model, for pinning it; also the termination message.
     Resolve(Resolve),
+    /// Puts a model into a folder, for a server of another kind, and prints its path.
+    Fetch(Fetch),
 }
 
 /// Settings of `serve`.
@@ -112,19 +116,42 @@ pub struct Resolve {
     pub source: Source,
 }
 
+/// Settings of `fetch`.
+#[derive(Debug, Clone, Args)]
+pub struct Fetch {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap shows a doc comment here as the heading of the command")]
+    pub source: Source,
+    /// What the artifact must be, `sha256:<64 hex digits>`; `resolve` prints it.
+    #[arg(long)]
+    pub digest: Digest,
+    /// Folder that the artifact goes to, under its own file name. It must be there.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+}
+
 /// Where the artifact is and how to get it.
 #[derive(Debug, Clone, Args)]
 pub struct Source {
-    /// The artifact: https://, http:// or file:///.
+    /// The artifact: https://host/path, http://host/path, s3://bucket/key, gs://bucket/object, az://account/container/blob or
+    /// file:///path.
     #[arg(long)]
     pub model_uri: Location,
-    /// Folder with the files `token`, or `username` and `password`, for the artifact's server.
+    /// Folder with a file for each part of the credentials. http(s): `token`, or `username` and `password`; s3: `accessKeyId`,
+    /// `secretAccessKey`, `sessionToken`, `region`, `endpoint`; gs: `serviceAccount`; az: `accountKey` or `sasToken`, `endpoint`.
     #[arg(long)]
     pub credentials: Option<PathBuf>,
+    /// A network that artifacts may come from although it is not public, such as 10.0.0.0/8. May be given several times.
+    #[arg(long, value_name = "CIDR")]
+    pub allow_network: Vec<Network>,
+    /// Download through the proxies of the environment (`HTTPS_PROXY`, ...). They look names up, so that --allow-network does not
+    /// bind them.
+    #[arg(long)]
+    pub use_proxies: bool,
     /// Largest artifact.
     #[arg(long, default_value = "2Gi", value_parser = bytes)]
     pub max_artifact: u64,
-    /// No try to fetch begins later than this after the first.
+    /// No try to fetch begins later than this after the last new byte.
     #[arg(long, default_value = "60s", value_parser = humantime::parse_duration)]
     pub fetch_retry_for: Duration,
     /// The whole fetch ends by then.
@@ -223,6 +250,8 @@ mod tests {
             format!("{serve} m --cache much"),
             format!("{serve} m --prediction-metrics maybe"),
             "stoker-server resolve --model-uri pvc://a/b".to_owned(),
+            "stoker-server resolve --model-uri https://a/b --allow-network 10.0.0.1/8".to_owned(),
+            "stoker-server fetch --model-uri https://a/b --to /models".to_owned(),
         ] {
             assert!(parse(&line).is_err(), "{line}");
         }

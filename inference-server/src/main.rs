@@ -30,7 +30,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<(), ServeError> {
     let threads = match &command {
         Command::Serve(settings) => serve::threads(settings.threads),
-        Command::Resolve(_) => 1,
+        Command::Resolve(_) | Command::Fetch(_) => 1,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
@@ -47,6 +47,9 @@ fn run(command: Command) -> Result<(), ServeError> {
             let text = digest.to_string();
             exit::termination_message(&text);
             print_line(&text);
+        }),
+        Command::Fetch(settings) => runtime.block_on(serve::fetch(&settings)).map(|path| {
+            print_line(&path.display().to_string());
         }),
     };
     // A model that hangs on a blocking thread does not keep the process.

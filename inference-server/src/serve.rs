@@ -2,12 +2,13 @@
 
 use std::convert::Infallible;
 use std::num::NonZero;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use prometheus_client::registry::Registry;
+use stoker_decide::address::Guard;
 use stoker_decide::caching::Settings as WorthSettings;
 use stoker_edge::admin::Admin;
 use stoker_edge::drain::Drain;
@@ -16,10 +17,12 @@ use stoker_edge::{drain, exit};
 use stoker_graph::{Graph, LoadError};
 use tokio::net::TcpListener;
 
-use crate::artifact::{Credentials, CredentialsError, Digest, FetchError, Fetcher, Limits as FetchLimits};
+use crate::artifact::{
+    Credentials, CredentialsError, Digest, FetchError, Fetcher, Format, Limits as FetchLimits,
+};
 use crate::batch::{Queue, Rules, start, warm};
 use crate::cache::{Cache, Settings as CacheSettings, keyed_fingerprint};
-use crate::config::{Serve, Source, Switch};
+use crate::config::{Fetch, Serve, Source, Switch};
 use crate::health::Predictions;
 use crate::metrics::Metrics;
 use crate::protocol::{NotServable, Signature};
@@ -46,6 +49,14 @@ pub enum ServeError {
         location: String,
         /// What is wrong with it.
         error: LoadError,
+    },
+    /// The artifact is something else, and is known to be.
+    #[error("the artifact at {location} cannot be served: {format}")]
+    Format {
+        /// Where it came from.
+        location: String,
+        /// What it is.
+        format: Format,
     },
     /// The model has inputs or outputs that the protocol cannot carry.
     #[error("the model at {location} cannot be served: {error}")]
@@ -78,7 +89,7 @@ impl ServeError {
             Self::Credentials(_) => exit::BAD_CONFIGURATION,
             Self::Fetch(error) => error.exit_code(),
             Self::Load { error: LoadError::Read { .. }, .. } => exit::UNAVAILABLE,
-            Self::Load { .. } | Self::NotServable { .. } => exit::BAD_ARTIFACT,
+            Self::Load { .. } | Self::Format { .. } | Self::NotServable { .. } => exit::BAD_ARTIFACT,
             Self::Bind { .. } | Self::Start(_) | Self::Panicked => exit::INTERNAL,
         }
     }
@@ -201,10 +212,16 @@ async fn start_model(
 
     let begun = Instant::now();
     let size = bytes.len();
-    let loaded = tokio::task::spawn_blocking(move || Graph::from_bytes(&bytes)).await;
-    let graph = loaded
-        .map_err(|_| ServeError::Panicked)?
-        .map_err(|error| ServeError::Load { location: location.to_string(), error })?;
+    // The loader would name the byte at which it gave up; what the file is says more. Asked only then, no model is refused for it.
+    let load = move || Graph::from_bytes(&bytes).map_err(|error| (error, Format::of(&bytes)));
+    let loaded = tokio::task::spawn_blocking(load).await;
+    let graph = loaded.map_err(|_| ServeError::Panicked)?.map_err(|(error, format)| {
+        let location = location.to_string();
+        match format {
+            Some(format) => ServeError::Format { location, format },
+            None => ServeError::Load { location, error },
+        }
+    })?;
     metrics.started("load", begun.elapsed());
 
     let begun = Instant::now();
@@ -309,14 +326,21 @@ pub async fn resolve(source: &Source) -> Result<Digest, ServeError> {
     Ok(fetcher(source)?.digest(&source.model_uri).await?)
 }
 
+/// Runs `fetch`: the path at which the artifact then is.
+pub async fn fetch(settings: &Fetch) -> Result<PathBuf, ServeError> {
+    let source = &settings.source;
+    Ok(fetcher(source)?.fetch_into(&source.model_uri, settings.digest, &settings.to).await?)
+}
+
 /// What fetches the artifact.
 fn fetcher(source: &Source) -> Result<Fetcher, CredentialsError> {
-    let credentials =
-        source.credentials.as_deref().map(|folder: &Path| Credentials::read(folder)).transpose()?;
+    let read = |folder: &Path| Credentials::read(folder, &source.model_uri);
+    let credentials = source.credentials.as_deref().map(read).transpose()?;
     let limits = FetchLimits {
         max_bytes: source.max_artifact,
         retry_for: source.fetch_retry_for,
         total_time: source.fetch_timeout,
     };
-    Ok(Fetcher::new(limits, credentials))
+    let guard = Guard::new(source.allow_network.clone());
+    Ok(Fetcher::new(limits, credentials, guard).through_proxies(source.use_proxies))
 }

@@ -21,7 +21,7 @@ pub fn name(revision: &str) -> String {
 /// The pod. It runs the server image also where the revision runs another one, which need not know how to resolve.
 pub fn pod(md: &ModelDeployment, target: &str, uri: &Uri, settings: &Settings) -> Pod {
     let mut spec = revision::template(&md.spec.runtime, settings);
-    let place = revision::place(&mut spec, &md.spec.model, uri);
+    let place = revision::place(&mut spec, &md.spec.model, uri, settings);
     let args = std::iter::once("resolve".to_owned()).chain(place).collect();
     spec.containers[0].merge_from(Container {
         name: "server".into(),
@@ -68,8 +68,12 @@ mod tests {
         let container = &spec.containers[0];
         assert_eq!(container.image.as_deref(), Some("server:1"));
         assert_eq!(spec.service_account_name.as_deref(), Some("team"));
-        let args =
-            ["resolve", "--model-uri=https://models.example/a.onnx", "--credentials=/etc/stoker/credentials"];
+        let args = [
+            "resolve",
+            "--model-uri=https://models.example/a.onnx",
+            "--allow-network=10.0.0.0/8",
+            "--credentials=/etc/stoker/credentials",
+        ];
         assert_eq!(container.args.as_deref().unwrap(), args);
     }
 }

@@ -48,7 +48,7 @@ pub fn snapshot(
     let model_name = format!("--model-name={md}");
     let mut args = vec!["serve".to_owned(), model_name, format!("--digest={digest}")];
     let mut template = template(runtime, settings);
-    let place = place(&mut template, model, uri);
+    let place = place(&mut template, model, uri, settings);
     args.extend(place);
     let metadata = ObjectMeta { labels: Some(labels::selector(md, revision)), ..ObjectMeta::default() };
     let server = Container {
@@ -128,10 +128,10 @@ pub(super) fn template(runtime: &Runtime, settings: &Settings) -> PodSpec {
 }
 
 /// Mounts what the artifact is read from, and returns the arguments that say where it is.
-pub(super) fn place(spec: &mut PodSpec, model: &Model, uri: &Uri) -> Vec<String> {
+pub(super) fn place(spec: &mut PodSpec, model: &Model, uri: &Uri, settings: &Settings) -> Vec<String> {
     let mut args = Vec::new();
     let (source, path) = match uri {
-        Uri::Http(url) => (None, url.clone()),
+        Uri::Http(url) | Uri::Object(url) => (None, url.clone()),
         Uri::ConfigMap { name, key } => {
             let items = Some(vec![KeyToPath { key: key.clone(), path: key.clone(), mode: None }]);
             let config_map =
@@ -150,6 +150,9 @@ pub(super) fn place(spec: &mut PodSpec, model: &Model, uri: &Uri) -> Vec<String>
         }
     };
     args.push(format!("--model-uri={path}"));
+    if matches!(uri, Uri::Http(_) | Uri::Object(_)) {
+        args.extend(settings.artifact_networks.iter().map(|network| format!("--allow-network={network}")));
+    }
     let volumes = spec.volumes.get_or_insert_default();
     let mounts = spec.containers[0].volume_mounts.get_or_insert_default();
     if let Some(volume) = source {

@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{Args as Flags, Parser, Subcommand};
 
+use stoker_decide::address::{Network, NetworkError};
+
 use super::lease::{self, Seat};
 use crate::context::Settings;
 use crate::controllers::fleet::Caps;
@@ -32,6 +34,14 @@ pub enum Command {
         out: Option<PathBuf>,
     },
 }
+
+/// Where a company's own stores are, and stores in the cluster: RFC 1918, and unique local addresses (RFC 4193). Not this machine,
+/// not its link.
+const ARTIFACT_NETWORKS: &str = "10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7";
+
+/// Any number of networks in one argument, so that an empty one can say "none".
+#[derive(Clone, Debug)]
+pub struct Networks(Vec<Network>);
 
 /// Settings of `stoker run`.
 #[derive(Clone, Debug, Flags)]
@@ -59,6 +69,10 @@ pub struct Run {
         value_parser = PossibleValuesParser::new(["Always", "IfNotPresent", "Never"])
     )]
     pub pull_policy: String,
+    /// Networks that pods may fetch artifacts from although they are not public, with commas between them. A metadata service is
+    /// let through only by its own address. Empty: public addresses only.
+    #[arg(long, env = "STOKER_ARTIFACT_NETWORKS", default_value = ARTIFACT_NETWORKS, value_parser = networks)]
+    pub artifact_networks: Networks,
     /// How long another operator waits for a leader that is silent, in seconds.
     #[arg(long, env = "STOKER_LEASE_SECONDS", default_value_t = 15, value_parser = clap::value_parser!(u16).range(6..=300))]
     pub lease_seconds: u16,
@@ -95,10 +109,17 @@ impl Run {
             server_image: self.server_image.clone(),
             router_image: self.router_image.clone(),
             pull_policy: self.pull_policy.clone(),
+            artifact_networks: self.artifact_networks.0.clone(),
             tick: self.tick,
             caps: Caps { namespace: self.max_rollouts_per_namespace, fleet: self.max_rollouts },
         }
     }
+}
+
+/// Reads networks in CIDR notation.
+fn networks(text: &str) -> Result<Networks, NetworkError> {
+    let texts = text.split(',').map(str::trim).filter(|text| !text.is_empty());
+    texts.map(str::parse).collect::<Result<_, _>>().map(Networks)
 }
 
 /// Reads a duration as Kubernetes writes them.
@@ -143,11 +164,19 @@ mod tests {
         assert_eq!((run.lease_seconds, run.metrics_listen.port()), (15, 9090));
         assert_eq!((run.tick, run.pull_policy.as_str()), (Duration::from_secs(1), "IfNotPresent"));
         assert_eq!(run.settings().watch, None);
+        let networks =
+            |run: &Run| run.settings().artifact_networks.iter().map(Network::to_string).collect::<Vec<_>>();
+        assert_eq!(networks(&run).join(","), ARTIFACT_NETWORKS);
+        assert!(networks(&parse(&["--artifact-networks", ""]).unwrap()).is_empty());
+        assert_eq!(
+            networks(&parse(&["--artifact-networks", "100.64.0.0/10, 10.1.2.3"]).unwrap()),
+            ["100.64.0.0/10", "10.1.2.3/32"]
+        );
     }
 
     #[test]
     fn bad_settings_are_refused_by_name() {
-        let cases: [(&[&str], &str); 7] = [
+        let cases: [(&[&str], &str); 8] = [
             (&["--lease-seconds", "5"], "--lease-seconds"),
             (&["--lease-seconds", "x"], "--lease-seconds"),
             (&["--pull-policy", "Sometimes"], "--pull-policy"),
@@ -155,6 +184,7 @@ mod tests {
             (&["--tick", "1ms"], "--tick"),
             (&["--tick", "1 s"], "--tick"),
             (&["--watch-namespace", ""], "--watch-namespace"),
+            (&["--artifact-networks", "10.0.0.1/8"], "--artifact-networks"),
         ];
         for (more, flag) in cases {
             let error = parse(more).expect_err(flag);

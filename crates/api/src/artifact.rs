@@ -14,11 +14,18 @@ pub fn uri_pattern() -> String {
     let name = format!("{label}([.]{label})*");
     // A key or a part of a path: one dot may come first, so it is neither `.` nor `..`.
     let part = "[.]?[A-Za-z0-9_-][A-Za-z0-9._-]*";
-    format!("^(https?://{user}{host}{rest}|configmap://{name}/{part}|pvc://{name}(/{part})+)$")
+    let bucket = "[a-z0-9][a-z0-9._-]{2,221}";
+    // Of an object's name: as above, and what URLs have besides.
+    let piece = "[.]?[A-Za-z0-9_~%!$&()*+,;=:@-][A-Za-z0-9._~%!$&()*+,;=:@-]*";
+    let object = format!("((s3|gs)://|az://[a-z0-9]{{3,24}}/){bucket}(/{piece})+");
+    format!("^(https?://{user}{host}{rest}|{object}|configmap://{name}/{part}|pvc://{name}(/{part})+)$")
 }
 
 /// Longest name, key and part of a path in a `model.uri`: what Kubernetes and file systems take.
 pub const LONGEST_NAME: usize = 253;
+
+/// Longest name of a bucket: Google's, with dots.
+const LONGEST_BUCKET: usize = 222;
 
 /// What a `model.digest` looks like: the CRD's rule.
 pub const DIGEST_PATTERN: &str = "^sha256:[0-9a-f]{64}$";
@@ -28,6 +35,8 @@ pub const DIGEST_PATTERN: &str = "^sha256:[0-9a-f]{64}$";
 pub enum Uri {
     /// Downloaded by the pod with GET.
     Http(String),
+    /// An object of a store, downloaded by the pod: `s3://bucket/key`, `gs://bucket/object` or `az://account/container/blob`.
+    Object(String),
     /// A key of a ConfigMap of the same namespace, mounted into the pod. Good for models below 1 MiB.
     ConfigMap {
         /// Name of the ConfigMap.
@@ -46,7 +55,9 @@ pub enum Uri {
 
 /// Why a URI cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("model.uri {uri:?}: {reason}; use https://host/path, configmap://name/key or pvc://claim/path")]
+#[error(
+    "model.uri {uri:?}: {reason}; use https://host/path, s3://bucket/key, gs://bucket/object, az://account/container/blob, configmap://name/key or pvc://claim/path"
+)]
 pub struct UriError {
     uri: String,
     reason: &'static str,
@@ -62,6 +73,10 @@ impl FromStr for Uri {
             "http" | "https" => {
                 check_address(rest).map_err(error)?;
                 Ok(Self::Http(text.to_owned()))
+            }
+            "s3" | "gs" | "az" => {
+                check_object(scheme, rest).map_err(error)?;
+                Ok(Self::Object(text.to_owned()))
             }
             "configmap" | "pvc" => {
                 let (name, path) = rest.split_once('/').ok_or_else(|| error("it names no file"))?;
@@ -115,6 +130,43 @@ fn check_address(text: &str) -> Result<(), &'static str> {
         return Err("it holds a character that a URL cannot have; write it as %XX");
     }
     Ok(())
+}
+
+/// What follows `s3://`, `gs://` or `az://`: an account where Azure wants it, a bucket, and a name in it.
+fn check_object(scheme: &str, text: &str) -> Result<(), &'static str> {
+    let missing = "it names no object in a bucket";
+    let inside = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let rest = if scheme == "az" {
+        let (account, rest) = text.split_once('/').ok_or(missing)?;
+        if !(3..=24).contains(&account.len()) || !account.bytes().all(inside) {
+            return Err("the storage account has 3 to 24 lower-case letters and digits");
+        }
+        rest
+    } else {
+        text
+    };
+    let (bucket, key) = rest.split_once('/').ok_or(missing)?;
+    let is_bucket = (3..=LONGEST_BUCKET).contains(&bucket.len())
+        && bucket.bytes().next().is_some_and(inside)
+        && bucket.bytes().all(|b| inside(b) || b"._-".contains(&b));
+    if !is_bucket {
+        return Err("a bucket has 3 to 222 lower-case letters, digits, hyphens, underscores and dots");
+    }
+    if !key.split('/').all(is_piece) {
+        return Err(
+            "the object's name has an empty part, `.` or `..` as a part, or a character that a URL cannot have; write it as %XX",
+        );
+    }
+    Ok(())
+}
+
+/// A part of an object's name.
+fn is_piece(text: &str) -> bool {
+    let after = text.strip_prefix('.').unwrap_or(text);
+    text.len() <= LONGEST_NAME
+        && !after.is_empty()
+        && !after.starts_with('.')
+        && is_of(after, "._~%!$&()*+,;=:@-")
 }
 
 /// A name that an object can have: DNS labels with dots between them.
@@ -191,6 +243,8 @@ mod tests {
     fn uris_are_read() {
         let cases = [
             ("https://models.example/a.onnx", Uri::Http("https://models.example/a.onnx".into())),
+            ("s3://models/team/a.onnx", Uri::Object("s3://models/team/a.onnx".into())),
+            ("az://account/box/a.onnx", Uri::Object("az://account/box/a.onnx".into())),
             ("configmap://digits/v1.onnx", Uri::ConfigMap { name: "digits".into(), key: "v1.onnx".into() }),
             ("pvc://models/team/a.onnx", Uri::Claim { name: "models".into(), path: "team/a.onnx".into() }),
         ];
@@ -219,6 +273,10 @@ mod tests {
             "https://host:port/x",
             "https://host/a b",
             "file:///etc/passwd",
+            "s3://models/../x",
+            "s3://user:word@models/x",
+            "gs://models",
+            "az://account/box",
         ] {
             assert!(text.parse::<Uri>().is_err(), "{text:?} was accepted");
         }

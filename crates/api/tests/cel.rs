@@ -226,6 +226,12 @@ fn rule_and_parser_agree_on_every_uri() {
         "https://[2001:db8::1]:8443/a.onnx",
         "https://host_a/",
         "https://host?x=1",
+        "s3://models/team/v1.onnx",
+        "s3://my.bucket-1/.a/b%20c+d=e,f@g:h.onnx",
+        "gs://my_bucket/a..b",
+        "az://account1/box/team/a.onnx",
+        &format!("s3://{}/x", "a".repeat(222)),
+        &format!("gs://bucket/{long}/{long}"),
         "configmap://digits/v1.onnx",
         "configmap://digits.v1/.hidden",
         "pvc://models/team/a.onnx",
@@ -258,6 +264,29 @@ fn rule_and_parser_agree_on_every_uri() {
         "https://ho st/a",
         "https://host/ü",
         "HTTPS://host/a",
+        "s3://models",
+        "s3://models/",
+        "s3://models/a/",
+        "s3://models//a",
+        "s3://models/./a",
+        "s3://models/../a",
+        "s3://models/a?versionId=1",
+        "s3://models/a#b",
+        "s3://models/a b",
+        "s3://Models/a",
+        "s3://mo/a",
+        "s3://-models/a",
+        "s3://user@models/a",
+        "s3://models:80/a",
+        "s3:///a",
+        "gs://models/ü",
+        "az://account1/box",
+        "az://account1/box/",
+        "az://ac/box/a",
+        "az://account-1/box/a",
+        "az://account1/bo/a",
+        &format!("s3://{}/x", "a".repeat(223)),
+        &format!("s3://models/{long}a"),
         "configmap://digits",
         "configmap://digits/",
         "configmap://digits/a/b",
@@ -296,7 +325,7 @@ fn rule_and_parser_agree_on_every_uri() {
     }
     // All short ones of what makes a difference.
     let pieces = ["", ".", "..", "/", "a", "A", "-", ":", "@", "1", "[", "]", "?"];
-    for scheme in ["https://", "configmap://", "pvc://"] {
+    for scheme in ["https://", "configmap://", "pvc://", "s3://abc", "az://abc/abc"] {
         for (one, two, three) in triples(&pieces) {
             for end in ["", "/a", "/"] {
                 let text = format!("{scheme}{one}{two}{three}{end}");

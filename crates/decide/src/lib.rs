@@ -3,6 +3,7 @@
 //! Numbers, state and time go in; a named decision with its reason comes out. Nothing here reads a clock, draws a random
 //! number or does I/O, so the same code runs in the operator, in the router and in the server, and is tested as tables.
 //!
+//! - [`address`]: which network addresses a stranger's name may lead to.
 //! - [`agreement`]: do the answers to copies of requests agree.
 //! - [`histogram`]: latencies as the native Prometheus schema 3, merged exactly.
 //! - [`traffic`]: which arm serves a request.
@@ -11,6 +12,7 @@
 //! - [`caching`]: is a cache of predictions worth its lookups.
 //! - [`compare`]: whether two answers to one request say the same.
 //! - [`confidence`]: how sure a classifier is of its answers.
+//! - [`download`]: whether a download is worth its time.
 //! - [`evidence`]: what routers counted, joined over restarts of routers.
 //! - [`harm`]: is the candidate worse than stable, at any sample size.
 //! - [`verdict`]: Pass, Fail, Inconclusive or Error for the step of a rollout.
@@ -19,6 +21,7 @@
 //! - [`rollout`]: the state machine of a ModelDeployment.
 //! - [`text`]: texts of bounded length.
 
+pub mod address;
 pub mod agreement;
 pub mod analysis;
 pub mod balance;
@@ -26,6 +29,7 @@ pub mod batching;
 pub mod caching;
 pub mod compare;
 pub mod confidence;
+pub mod download;
 pub mod evidence;
 pub mod harm;
 pub mod histogram;

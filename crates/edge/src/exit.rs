@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-/// The configuration is wrong: no restart heals it. Found before any port is bound.
+/// The configuration is wrong, which is found before any port is bound, or forbids where the artifact is: no restart heals it.
 pub const BAD_CONFIGURATION: u8 = 64;
 /// The artifact cannot be served (wrong digest, not ONNX, unsupported operator): no restart heals it.
 pub const BAD_ARTIFACT: u8 = 65;

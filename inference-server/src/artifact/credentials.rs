@@ -4,7 +4,9 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use reqwest::RequestBuilder;
+use reqwest::{RequestBuilder, Url};
+
+use super::{Location, Service};
 
 /// Longest file that is read; a JWT of a large organisation has a few kilobytes.
 const MAX_BYTES: u64 = 64 << 10;
@@ -21,16 +23,52 @@ pub enum Credentials {
         /// The password.
         password: String,
     },
+    /// For `s3://`.
+    S3(Box<S3Keys>),
+    /// For `gs://`, from the file `serviceAccount`: a service account's key as Google hands it out, JSON.
+    Google(String),
+    /// For `az://`.
+    Azure {
+        /// Key or token; nothing for a public container.
+        key: Option<AzureKey>,
+        /// Where the account is, from the file `endpoint`; default: Azure's public cloud.
+        endpoint: Option<String>,
+    },
+}
+
+/// What signs requests to S3, and where they go. Each part is in a file of its name.
+#[derive(Clone, Default)]
+pub struct S3Keys {
+    /// `accessKeyId` and `secretAccessKey`; nothing for a public bucket.
+    pub key: Option<(String, String)>,
+    /// `sessionToken`, of temporary keys.
+    pub session_token: Option<String>,
+    /// `region`; default: us-east-1.
+    pub region: Option<String>,
+    /// `endpoint`, such as `https://minio.example:9000`; default: Amazon's of the region.
+    pub endpoint: Option<String>,
+}
+
+/// What opens an Azure container.
+#[derive(Clone)]
+pub enum AzureKey {
+    /// The account's key in base64, from the file `accountKey`.
+    Account(String),
+    /// A shared access signature, from the file `sasToken`.
+    Sas(String),
 }
 
 /// Why a folder holds no credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// Neither form is there.
-    #[error(
-        "--credentials {0}: there is neither a file `token` nor the files `username` and `password`; check the Secret's keys"
-    )]
-    Missing(PathBuf),
+    #[error("--credentials {folder}: {wanted}; check the Secret's keys")]
+    Missing {
+        /// The folder.
+        folder: PathBuf,
+        /// What should be in it.
+        wanted: &'static str,
+    },
     /// A file is there but cannot be used.
     #[error("--credentials: {file} cannot be used: {reason}")]
     Unusable {
@@ -42,22 +80,67 @@ pub enum CredentialsError {
 }
 
 impl Credentials {
-    /// Reads a folder. A `token` wins over `username` and `password`.
-    pub fn read(folder: &Path) -> Result<Self, CredentialsError> {
-        if let Some(token) = read_file(folder, "token")? {
-            return Ok(Self::Bearer(token));
-        }
-        match (read_file(folder, "username")?, read_file(folder, "password")?) {
-            (Some(username), Some(password)) => Ok(Self::Basic { username, password }),
-            _ => Err(CredentialsError::Missing(folder.to_owned())),
+    /// Reads a folder for what `location` wants.
+    ///
+    /// - http and https: `token`, which wins, or `username` and `password`;
+    /// - `s3://`: `accessKeyId` and `secretAccessKey`, with `sessionToken`, `region` and `endpoint` where they are needed; a public
+    ///   bucket needs only the last two;
+    /// - `gs://`: `serviceAccount`;
+    /// - `az://`: `accountKey` or `sasToken`, and `endpoint`; a public container needs only the last one.
+    pub fn read(folder: &Path, location: &Location) -> Result<Self, CredentialsError> {
+        let missing = |wanted| CredentialsError::Missing { folder: folder.to_owned(), wanted };
+        let file = |name| read_line(folder, name);
+        match location {
+            Location::File(_) | Location::Http(_) => {
+                if let Some(token) = file("token")? {
+                    return Ok(Self::Bearer(token));
+                }
+                match (file("username")?, file("password")?) {
+                    (Some(username), Some(password)) => Ok(Self::Basic { username, password }),
+                    _ => Err(missing(
+                        "there is neither a file `token` nor the files `username` and `password`",
+                    )),
+                }
+            }
+            Location::Object(object) => match &object.service {
+                Service::S3 => {
+                    let key = match (file("accessKeyId")?, file("secretAccessKey")?) {
+                        (Some(id), Some(secret)) => Some((id, secret)),
+                        (None, None) => None,
+                        _ => return Err(missing("of `accessKeyId` and `secretAccessKey` there is only one")),
+                    };
+                    let (session_token, region) = (file("sessionToken")?, file("region")?);
+                    let endpoint = read_endpoint(folder)?;
+                    if key.is_none() && region.is_none() && endpoint.is_none() {
+                        return Err(missing("there are no files `accessKeyId` and `secretAccessKey`"));
+                    }
+                    Ok(Self::S3(Box::new(S3Keys { key, session_token, region, endpoint })))
+                }
+                Service::Google => match read_text(folder, "serviceAccount")? {
+                    Some(account) => Ok(Self::Google(account)),
+                    None => Err(missing("there is no file `serviceAccount`")),
+                },
+                Service::Azure { .. } => {
+                    let key = match (file("accountKey")?, file("sasToken")?) {
+                        (Some(key), _) => Some(AzureKey::Account(key)),
+                        (None, sas) => sas.map(AzureKey::Sas),
+                    };
+                    let endpoint = read_endpoint(folder)?;
+                    if key.is_none() && endpoint.is_none() {
+                        return Err(missing("there is neither a file `accountKey` nor a file `sasToken`"));
+                    }
+                    Ok(Self::Azure { key, endpoint })
+                }
+            },
         }
     }
 
-    /// Puts them into a request.
-    pub fn apply(&self, request: RequestBuilder) -> RequestBuilder {
+    /// Puts them into a request to a web server. Those of object stores are not for these.
+    pub(super) fn apply(&self, request: RequestBuilder) -> RequestBuilder {
         match self {
             Self::Bearer(token) => request.bearer_auth(token),
             Self::Basic { username, password } => request.basic_auth(username, Some(password)),
+            Self::S3(_) | Self::Google(_) | Self::Azure { .. } => request,
         }
     }
 }
@@ -67,12 +150,42 @@ impl fmt::Debug for Credentials {
         f.write_str(match self {
             Self::Bearer(_) => "Bearer",
             Self::Basic { .. } => "Basic",
+            Self::S3(_) => "S3",
+            Self::Google(_) => "Google",
+            Self::Azure { .. } => "Azure",
         })
     }
 }
 
+/// An address of a store: http or https, a host, perhaps a path.
+fn read_endpoint(folder: &Path) -> Result<Option<String>, CredentialsError> {
+    let Some(text) = read_line(folder, "endpoint")? else { return Ok(None) };
+    let usable = Url::parse(&text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    });
+    if usable {
+        return Ok(Some(text));
+    }
+    let reason = "it must be http://host or https://host, perhaps with a port and a path".to_owned();
+    Err(CredentialsError::Unusable { file: folder.join("endpoint"), reason })
+}
+
 /// The content of a file without the line end that editors and `echo` add. `None` when there is no such file.
-fn read_file(folder: &Path, name: &str) -> Result<Option<String>, CredentialsError> {
+fn read_line(folder: &Path, name: &str) -> Result<Option<String>, CredentialsError> {
+    let text = read_text(folder, name)?;
+    if text.as_deref().is_some_and(|text| text.chars().any(char::is_control)) {
+        let reason = "it holds control characters".to_owned();
+        return Err(CredentialsError::Unusable { file: folder.join(name), reason });
+    }
+    Ok(text)
+}
+
+/// As [`read_line`], of any number of lines.
+fn read_text(folder: &Path, name: &str) -> Result<Option<String>, CredentialsError> {
     use std::io::Read as _;
     let file = folder.join(name);
     let unusable = |reason: String| CredentialsError::Unusable { file: file.clone(), reason };
@@ -88,44 +201,9 @@ fn read_file(folder: &Path, name: &str) -> Result<Option<String>, CredentialsErr
     if text.is_empty() || text.len() as u64 > MAX_BYTES {
         return Err(unusable(format!("it must hold 1 to {MAX_BYTES} bytes")));
     }
-    if text.chars().any(char::is_control) {
-        return Err(unusable("it holds control characters".to_owned()));
-    }
     Ok(Some(text.to_owned()))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
-        let folder = tempfile::tempdir().unwrap();
-        for (name, text) in files {
-            std::fs::write(folder.path().join(name), text).unwrap();
-        }
-        folder
-    }
-
-    #[test]
-    fn both_forms_are_read() {
-        let bearer = folder(&[("token", "abc\n")]);
-        assert!(matches!(Credentials::read(bearer.path()), Ok(Credentials::Bearer(token)) if token == "abc"));
-        let basic = folder(&[("username", "u"), ("password", "p\r\n")]);
-        let read = Credentials::read(basic.path());
-        assert!(
-            matches!(read, Ok(Credentials::Basic { username, password }) if username == "u" && password == "p")
-        );
-    }
-
-    #[test]
-    fn what_is_missing_or_unusable_is_named_without_its_content() {
-        let missing = folder(&[("username", "u")]);
-        let message = Credentials::read(missing.path()).unwrap_err().to_string();
-        assert!(message.contains("neither a file `token`"), "{message}");
-        for bad in ["", "\n", "two\nlines-hunter2"] {
-            let unusable = folder(&[("token", bad)]);
-            let message = Credentials::read(unusable.path()).unwrap_err().to_string();
-            assert!(message.contains("token cannot be used") && !message.contains("hunter2"), "{message}");
-        }
-    }
-}
+#[path = "credentials/tests.rs"]
+mod tests;

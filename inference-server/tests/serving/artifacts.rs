@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use stoker_decide::address::Guard;
 use stoker_edge::drain::Drain;
 use stoker_edge::listen::{self, Options};
 use stoker_server::artifact::{Credentials, Digest, FetchError, Fetcher, Limits, Location};
@@ -63,10 +64,15 @@ fn answer(request: &Request<Incoming>, number: usize, port: u16) -> Response<Ful
     answer.body(Full::from(ARTIFACT)).unwrap()
 }
 
+/// Lets this machine through, by both of its addresses.
+fn here() -> Guard {
+    Guard::new(["127.0.0.0/8", "::1"].iter().map(|network| network.parse().unwrap()).collect())
+}
+
 fn fetcher(credentials: Option<Credentials>) -> Fetcher {
     let limits =
         Limits { max_bytes: 1000, retry_for: Duration::from_secs(20), total_time: Duration::from_mins(1) };
-    Fetcher::new(limits, credentials)
+    Fetcher::new(limits, credentials, here())
 }
 
 async fn fetch(fetcher: Fetcher, uri: &str, expected: Option<Digest>) -> Result<Vec<u8>, FetchError> {
@@ -114,7 +120,7 @@ async fn what_may_heal_is_tried_for_a_while() {
             retry_for: Duration::from_millis(600),
             total_time: Duration::from_mins(1),
         };
-        Fetcher::new(limits, None)
+        Fetcher::new(limits, None, here())
     };
     let error = fetch(impatient(), &format!("{base}/down"), None).await.unwrap_err();
     assert!(error.to_string().contains("answered 500") && error.exit_code() == 69, "{error}");
@@ -145,7 +151,7 @@ async fn size_is_bounded_for_files_and_downloads() {
     let uris = [format!("{base}/model"), format!("file://{}", file.path().display())];
     for uri in &uris {
         let small = Limits { max_bytes: 10, retry_for: Duration::ZERO, total_time: Duration::from_mins(1) };
-        let error = fetch(Fetcher::new(small, None), uri, None).await.unwrap_err();
+        let error = fetch(Fetcher::new(small, None, here()), uri, None).await.unwrap_err();
         assert!(matches!(error, FetchError::TooLarge { limit: 10, .. }), "{error}");
         assert_eq!(fetch(fetcher(None), uri, Some(digest_of(ARTIFACT))).await.unwrap(), ARTIFACT);
     }

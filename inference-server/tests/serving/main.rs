@@ -8,6 +8,7 @@
 )]
 
 mod artifacts;
+mod bad_artifacts;
 mod binary;
 mod caching;
 mod draining;
@@ -15,9 +16,12 @@ mod grpc;
 mod headers;
 mod isolation;
 mod latency;
+mod object_stores;
 mod process;
 mod protocol;
+mod raw;
 mod reference;
 mod refusals;
+mod resumed;
 mod started;
 mod statistics;

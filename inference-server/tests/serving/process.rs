@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use crate::started::{fixture, model_uri};
 
 /// Runs the server with ports that the system chooses; it must end by itself.
-fn serve(arguments: &[&str]) -> Output {
+pub fn serve(arguments: &[&str]) -> Output {
     serve_at("127.0.0.1:0", arguments)
 }
 
@@ -15,7 +15,7 @@ fn serve_at(address: &str, arguments: &[&str]) -> Output {
     run(&[&fixed, arguments].concat())
 }
 
-fn run(arguments: &[&str]) -> Output {
+pub fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_stoker-server"))
         .args(arguments)
         .env_remove("RUST_LOG")
@@ -25,7 +25,7 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 /// The exit code, and the text of the last error in the log.
-fn ending(output: &Output) -> (i32, String) {
+pub fn ending(output: &Output) -> (i32, String) {
     let log = String::from_utf8_lossy(&output.stdout);
     let last = log.lines().rev().find_map(|line| {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
@@ -66,9 +66,16 @@ fn an_artifact_that_is_not_there_ends_with_69() {
     let (code, message) = ending(&serve(&["--model-uri", "file:///no/such/model.onnx"]));
     assert_eq!(code, 69);
     assert!(message.contains("file:///no/such/model.onnx cannot be read"), "{message}");
-    let (code, message) =
-        ending(&run(&["resolve", "--model-uri", "http://127.0.0.1:1/a", "--fetch-retry-for", "1ms"]));
-    assert_eq!(code, 69);
+    let (code, message) = ending(&run(&[
+        "resolve",
+        "--model-uri",
+        "http://127.0.0.1:1/a",
+        "--fetch-retry-for",
+        "1ms",
+        "--allow-network",
+        "127.0.0.1",
+    ]));
+    assert_eq!(code, 69, "{message}");
     assert!(message.contains("http://127.0.0.1:1/a could not be fetched"), "{message}");
 }
 
@@ -77,8 +84,10 @@ fn a_wrong_command_line_ends_with_64() {
     let uri = model_uri("digits-v2.onnx");
     let folder = tempfile::tempdir().unwrap();
     let empty = folder.path().to_str().unwrap();
-    let cases: [(&[&str], &str); 4] = [
-        (&["--model-uri", "s3://bucket/a"], "the scheme \"s3\" is not known"),
+    let cases: [(&[&str], &str); 6] = [
+        (&["--model-uri", "ftp://host/a"], "the scheme \"ftp\" is not known"),
+        (&["--model-uri", "s3://bucket"], "it names no object"),
+        (&["--model-uri", &uri, "--allow-network", "10.0.0.1/8"], "--allow-network"),
         (&["--model-uri", &uri, "--digest", "sha256:12"], "64 lower-case hex digits"),
         (&["--model-uri", &uri, "--threads", "0"], "--threads"),
         (&["--model-uri", &uri, "--credentials", empty], "neither a file `token`"),

@@ -62,7 +62,7 @@ pub fn settings(uri: &str, more: &[&str]) -> Serve {
     ];
     match Cli::try_parse_from(fixed.iter().chain(more)).unwrap().command {
         Command::Serve(settings) => *settings,
-        Command::Resolve(_) => panic!("`serve` was asked for"),
+        _ => panic!("`serve` was asked for"),
     }
 }
 

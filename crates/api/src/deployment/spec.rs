@@ -75,11 +75,12 @@ pub struct ModelDeploymentSpec {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Model {
-    /// An ONNX file: `https://host/path`, `configmap://name/key` or `pvc://claim/path`, the last two in the same namespace.
+    /// An ONNX file: `https://host/path`, `s3://bucket/key`, `gs://bucket/object`, `az://account/container/blob`, or, in the same
+    /// namespace, `configmap://name/key` or `pvc://claim/path`.
     #[schemars(length(max = 2048))]
     #[x_kube(
         validation = Rule::new(format!("self.matches(r'{}')", uri_pattern()))
-            .message("model.uri must be https://host/path, configmap://name/key or pvc://claim/path, without empty parts, `.` or `..`"),
+            .message("model.uri must be https://host/path, s3://bucket/key, gs://bucket/object, az://account/container/blob, configmap://name/key or pvc://claim/path, without empty parts, `.` or `..`"),
         validation = Rule::new(format!("self.startsWith('http') || self.split('/').all(part, part.size() <= {LONGEST_NAME})"))
             .message("model.uri: a name in it has more than 253 characters")
     )]
@@ -90,8 +91,10 @@ pub struct Model {
     #[x_kube(validation = Rule::new(format!("self.matches('{DIGEST_PATTERN}')")).message("model.digest must be sha256: followed by 64 lower-case hex digits"))]
     #[schemars(length(max = 71))]
     pub digest: Option<String>,
-    /// A Secret of the same namespace for downloads: key `token` is sent as a bearer token, keys `username` and `password`
-    /// as basic authentication.
+    /// A Secret of the same namespace for downloads. For http(s): key `token` is sent as a bearer token, keys `username` and
+    /// `password` as basic authentication. For s3: `accessKeyId` and `secretAccessKey`, and where needed `sessionToken`, `region`
+    /// (default us-east-1) and `endpoint` (default Amazon's). For gs: `serviceAccount`, the JSON of a service account's key. For
+    /// az: `accountKey` or `sasToken`, and where needed `endpoint`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub secret: Option<String>,
