@@ -8,6 +8,7 @@
 //! - [`cache`]: answers that are given again without a run.
 //! - [`health`]: how sure the model is of what it predicts.
 //! - [`service`]: answers requests.
+//! - [`memory`]: how much of it a run may take.
 //! - [`metrics`]: what is counted.
 //! - [`statistics`]: what is counted for the statistics extension.
 //! - [`serve`]: puts them together and runs them to the end.
@@ -18,6 +19,7 @@ pub mod batch;
 pub mod cache;
 pub mod config;
 pub mod health;
+pub mod memory;
 pub mod metrics;
 pub mod proto;
 pub mod protocol;

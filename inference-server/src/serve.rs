@@ -20,10 +20,11 @@ use tokio::net::TcpListener;
 use crate::artifact::{
     Credentials, CredentialsError, Digest, FetchError, Fetcher, Format, Limits as FetchLimits,
 };
-use crate::batch::{Queue, Rules, start, warm};
+use crate::batch::{Bounded, Queue, Rules, start, warm};
 use crate::cache::{Cache, Settings as CacheSettings, keyed_fingerprint};
 use crate::config::{Fetch, Serve, Source, Switch};
 use crate::health::Predictions;
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::protocol::{NotServable, Signature};
 use crate::service::{App, Limits, Loaded, STREAM_REQUESTS};
@@ -225,16 +226,19 @@ async fn start_model(
     metrics.started("load", begun.elapsed());
 
     let begun = Instant::now();
-    let graph = Arc::new(graph);
     let signature = Signature::of(&graph)
         .map_err(|error| ServeError::NotServable { location: location.to_string(), error })?;
     let signature = Arc::new(signature);
     let max_rows = settings.max_batch as usize;
     let per_run = usize::from(settings.threads_per_run);
+    let executors = (threads(settings.threads) / per_run).max(1);
+    // A request that asks for more fails alone, and before the kernel ends the process.
+    let memory = memory::for_each_run(executors);
+    let model = Arc::new(Bounded { graph, memory });
     let warmth = {
-        let (graph, signature) = (Arc::clone(&graph), Arc::clone(&signature));
+        let (model, signature) = (Arc::clone(&model), Arc::clone(&signature));
         let warmed = tokio::task::spawn_blocking(move || {
-            let run = || warm(&*graph, &signature, max_rows, WARM_TIME);
+            let run = || warm(&*model, &signature, max_rows, WARM_TIME);
             // With as many threads as runs of requests have: what it measures is what they are expected to take.
             match rayon::ThreadPoolBuilder::new().num_threads(per_run).build() {
                 Ok(pool) => pool.install(run),
@@ -251,8 +255,7 @@ async fn start_model(
         tracing::warn!("the model declares a batch axis but mixes rows; requests run one by one");
     }
 
-    let per_run = usize::from(settings.threads_per_run);
-    let cache = cache(settings, &graph, digest, metrics);
+    let cache = cache(settings, &model.graph, digest, metrics);
     if settings.prediction_metrics == Switch::On {
         let version = digest.version();
         let sampler = Predictions::start(&metrics.predictions, &settings.model_name, &version, &signature)
@@ -261,7 +264,6 @@ async fn start_model(
             metrics.samples(sampler);
         }
     }
-    let executors = (threads(settings.threads) / per_run).max(1);
     let rules = Rules {
         capacity: settings.queue as usize,
         max_rows: if warmth.joinable { max_rows } else { 1 },
@@ -270,7 +272,7 @@ async fn start_model(
     };
     let queue = Arc::new(Queue::new(rules, &warmth.times));
     let (handles, answers) =
-        start(&queue, &graph, &signature, metrics, executors, per_run).map_err(ServeError::Start)?;
+        start(&queue, &model, &signature, metrics, executors, per_run).map_err(ServeError::Start)?;
     tokio::spawn(answers.deliver());
     metrics.serves(digest);
     tracing::info!(
@@ -278,6 +280,7 @@ async fn start_model(
         %digest,
         bytes = size,
         executors,
+        memory_of_a_run = memory,
         batching = warmth.joinable,
         cache = cache.is_some(),
         warm = ?warmth.sizes,

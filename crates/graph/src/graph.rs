@@ -101,12 +101,21 @@ impl Graph {
     ///
     /// An error is that of this request only: the graph stays as it is.
     pub fn run(&self, inputs: Vec<(String, Value)>) -> Result<Vec<(String, Value)>, RunError> {
+        self.run_within(inputs, Limits::default())
+    }
+
+    /// As [`Graph::run`], within limits of the caller's.
+    pub fn run_within(
+        &self,
+        inputs: Vec<(String, Value)>,
+        limits: Limits<'_>,
+    ) -> Result<Vec<(String, Value)>, RunError> {
         let inputs = inputs.into_iter().map(|(name, value)| (name, AnyValue::Tensor(value))).collect();
         let tensor = |(name, value)| match value {
             AnyValue::Tensor(value) => Ok((name, value)),
             AnyValue::Sequence(..) | AnyValue::Nothing => Err(RunError::NotTensor { name }),
         };
-        self.run_any(inputs, Limits::default())?.into_iter().map(tensor).collect()
+        self.run_any(inputs, limits)?.into_iter().map(tensor).collect()
     }
 
     /// Answers one request of any kind of values: inputs by name in any order, all outputs in the order of

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use stoker_graph::{Graph, RunError, Value};
+use stoker_graph::{Graph, Limits, RunError, Value};
 use tokio::sync::mpsc;
 
 use super::queue::{Done, Failure, Job, Learned, Outcome, Queue, Release, Reply};
@@ -14,13 +14,27 @@ use crate::protocol::Signature;
 
 /// Something that runs a model: the graph, or a double in tests.
 pub trait Runner: Send + Sync + 'static {
-    /// Runs the model once.
-    fn run(&self, inputs: Vec<(String, Value)>) -> Result<Vec<(String, Value)>, RunError>;
+    /// Runs the model once. It may give up with [`RunError::Stopped`] as soon as `stop` says so.
+    fn run(&self, inputs: Vec<(String, Value)>, stop: Stop<'_>) -> Result<Vec<(String, Value)>, RunError>;
 }
 
-impl Runner for Graph {
-    fn run(&self, inputs: Vec<(String, Value)>) -> Result<Vec<(String, Value)>, RunError> {
-        Graph::run(self, inputs)
+/// Whether nobody waits for a run any more.
+pub type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
+
+/// A graph, and the memory that one run of it may take.
+#[derive(Debug)]
+pub struct Bounded {
+    /// The graph.
+    pub graph: Graph,
+    /// Bytes of all tensors of a run that are alive at a time; `None` is the graph's own bound.
+    pub memory: Option<u64>,
+}
+
+impl Runner for Bounded {
+    fn run(&self, inputs: Vec<(String, Value)>, stop: Stop<'_>) -> Result<Vec<(String, Value)>, RunError> {
+        let mut limits = Limits { stop: Some(stop), ..Limits::default() };
+        limits.memory = self.memory.map_or(limits.memory, |memory| memory.min(limits.memory));
+        self.graph.run_within(inputs, limits)
     }
 }
 
@@ -156,10 +170,10 @@ impl<R: Runner, T: Telemetry> Executor<R, T> {
     }
 
     /// Runs one request. Gives whether the run says what others will cost: one that failed does not.
-    fn run_alone(&self, job: Job) -> bool {
+    fn run_alone(&self, mut job: Job) -> bool {
         let begun = Instant::now();
-        let Job { inputs, rows, queued, reply, .. } = job;
-        let result = self.run(inputs);
+        let (inputs, rows, queued) = (std::mem::take(&mut job.inputs), job.rows, job.queued);
+        let result = self.run(inputs, &|| is_over(&job));
         let computed = begun.elapsed();
         self.telemetry.ran(1, rows.unwrap_or(1), computed);
         let tells = result.is_ok();
@@ -167,7 +181,7 @@ impl<R: Runner, T: Telemetry> Executor<R, T> {
             self.telemetry.did(rows.unwrap_or(1), Stages { computed, ..Stages::default() });
         }
         let outcome = result.map(|outputs| Done { outputs, waited: begun - queued, computed });
-        self.answer(vec![(reply, outcome)]);
+        self.answer(vec![(job.reply, outcome)]);
         tells
     }
 
@@ -192,7 +206,8 @@ impl<R: Runner, T: Telemetry> Executor<R, T> {
             .collect();
         // What cannot be joined, such as a sum of rows that no memory holds, is not a fault of any one request.
         let joined = begun.elapsed();
-        let outputs = inputs.ok().and_then(|inputs| self.run(inputs).ok());
+        let stop = || batch.iter().all(is_over);
+        let outputs = inputs.ok().and_then(|inputs| self.run(inputs, &stop).ok());
         let ran = begun.elapsed();
         let Some(parts) = outputs.and_then(|outputs| self.divide(outputs, &counts, total)) else {
             self.run_each(batch);
@@ -239,17 +254,26 @@ impl<R: Runner, T: Telemetry> Executor<R, T> {
     }
 
     /// Runs the model once. A panic ends the run and not the thread.
-    fn run(&self, inputs: Vec<Value>) -> Result<Vec<Value>, Failure> {
+    fn run(&self, inputs: Vec<Value>, stop: Stop<'_>) -> Result<Vec<Value>, Failure> {
         let named = self.signature.inputs.iter().map(|info| info.name.clone()).zip(inputs).collect();
         // The graph is immutable, so a panic leaves nothing half done behind.
-        let outputs = catch_unwind(AssertUnwindSafe(|| self.runner.run(named))).map_err(|_| {
+        let outputs = catch_unwind(AssertUnwindSafe(|| self.runner.run(named, stop))).map_err(|_| {
             self.telemetry.panicked();
             Failure::Panicked
-        })??;
+        })?;
+        let outputs = outputs.map_err(|error| match error {
+            RunError::Stopped => Failure::Expired,
+            error => Failure::Model(error),
+        })?;
         let outputs = in_declared_order(outputs, &self.signature)?;
         self.telemetry.gave(&outputs);
         Ok(outputs)
     }
+}
+
+/// Whether nobody waits for the answer: the client has gone, or its time is over.
+fn is_over(job: &Job) -> bool {
+    job.reply.is_closed() || job.deadline <= Instant::now()
 }
 
 /// The values of the declared outputs, in their order.

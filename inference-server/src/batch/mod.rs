@@ -9,6 +9,6 @@ mod executor;
 mod queue;
 mod warm;
 
-pub use executor::{Answers, Runner, Stages, Telemetry, start};
+pub use executor::{Answers, Bounded, Runner, Stages, Stop, Telemetry, start};
 pub use queue::{Done, Failure, Job, Learned, Queue, Refused, Release, Rules};
 pub use warm::{Warmth, warm};

@@ -113,7 +113,7 @@ fn inputs(
 }
 
 fn run_once(runner: &impl Runner, inputs: Vec<(String, Value)>) -> Result<Vec<(String, Value)>, String> {
-    match catch_unwind(AssertUnwindSafe(|| runner.run(inputs))) {
+    match catch_unwind(AssertUnwindSafe(|| runner.run(inputs, &|| false))) {
         Ok(outputs) => outputs.map_err(|error| error.to_string()),
         Err(_) => Err("the model panicked".to_owned()),
     }

@@ -9,14 +9,14 @@ use tokio::sync::oneshot;
 use super::super::queue::Rules;
 use super::*;
 
-/// Doubles each element of column 0; fails on 13, panics on 17, loses a row on 19.
+/// Doubles each element of column 0; fails on 13, panics on 17, loses a row on 19; on 23 it goes on until nobody waits.
 struct Model {
     /// Rows of each run.
     runs: Mutex<Vec<usize>>,
 }
 
 impl Runner for Model {
-    fn run(&self, inputs: Vec<(String, Value)>) -> Result<Vec<(String, Value)>, RunError> {
+    fn run(&self, inputs: Vec<(String, Value)>, stop: Stop<'_>) -> Result<Vec<(String, Value)>, RunError> {
         let (shape, data) = inputs.into_iter().next().unwrap().1.into_parts();
         let Data::I64(mut items) = data else { panic!("INT64 is declared") };
         self.runs.lock().unwrap().push(shape[0]);
@@ -25,6 +25,12 @@ impl Runner for Model {
             return Err(RunError::Node { node, op, reason: "index 13 is out of range".to_owned() });
         }
         assert!(!items.contains(&17), "seventeen");
+        while items.contains(&23) {
+            if stop() {
+                return Err(RunError::Stopped);
+            }
+            std::thread::yield_now();
+        }
         if items.contains(&19) {
             items.pop();
         }
@@ -52,23 +58,32 @@ impl Telemetry for Counts {
     }
 }
 
+/// A signature of rows of integers.
+fn signature() -> Arc<Signature> {
+    let info = |name: &str| ValueInfo::tensor(name, DType::I64, vec![None]);
+    Arc::new(Signature { inputs: vec![info("x")], outputs: vec![info("y")], batch_axis: true })
+}
+
+/// A request that nobody has queued yet, and where its answer comes.
+fn job(items: &[i64]) -> (Job, oneshot::Receiver<Outcome>) {
+    let (reply, answer) = oneshot::channel();
+    let queued = Instant::now();
+    let inputs = vec![Value::new(vec![items.len()], Data::I64(items.to_vec())).unwrap()];
+    let (rows, cost, deadline) = (Some(items.len()), items.len(), queued + Duration::from_hours(1));
+    (Job { inputs, rows, cost, priority: 0, queued, deadline, due: None, reply }, answer)
+}
+
 /// Queues requests of the given rows, then starts one executor, so that they run together. Gives the answers, the rows
 /// of each run, and the number of panics.
 fn answers(requests: &[&[i64]]) -> (Vec<Given>, Vec<usize>, usize) {
-    let info = |name: &str| ValueInfo::tensor(name, DType::I64, vec![None]);
-    let signature =
-        Arc::new(Signature { inputs: vec![info("x")], outputs: vec![info("y")], batch_axis: true });
+    let signature = signature();
     let rules = Rules { capacity: 100, max_rows: 64, max_delay: Duration::ZERO, executors: 1 };
     let (queue, model) = (Arc::new(Queue::new(rules, &[])), Arc::new(Model { runs: Mutex::default() }));
     let counts = Counts::default();
     let waiting: Vec<_> = requests
         .iter()
         .map(|items| {
-            let (reply, answer) = oneshot::channel();
-            let queued = Instant::now();
-            let inputs = vec![Value::new(vec![items.len()], Data::I64(items.to_vec())).unwrap()];
-            let (rows, cost, deadline) = (Some(items.len()), items.len(), queued + Duration::from_hours(1));
-            let job = Job { inputs, rows, cost, priority: 0, queued, deadline, due: None, reply };
+            let (job, answer) = job(items);
             queue.push(job, None).unwrap();
             answer
         })
@@ -128,4 +143,30 @@ fn outputs_are_matched_by_name() {
     assert_eq!(in_declared_order(given, &signature), Ok(vec![value(1), value(2)]));
     let message = in_declared_order(vec![("b".to_owned(), value(2))], &signature).unwrap_err().to_string();
     assert!(message.contains("no output `a`"), "{message}");
+}
+
+#[test]
+fn a_run_for_which_nobody_waits_any_more_is_given_up() {
+    let rules = Rules { capacity: 100, max_rows: 64, max_delay: Duration::ZERO, executors: 1 };
+    let (queue, model) = (Arc::new(Queue::new(rules, &[])), Arc::new(Model { runs: Mutex::default() }));
+    let (threads, delivery) = start(&queue, &model, &signature(), &Counts::default(), 1, 1).unwrap();
+    let (endless, gone) = job(&[23]);
+    queue.push(endless, None).unwrap();
+    while model.runs.lock().unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+    drop(gone);
+    let (mut short, late) = job(&[23]);
+    short.deadline = Instant::now() + Duration::from_millis(20);
+    queue.push(short, None).unwrap();
+    // Only an executor that has come back can take it.
+    let (next, answer) = job(&[4]);
+    queue.push(next, None).unwrap();
+    queue.close();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(delivery.deliver());
+    assert_eq!(late.blocking_recv().unwrap().unwrap_err(), Failure::Expired);
+    assert!(answer.blocking_recv().unwrap().is_ok());
 }

@@ -3,6 +3,7 @@
 use stoker_graph::RunError;
 
 use super::*;
+use crate::batch::Stop;
 
 const LONG: Duration = Duration::from_hours(1);
 
@@ -15,7 +16,7 @@ fn signature(batch_axis: bool) -> Signature {
 struct Model<F>(F);
 
 impl<F: Fn(&[f32]) -> Result<Vec<f32>, RunError> + Send + Sync + 'static> Runner for Model<F> {
-    fn run(&self, mut inputs: Vec<(String, Value)>) -> Result<Vec<(String, Value)>, RunError> {
+    fn run(&self, mut inputs: Vec<(String, Value)>, _: Stop<'_>) -> Result<Vec<(String, Value)>, RunError> {
         let (_, value) = inputs.remove(0);
         let Data::F32(items) = value.data() else { panic!("FP32 is declared") };
         let shape = value.shape().to_vec();
