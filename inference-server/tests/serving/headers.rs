@@ -50,14 +50,14 @@ async fn the_load_is_what_waits_or_runs() {
     let ask = || server.client.post(server.url("/v2/models/digits/infer")).body(body.clone()).send();
     assert_eq!(load(&ask().await.unwrap()), 0, "nothing but the one that was answered");
     let mut asked = tokio::task::JoinSet::new();
-    for _ in 0..40 {
+    for _ in 0..8 {
         asked.spawn(ask());
     }
     let mut loads = Vec::new();
     while let Some(answer) = asked.join_next().await {
         loads.push(load(&answer.unwrap().unwrap()));
     }
-    assert!(loads.iter().any(|load| *load > 0) && loads.iter().all(|load| *load < 40), "{loads:?}");
+    assert!(loads.iter().any(|load| *load > 0) && loads.iter().all(|load| *load < 8), "{loads:?}");
     assert_eq!(load(&ask().await.unwrap()), 0, "all are answered");
     server.end().await;
 }
