@@ -12,6 +12,7 @@ use stoker_graph::{DType, Value, ValueInfo};
 
 use super::binary::Tail;
 use super::data::Elements;
+use super::parameters::{Object, ParameterError};
 use super::raw::{self, RawError};
 use super::signature::{Signature, admits, has_json, shape_text};
 use body::{Body, RawData, RawOutput, RawTensor};
@@ -118,6 +119,14 @@ pub enum RequestError {
         /// What came.
         actual: String,
     },
+    /// A parameter is wrong, or asks for what is not served.
+    #[error("{place}{error}")]
+    Parameter {
+        /// What it is a parameter of, with what joins that to the rest; empty for the request itself.
+        place: String,
+        /// Which parameter, and what is wrong with it.
+        error: ParameterError,
+    },
     /// The raw bytes of an input are not a tensor of its type and shape.
     #[error("input `{name}` {error}")]
     Raw {
@@ -162,15 +171,21 @@ pub fn parse(json: &[u8], tail: &[u8], signature: &Signature) -> Result<Asked, R
         .deserialize(&mut deserializer)
         .and_then(|raw| deserializer.end().map(|()| raw))
         .map_err(|error| malformed(json, &error))?;
-    let (outputs, binary) = select_outputs(raw.outputs, raw.parameters.binary_data_output, signature)?;
+    let parameters = of_place(raw.parameters, String::new)?;
+    let (outputs, binary) = select_outputs(raw.outputs, parameters.binary_data_output, signature)?;
     let request = InferRequest {
         inputs: match_inputs(raw.inputs, tail, signature)?,
         outputs,
         id: raw.id,
-        priority: raw.parameters.priority,
-        timeout: raw.parameters.timeout,
+        priority: parameters.priority,
+        timeout: parameters.timeout,
     };
     Ok(Asked { request, binary })
+}
+
+/// The parameters of a place, which messages name.
+fn of_place<P>(parameters: Object<P>, place: impl Fn() -> String) -> Result<P, RequestError> {
+    parameters.0.map_err(|error| RequestError::Parameter { place: place(), error })
 }
 
 /// One value for each declared input, in the declared order.
@@ -182,14 +197,16 @@ fn match_inputs(
     let declared = &signature.inputs;
     let mut tail = Tail::new(tail);
     let mut values: Vec<Option<Value>> = declared.iter().map(|_| None).collect();
-    for tensor in tensors {
+    for mut tensor in tensors {
         let Some(position) = declared.iter().position(|info| info.name == tensor.name) else {
             return Err(RequestError::UnknownInput { name: shortened(&tensor.name), known: names(declared) });
         };
         if values[position].is_some() {
             return Err(RequestError::DuplicateInput { name: shortened(&tensor.name) });
         }
-        let raw = tail.take(&declared[position].name, &tensor.parameters)?;
+        let name = &declared[position].name;
+        let parameters = of_place(std::mem::take(&mut tensor.parameters), || format!("input `{name}`: "))?;
+        let raw = tail.take(name, &parameters)?;
         values[position] = Some(check_tensor(tensor, raw, &declared[position])?);
     }
     tail.finish()?;
@@ -223,7 +240,8 @@ fn select_outputs(
         if positions.contains(&position) {
             return Err(error("asked for twice"));
         }
-        if let Some(own) = output.parameters.0.binary_data {
+        let parameters = of_place(output.parameters, || format!("output `{}`: ", known[position].name))?;
+        if let Some(own) = parameters.binary_data {
             binary[position] = own;
         }
         positions.push(position);
