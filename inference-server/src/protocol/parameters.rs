@@ -6,7 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// The value of a parameter, from any transport.
@@ -169,9 +169,17 @@ fn boolean(name: &'static str, value: &Parameter) -> Result<bool, ParameterError
     }
 }
 
-/// An object of parameters in JSON. `null` is as if there were none.
-#[derive(Debug, Default)]
-pub struct Object<P>(pub P);
+/// An object of parameters in JSON, or why the first of them that is wrong is refused. `null` is as if there were none.
+///
+/// The refusal is kept beside the JSON's own errors, which say where in the text they are.
+#[derive(Debug)]
+pub struct Object<P>(pub Result<P, ParameterError>);
+
+impl<P: Parameters> Default for Object<P> {
+    fn default() -> Self {
+        Self(Ok(P::default()))
+    }
+}
 
 impl<'de, P: Parameters> Deserialize<'de> for Object<P> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -193,8 +201,11 @@ impl<'de, P: Parameters> Visitor<'de> for Object<P> {
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
         while let Some(name) = map.next_key::<String>()? {
             // `null` is as if the parameter were not there.
-            if let Some(value) = map.next_value_seed(Value)? {
-                self.0.set(&name, &value).map_err(A::Error::custom)?;
+            if let Some(value) = map.next_value_seed(Value)?
+                && let Ok(parameters) = &mut self.0
+                && let Err(error) = parameters.set(&name, &value)
+            {
+                self.0 = Err(error);
             }
         }
         Ok(self)
@@ -259,7 +270,8 @@ mod tests {
     use super::*;
 
     fn read<P: Parameters>(text: &str) -> Result<P, String> {
-        serde_json::from_str::<Object<P>>(text).map(|object| object.0).map_err(|error| error.to_string())
+        let object: Object<P> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        object.0.map_err(|error| error.to_string())
     }
 
     #[test]

@@ -12,6 +12,7 @@ use stoker_graph::{DType, Data, Value, ValueInfo};
 
 use super::binary::Tail;
 use super::data::Elements;
+use super::parameters::{Object, ParameterError};
 use super::raw::{self, RawError};
 use super::signature::{Signature, admits, has_json, shape_text};
 use crate::cache::Directives;
@@ -121,6 +122,14 @@ pub enum RequestError {
         /// What came.
         actual: String,
     },
+    /// A parameter is wrong, or asks for what is not served.
+    #[error("{place}{error}")]
+    Parameter {
+        /// What it is a parameter of, with what joins that to the rest; empty for the request itself.
+        place: String,
+        /// Which parameter, and what is wrong with it.
+        error: ParameterError,
+    },
     /// The raw bytes of an input are not a tensor of its type and shape.
     #[error("input `{name}` {error}")]
     Raw {
@@ -165,20 +174,23 @@ pub fn parse(json: &[u8], tail: &[u8], signature: &Signature) -> Result<Asked, R
         .deserialize(&mut deserializer)
         .and_then(|raw| deserializer.end().map(|()| raw))
         .map_err(|error| malformed(json, &error))?;
-    let (outputs, binary) = select_outputs(
-        raw.outputs.as_deref().unwrap_or_default(),
-        raw.parameters.binary_data_output,
-        signature,
-    )?;
+    let parameters = of_place(raw.parameters, String::new)?;
+    let (outputs, binary) =
+        select_outputs(raw.outputs.unwrap_or_default(), parameters.binary_data_output, signature)?;
     let request = InferRequest {
         inputs: match_inputs(raw.inputs, tail, signature)?,
         outputs,
         id: raw.id,
-        priority: raw.parameters.priority,
-        timeout: raw.parameters.timeout,
+        priority: parameters.priority,
+        timeout: parameters.timeout,
         cache: Directives::default(),
     };
     Ok(Asked { request, binary })
+}
+
+/// The parameters of a place, which messages name.
+fn of_place<P>(parameters: Object<P>, place: impl Fn() -> String) -> Result<P, RequestError> {
+    parameters.0.map_err(|error| RequestError::Parameter { place: place(), error })
 }
 
 /// One value for each declared input, in the declared order.
@@ -191,6 +203,7 @@ fn match_inputs(
     let mut inputs = Inputs::new(signature);
     for RawTensor { name, datatype, shape, parameters, data } in tensors {
         inputs.add(&name, &datatype, &shape, |info, shape| {
+            let parameters = of_place(parameters, || format!("input `{}`: ", info.name))?;
             value_of(info, shape, data, tail.take(&info.name, &parameters)?)
         })?;
     }
@@ -259,15 +272,16 @@ impl<'a> Inputs<'a> {
 /// Positions of the outputs that are wanted; all of them when the request names none. And for each output of the
 /// signature whether it is wanted as raw bytes: as it says itself, else as the request does.
 fn select_outputs(
-    wanted: &[RawOutput],
+    wanted: Vec<RawOutput>,
     binary_by_default: bool,
     signature: &Signature,
 ) -> Result<(Vec<usize>, Vec<bool>), RequestError> {
     let known = &signature.outputs;
     let positions = outputs_named(wanted.iter().map(|output| output.name.as_str()), signature)?;
     let mut binary = vec![binary_by_default; known.len()];
-    for (output, position) in wanted.iter().zip(&positions) {
-        if let Some(own) = output.parameters.0.binary_data {
+    for (output, position) in wanted.into_iter().zip(&positions) {
+        let parameters = of_place(output.parameters, || format!("output `{}`: ", known[*position].name))?;
+        if let Some(own) = parameters.binary_data {
             binary[*position] = own;
         }
     }

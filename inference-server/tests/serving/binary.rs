@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::started::{Started, digits, labels, request};
 
 /// The header of the extension.
-const LENGTH: &str = "Inference-Header-Content-Length";
+pub const LENGTH: &str = "Inference-Header-Content-Length";
 
 /// A model that gives back what it gets, with an input of two columns for each type.
 pub fn identity() -> String {
@@ -196,7 +196,7 @@ fn raw_images(images: &[Vec<f64>]) -> Vec<u8> {
 }
 
 /// A request for images as raw bytes, all outputs as raw bytes.
-fn raw_request(images: &[Vec<f64>]) -> (Vec<u8>, usize) {
+pub fn raw_request(images: &[Vec<f64>]) -> (Vec<u8>, usize) {
     let raw = raw_images(images);
     let json = json!({"parameters": {"binary_data_output": true}, "inputs": [{"name": "input", "datatype": "FP32",
         "shape": [images.len(), 64], "parameters": {"binary_data_size": raw.len()}}]});

@@ -14,7 +14,7 @@ use crate::protocol::signature::has_json;
 /// A request as it stands in the body.
 pub(super) struct RawBody<'de> {
     pub(super) id: Option<String>,
-    pub(super) parameters: RequestParameters,
+    pub(super) parameters: Object<RequestParameters>,
     pub(super) inputs: Vec<RawTensor<'de>>,
     pub(super) outputs: Option<Vec<RawOutput>>,
 }
@@ -24,7 +24,7 @@ pub(super) struct RawTensor<'de> {
     pub(super) name: String,
     pub(super) datatype: String,
     pub(super) shape: Vec<usize>,
-    pub(super) parameters: InputParameters,
+    pub(super) parameters: Object<InputParameters>,
     /// None when the elements are raw bytes behind the JSON.
     pub(super) data: Option<RawData<'de>>,
 }
@@ -63,11 +63,11 @@ impl<'de> Visitor<'de> for Body {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let (mut id, mut inputs, mut outputs) = (None, None, None);
-        let mut parameters = RequestParameters::default();
+        let mut parameters = Object::default();
         while let Some(key) = map.next_key::<Key>()? {
             match key {
                 Key::Id => id = map.next_value()?,
-                Key::Parameters => parameters = map.next_value::<Object<_>>()?.0,
+                Key::Parameters => parameters = map.next_value()?,
                 Key::Inputs => inputs = Some(map.next_value_seed(Tensors)?),
                 Key::Outputs => outputs = map.next_value()?,
                 Key::Other => {
@@ -152,13 +152,13 @@ impl<'de> Visitor<'de> for Tensor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let (mut name, mut datatype, mut shape, mut data) = (None, None::<String>, None, None);
-        let mut parameters = InputParameters::default();
+        let mut parameters = Object::<InputParameters>::default();
         while let Some(key) = map.next_key::<TensorKey>()? {
             match key {
                 TensorKey::Name => name = Some(map.next_value::<String>()?),
                 TensorKey::Datatype => datatype = Some(map.next_value()?),
                 TensorKey::Shape => shape = Some(map.next_value()?),
-                TensorKey::Parameters => parameters = map.next_value::<Object<_>>()?.0,
+                TensorKey::Parameters => parameters = map.next_value()?,
                 TensorKey::Data => {
                     // A datatype that is not known, or that JSON has no form for, is refused later, by name, against
                     // what the model declares.
@@ -177,7 +177,10 @@ impl<'de> Visitor<'de> for Tensor {
             }
         }
         let missing = A::Error::missing_field;
-        if data.is_none() && parameters.binary_data_size.is_none() {
+        // Elements that are not in the JSON are raw bytes behind it, or their parameters are wrong, which is told first.
+        let elsewhere =
+            parameters.0.as_ref().map_or(true, |parameters| parameters.binary_data_size.is_some());
+        if data.is_none() && !elsewhere {
             return Err(missing("data"));
         }
         Ok(RawTensor {

@@ -132,6 +132,33 @@ fn refusals_say_what_came_and_what_was_expected() {
 }
 
 #[test]
+fn wrong_parameters_are_named_with_their_place() {
+    let input = r#""name":"input","datatype":"FP32","shape":[1,2]"#;
+    let cases = [
+        (
+            format!(
+                r#"{{"parameters":{{"priority":-1,"timeout":"x"}},"inputs":[{{{input},"data":[1,2]}}]}}"#
+            ),
+            "the parameter `priority` must be an integer from 0 to 4294967295, but is -1",
+        ),
+        (
+            format!(r#"{{"inputs":[{{{input},"parameters":{{"binary_data_size":"8"}}}}]}}"#),
+            "input `input`: the parameter `binary_data_size` must be an integer from 0 to 18446744073709551615, \
+             but is a string",
+        ),
+        (
+            format!(
+                r#"{{"inputs":[{{{input},"data":[1,2]}}],"outputs":[{{"name":"label","parameters":{{"binary_data":1}}}}]}}"#
+            ),
+            "output `label`: the parameter `binary_data` must be true or false, but is 1",
+        ),
+    ];
+    for (body, message) in cases {
+        assert_eq!(parse(body.as_bytes(), &digits()).expect_err(&body).to_string(), message);
+    }
+}
+
+#[test]
 fn inputs_and_outputs_come_once() {
     let input = r#"{"name":"input","datatype":"FP32","shape":[1,2],"data":[1,2]}"#;
     let cases = [
