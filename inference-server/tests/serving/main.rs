@@ -9,6 +9,7 @@
 
 mod artifacts;
 mod binary;
+mod calls;
 mod draining;
 mod grpc;
 mod headers;
