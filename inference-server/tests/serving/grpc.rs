@@ -1,135 +1,30 @@
 //! The protocol over gRPC: the same answers and refusals as over HTTP, on the same port.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http2::{SendRequest, handshake};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper::client::conn::http2::SendRequest;
 use prost::Message;
 use reqwest::StatusCode;
 use stoker_server::proto::health::HealthCheckRequest;
 use stoker_server::proto::health::health_check_response::ServingStatus;
-use stoker_server::proto::health::health_client::HealthClient;
-use stoker_server::proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use stoker_server::proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 use stoker_server::proto::inference::{
-    InferTensorContents, ModelConfigRequest, ModelInferRequest, ModelInferResponse, ModelMetadataRequest,
-    ModelReadyRequest, ModelStatisticsRequest, RepositoryIndexRequest, ServerLiveRequest,
-    ServerMetadataRequest, ServerReadyRequest,
+    ModelConfigRequest, ModelInferRequest, ModelMetadataRequest, ModelReadyRequest, ModelStatisticsRequest,
+    RepositoryIndexRequest, ServerLiveRequest, ServerMetadataRequest, ServerReadyRequest,
 };
-use tokio::net::TcpStream;
 use tonic::{Code, Request, Status};
 
 use crate::binary::{Tensor, all_types, identity};
+use crate::calls::{assert_refused, client, connect, health_client, outputs, raw, typed};
 use crate::started::{Started, digits, request};
-
-/// A connection of HTTP/2 with prior knowledge.
-async fn connect<B>(server: &Started) -> SendRequest<B>
-where
-    B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
-    let stream = TcpStream::connect(server.address).await.unwrap();
-    let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    sender
-}
-
-/// Sends the calls of the generated clients over one connection.
-#[derive(Clone)]
-struct Transport(SendRequest<tonic::body::Body>);
-
-impl tower::Service<http::Request<tonic::body::Body>> for Transport {
-    type Response = http::Response<hyper::body::Incoming>;
-    type Error = hyper::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
-        Box::pin(self.0.send_request(request))
-    }
-}
-
-macro_rules! client {
-    ($client:ident, $server:expr) => {{
-        let origin = format!("http://{}", $server.address).parse().unwrap();
-        $client::with_origin(Transport(connect(&$server).await), origin)
-    }};
-}
-
-fn tensor(rows: usize, contents: Option<InferTensorContents>) -> InferInputTensor {
-    InferInputTensor {
-        name: "input".to_owned(),
-        datatype: "FP32".to_owned(),
-        shape: vec![i64::try_from(rows).unwrap(), 64],
-        contents,
-        ..InferInputTensor::default()
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the images are small whole numbers")]
-fn pixels(images: &[Vec<f64>]) -> Vec<f32> {
-    images.iter().flatten().map(|pixel| *pixel as f32).collect()
-}
-
-fn typed(images: &[Vec<f64>]) -> ModelInferRequest {
-    let contents = InferTensorContents { fp32_contents: pixels(images), ..InferTensorContents::default() };
-    ModelInferRequest {
-        model_name: "digits".to_owned(),
-        inputs: vec![tensor(images.len(), Some(contents))],
-        ..ModelInferRequest::default()
-    }
-}
-
-fn raw(images: &[Vec<f64>]) -> ModelInferRequest {
-    let bytes: Vec<u8> = pixels(images).iter().flat_map(|pixel| pixel.to_le_bytes()).collect();
-    ModelInferRequest {
-        inputs: vec![tensor(images.len(), None)],
-        raw_input_contents: vec![bytes.into()],
-        ..typed(&[])
-    }
-}
-
-/// Labels and the bits of the probabilities, in the order of the answer.
-fn outputs(answer: &ModelInferResponse) -> (Vec<i64>, Vec<u32>) {
-    let (mut labels, mut bits) = (Vec::new(), Vec::new());
-    for (position, output) in answer.outputs.iter().enumerate() {
-        let bytes = answer.raw_output_contents.get(position);
-        let contents = output.contents.clone().unwrap_or_default();
-        assert_eq!(bytes.is_some(), output.contents.is_none(), "raw or typed, never both");
-        match (output.name.as_str(), bytes) {
-            ("label", None) => labels = contents.int64_contents,
-            ("label", Some(bytes)) => {
-                labels = bytes.as_chunks().0.iter().map(|chunk| i64::from_le_bytes(*chunk)).collect();
-            }
-            (_, None) => bits = contents.fp32_contents.iter().map(|number| number.to_bits()).collect(),
-            (_, Some(bytes)) => {
-                bits = bytes.as_chunks().0.iter().map(|chunk| u32::from_le_bytes(*chunk)).collect();
-            }
-        }
-    }
-    (labels, bits)
-}
-
-fn assert_refused<T: std::fmt::Debug>(outcome: Result<T, Status>, code: Code, part: &str) -> Status {
-    let status = outcome.unwrap_err();
-    assert_eq!(status.code(), code, "{status:?}");
-    assert!(status.message().contains(part), "{status:?}\n  want: {part}");
-    status
-}
 
 #[tokio::test]
 async fn typed_and_raw_answers_are_those_of_http_to_the_bit() {
     let digits = digits();
     let server = Started::new("digits-v2.onnx", &[]).await;
-    let mut client = client!(GrpcInferenceServiceClient, server);
+    let mut client = client(&server).await;
     for rows in [1, 2, 30, 450] {
         let images = &digits.images[..rows];
         let (status, over_http) = server.infer(request(images).to_string()).await;
@@ -166,7 +61,7 @@ async fn typed_and_raw_answers_are_those_of_http_to_the_bit() {
 #[tokio::test]
 async fn raw_tensors_of_every_type_come_back_as_they_were_sent() {
     let server = Started::ready(&identity(), &[]).await;
-    let mut client = client!(GrpcInferenceServiceClient, server);
+    let mut client = client(&server).await;
     let tensors = all_types();
     let input = |tensor: &Tensor| InferInputTensor {
         name: tensor.name.to_owned(),
@@ -196,7 +91,7 @@ async fn raw_tensors_of_every_type_come_back_as_they_were_sent() {
 async fn refusals_have_a_code_and_the_sentence_of_http() {
     let digits = digits();
     let server = Started::new("digits-v2.onnx", &["--max-body", "64Ki", "--max-body-total", "128Ki"]).await;
-    let mut client = client!(GrpcInferenceServiceClient, server);
+    let mut client = client(&server).await;
     let good = || raw(&digits.images[..1]);
 
     let mut message = good();
@@ -249,7 +144,7 @@ async fn refusals_have_a_code_and_the_sentence_of_http() {
 #[tokio::test]
 async fn more_bytes_than_may_be_in_work_are_turned_away_with_a_time_to_come_again() {
     let server = Started::new("digits-v2.onnx", &["--max-body-total", "200"]).await;
-    let mut client = client!(GrpcInferenceServiceClient, server);
+    let mut client = client(&server).await;
     let outcome = client.model_infer(raw(&digits().images[..1])).await;
     let status = assert_refused(outcome, Code::Unavailable, "too many bytes of request bodies");
     assert_eq!(status.metadata().get("retry-after").unwrap(), "1");
@@ -260,7 +155,7 @@ async fn more_bytes_than_may_be_in_work_are_turned_away_with_a_time_to_come_agai
 async fn deadlines_of_the_client_and_of_the_server_hold() {
     let digits = digits();
     let server = Started::new("digits-v2.onnx", &[]).await;
-    let mut client = client!(GrpcInferenceServiceClient, server);
+    let mut client = client(&server).await;
     let mut asked = Request::new(raw(&digits.images[..1]));
     asked.set_timeout(Duration::ZERO);
     assert_refused(client.model_infer(asked).await, Code::DeadlineExceeded, "0ns");
@@ -320,7 +215,7 @@ async fn bytes_that_are_no_message_harm_nothing() {
     let status = called(&mut sender, &server, Full::new(Bytes::from_static(&[1, 0, 0, 0, 1, 0]))).await;
     assert_ne!(status.code(), Code::Ok);
 
-    let mut client = client!(GrpcInferenceServiceClient, server);
+    let mut client = client(&server).await;
     client.model_infer(raw(&digits().images[..1])).await.unwrap();
 
     // Over HTTP/1.1 the trailers of gRPC could not be read.
@@ -337,7 +232,7 @@ async fn a_request_on_which_the_model_fails_does_not_touch_the_others() {
     let digits = digits();
     // One thread, so that requests queue up behind a run and are joined.
     let server = Started::new("digits-v3.onnx", &["--threads", "1"]).await;
-    let client = client!(GrpcInferenceServiceClient, server);
+    let client = client(&server).await;
     let mut asked = tokio::task::JoinSet::new();
     for (number, image) in digits.images.iter().enumerate() {
         let (mut client, message) = (client.clone(), raw(std::slice::from_ref(image)));
@@ -368,7 +263,7 @@ async fn a_stream_is_answered_in_its_order_and_a_refusal_does_not_end_it() {
     let digits = digits();
     // Fewer bytes than the stream has together.
     let server = Started::new("digits-v2.onnx", &["--max-body-total", "1Ki"]).await;
-    let mut client = client!(GrpcInferenceServiceClient, server);
+    let mut client = client(&server).await;
     let mut messages = Vec::new();
     for (number, image) in digits.images[..12].iter().enumerate() {
         let mut message = raw(std::slice::from_ref(image));
@@ -421,7 +316,7 @@ fn tokio_stream<T>(receiver: tokio::sync::mpsc::Receiver<T>) -> impl futures::St
 #[tokio::test]
 async fn a_stream_has_an_end() {
     let server = Started::new("digits-v2.onnx", &["--request-timeout", "100ms"]).await;
-    let mut client = client!(GrpcInferenceServiceClient, server);
+    let mut client = client(&server).await;
     let (_sender, receiver) = tokio::sync::mpsc::channel(1);
     let mut answers = client.model_stream_infer(tokio_stream(receiver)).await.unwrap().into_inner();
     assert_refused(answers.message().await, Code::Unavailable, "a stream takes requests for 200ms");
@@ -436,7 +331,7 @@ async fn a_stream_has_an_end() {
 #[tokio::test]
 async fn what_the_server_is_and_how_it_is_can_be_asked() {
     let server = Started::new("digits-v2.onnx", &[]).await;
-    let mut client = client!(GrpcInferenceServiceClient, server);
+    let mut client = client(&server).await;
     assert!(client.server_live(ServerLiveRequest {}).await.unwrap().get_ref().live);
     let mut asked = Request::new(ServerReadyRequest {});
     asked.metadata_mut().insert("x-request-id", "a-1".parse().unwrap());
@@ -469,7 +364,7 @@ async fn what_the_server_is_and_how_it_is_can_be_asked() {
     let index = client.repository_index(RepositoryIndexRequest::default()).await.unwrap().into_inner();
     assert_eq!((index.models[0].name.as_str(), index.models[0].state.as_str()), ("digits", "READY"));
 
-    let mut health = client!(HealthClient, server);
+    let mut health = health_client(&server).await;
     let service = |name: &str| HealthCheckRequest { service: name.to_owned() };
     for name in ["", "inference.GRPCInferenceService", "liveness"] {
         let answer = health.check(service(name)).await.unwrap();
@@ -483,7 +378,7 @@ async fn what_the_server_is_and_how_it_is_can_be_asked() {
 async fn statistics_are_those_of_http() {
     let digits = digits();
     let server = Started::new("digits-v2.onnx", &[]).await;
-    let mut client = client!(GrpcInferenceServiceClient, server);
+    let mut client = client(&server).await;
     client.model_infer(raw(&digits.images[..5])).await.unwrap();
     client.model_infer(typed(&digits.images[..2])).await.unwrap();
     let mut wrong = raw(&digits.images[..1]);
@@ -518,7 +413,7 @@ async fn until_the_model_is_loaded_calls_are_told_to_come_again() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let uri = format!("http://{}/a.onnx", silent.local_addr().unwrap());
     let server = Started::loading(&uri, &[]).await;
-    let mut client = client!(GrpcInferenceServiceClient, server);
+    let mut client = client(&server).await;
     let status = assert_refused(
         client.model_infer(raw(&digits().images[..1])).await,
         Code::Unavailable,
@@ -532,7 +427,7 @@ async fn until_the_model_is_loaded_calls_are_told_to_come_again() {
     assert!(index.models[0].reason.contains("being loaded"), "{index:?}");
     let ready = RepositoryIndexRequest { ready: true, ..RepositoryIndexRequest::default() };
     assert!(client.repository_index(ready).await.unwrap().get_ref().models.is_empty());
-    let mut health = client!(HealthClient, server);
+    let mut health = health_client(&server).await;
     let answer = health.check(HealthCheckRequest::default()).await.unwrap();
     assert_eq!(answer.get_ref().status(), ServingStatus::NotServing);
     server.drain.close();

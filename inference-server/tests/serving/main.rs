@@ -11,6 +11,7 @@ mod artifacts;
 mod bad_artifacts;
 mod binary;
 mod caching;
+mod calls;
 mod draining;
 mod grpc;
 mod headers;
