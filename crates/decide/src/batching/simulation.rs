@@ -192,20 +192,20 @@ fn simulate(case: Case, rate: f64, count: usize, seed: u64) -> Outcome {
         runs: (0, 0),
     };
     let mean_rows = 1.0 + 15.0 * case.large;
-    let (mut next, mut came, mut asked_rows) = (0_u64, 0, 0_usize);
+    let (mut next, mut arrived, mut asked_rows) = (0_u64, 0, 0_usize);
     let (from, mut until) = (count / 10, 0_u64);
     let mut begin = 0_u64;
     let (mut latencies, mut good) = (Vec::new(), 0_usize);
-    while came < count || !world.ends.is_empty() {
+    while arrived < count || !world.ends.is_empty() {
         let end = world.ends.first().copied();
-        if came < count && end.is_none_or(|(end, _)| next <= end) {
+        if arrived < count && end.is_none_or(|(end, _)| next <= end) {
             let rows = if random.uniform() < case.large { 16 } else { 1 };
-            if came == from {
+            if arrived == from {
                 begin = next;
             }
-            asked_rows += if came >= from { rows } else { 0 };
+            asked_rows += if arrived >= from { rows } else { 0 };
             world.arrives(next, rows);
-            came += 1;
+            arrived += 1;
             until = next;
             next += nanos(random.exponential(mean_rows / rate));
         } else if let Some((now, place)) = world.ends.pop_first() {
