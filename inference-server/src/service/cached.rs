@@ -24,9 +24,8 @@ impl App {
         let key = cache.key(std::mem::take(&mut asked.inputs), std::mem::take(&mut asked.outputs));
         let statistics = self.metrics.statistics();
         // A client that says how long it waits does not wait longer for another's run.
-        let patience =
-            asked.timeout.map_or(self.limits.request_time, |time| time.min(self.limits.request_time));
-        let until = times.deadline.min(Instant::now() + patience);
+        let own = asked.timeout.and_then(|timeout| times.begun.checked_add(timeout));
+        let until = own.map_or(times.deadline, |own| own.min(times.deadline));
         let mut failures = 0;
         while failures < FAILURES {
             let begun = Instant::now();
@@ -55,7 +54,7 @@ impl App {
                 }
                 Begin::Follow(follower) => {
                     let Ok(end) = tokio::time::timeout_at(until.into(), follower.end()).await else {
-                        return Err(Refusal::AnswerLate(patience));
+                        return Err(Refusal::AnswerLate(until.saturating_duration_since(times.begun)));
                     };
                     match end {
                         Followed::Answered(outputs) => {
