@@ -109,15 +109,14 @@ fn kind_v6(address: Ipv6Addr) -> Option<Kind> {
         [0, 0, 0, 0, 0, 0, 0, 1] => Some(Kind::Loopback),
         [0xfe80..=0xfebf, ..] => Some(Kind::LinkLocal),
         // Site-local is deprecated (RFC 3879), and was private.
-        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Some(Kind::Private),
+        [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Some(Kind::Private),
         [0xff00..=0xffff, ..] => Some(Kind::Multicast),
-        // ISATAP (RFC 5214 §6.1).
-        [_, _, _, _, 0 | 0x0200, 0x5efe, high, low] => kind(v4(high, low)),
-        // NAT64 (RFC 6052 §2.1). The network's own prefix (RFC 8215) holds the address at a place that only the network knows.
-        [0x0064, 0xff9b, 0, 0, 0, 0, high, low] => kind(v4(high, low)),
+        // With an IPv4 address at the end, ISATAP (RFC 5214 §6.1) and NAT64 (RFC 6052 §2.1); behind the prefix, 6to4 (RFC 3056 §2).
+        [_, _, _, _, 0 | 0x0200, 0x5efe, high, low]
+        | [0x0064, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0x2002, high, low, ..] => kind(v4(high, low)),
+        // NAT64 by a network's own prefix (RFC 8215): the IPv4 address is at a place that only the network knows.
         [0x0064, 0xff9b, 1, ..] => Some(Kind::Private),
-        // 6to4 (RFC 3056 §2).
-        [0x2002, high, low, ..] => kind(v4(high, low)),
         // Teredo (RFC 4380 §4): the server, and the client with its bits turned.
         [0x2001, 0, server_high, server_low, _, _, high, low] => {
             kind(v4(server_high, server_low)).or_else(|| kind(v4(!high, !low)))
@@ -125,9 +124,8 @@ fn kind_v6(address: Ipv6Addr) -> Option<Kind> {
         // IPv4-compatible (deprecated), IPv4-translated, discard, documentation, benchmarks, ORCHID.
         [0, 0, 0, 0, 0 | 0xffff, 0, ..]
         | [0x0100, 0, 0, 0, ..]
-        | [0x2001, 0x0db8, ..]
+        | [0x2001, 0x0db8 | 0x0010..=0x002f, ..]
         | [0x2001, 2, 0, ..]
-        | [0x2001, 0x0010..=0x002f, ..]
         | [0x3fff, 0..=0x0fff, ..] => Some(Kind::Reserved),
         _ => None,
     }

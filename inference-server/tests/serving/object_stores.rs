@@ -14,6 +14,9 @@ const CANARY: &str = "canaryhunter2";
 /// All stores say it, and Azure's client insists.
 const DATED: &str = "Last-Modified: Sat, 01 Jan 2022 00:00:00 GMT\r\nETag: \"v1\"\r\n";
 
+/// Files of a Secret: names and contents.
+type Files = &'static [(&'static str, &'static str)];
+
 /// Credentials as a Secret holds them.
 fn read(uri: &str, files: &[(&str, &str)]) -> Credentials {
     let folder = tempfile::tempdir().unwrap();
@@ -177,7 +180,7 @@ async fn errors_say_what_happened_and_no_secret() {
 
 #[tokio::test]
 async fn keys_that_cannot_be_used_are_named_without_their_content() {
-    let cases: [(&str, &[(&str, &str)], &str); 3] = [
+    let cases: [(&str, Files, &str); 3] = [
         ("gs://bucket/a", &[("serviceAccount", "canaryhunter2")], "serviceAccount"),
         ("az://account/box/a", &[("accountKey", "canaryhunter2!")], "accountKey"),
         ("az://account/box/a", &[("sasToken", "canaryhunter2")], "sasToken"),
@@ -217,4 +220,30 @@ async fn an_object_is_bounded_too() {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// Also when everything is logged that all libraries have to say.
+#[test]
+fn no_log_holds_a_secret() {
+    let server = RawServer::new(|_, head, stream| {
+        drop(stream.write_all(&answer("403 Forbidden", "", head.as_bytes())));
+    });
+    let base = server.url("");
+    for (uri, files) in stores(&base) {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_stoker-server"))
+            .args(["resolve", "--model-uri", uri, "--allow-network", "127.0.0.1", "--credentials"])
+            .arg(folder.path())
+            .env("RUST_LOG", "trace")
+            .output()
+            .unwrap();
+        let text =
+            [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        assert!(text.contains("TRACE") && text.contains("answered 403"), "{text}");
+        assert!(!text.contains(CANARY), "{text}");
+    }
+    assert_eq!(server.connections(), 4);
 }

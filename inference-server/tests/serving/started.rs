@@ -57,6 +57,9 @@ pub fn settings(uri: &str, more: &[&str]) -> Serve {
         "127.0.0.1:0",
         "--metrics-listen",
         "127.0.0.1:0",
+        // Web servers of tests are on this machine.
+        "--allow-network",
+        "127.0.0.1",
         "--model-uri",
         uri,
     ];

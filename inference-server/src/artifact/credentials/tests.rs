@@ -1,5 +1,8 @@
 use super::*;
 
+/// Files of a Secret: names and contents.
+type Files = &'static [(&'static str, &'static str)];
+
 fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (name, text) in files {
@@ -54,7 +57,7 @@ fn each_kind_of_place_has_its_files() {
 
 #[test]
 fn what_is_missing_or_unusable_is_named_without_its_content() {
-    let cases: [(&str, &[(&str, &str)], &str); 12] = [
+    let cases: [(&str, Files, &str); 12] = [
         (WEB, &[("username", "hunter2")], "neither a file `token`"),
         (WEB, &[("token", "")], "token cannot be used"),
         (WEB, &[("token", "\n")], "token cannot be used"),
