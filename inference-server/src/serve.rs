@@ -128,6 +128,7 @@ impl Server {
             max_body_total: settings.max_body_total,
             request_time: settings.request_timeout,
             latency_target: settings.latency_target,
+            behind_router: settings.behind_router,
         };
         let app = Arc::new(App::new(settings.model_name.clone(), limits, metrics.clone(), drain.clone()));
         let asked = Arc::clone(&app);

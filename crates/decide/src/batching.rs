@@ -31,9 +31,13 @@ const RESERVE: f64 = 0.05;
 const WORTH: f64 = 0.2;
 /// Where batches are not worth it, one run of so many may be one all the same, so that the ratio is learned anew.
 const EXPLORE: u64 = 64;
-/// After so many seconds without a run the estimate is not trusted to refuse a request that nobody else waits with. A
-/// server whose estimate is wrong, or whose target is below a single run, still answers now and then, and so learns.
+/// After so many seconds without a run, and as many as it would take, the estimate is not trusted to refuse a request that
+/// nobody else waits with. A server whose estimate is wrong, or whose target is below a single run, still answers now and
+/// then, and so learns; and one large request after the other cannot keep it from the small ones for more than half of
+/// the time.
 const STALE: f64 = 1.0;
+/// How many times less than feared a trial must take to be believed over the estimate.
+const ANEW: f64 = 2.0;
 /// The longest that a client is told to wait, in seconds.
 const LONGEST_RETRY: f64 = 3600.0;
 
@@ -119,6 +123,17 @@ impl Control {
         self.runs = self.runs.wrapping_add(1);
     }
 
+    /// Learns from a run that the estimate was against. Where it took less than half of what was feared, the estimate is of
+    /// another time, a pause of the whole machine perhaps: it is brought down to this run at once. While all are refused
+    /// there is one such run a second, and learning from them as from others would take minutes.
+    pub fn tried(&mut self, rows: usize, seconds: f64) {
+        if self.cost.is_known() && rows > 0 && seconds * ANEW < self.upper(rows) {
+            self.cost.rescale(seconds / self.cost.seconds(rows));
+            self.tail = Tail::default();
+        }
+        self.ran(rows, seconds);
+    }
+
     /// What a run costs.
     pub fn cost(&self) -> &Cost {
         &self.cost
@@ -173,7 +188,7 @@ impl Control {
         let done = start + self.upper(size);
         if done <= asked.left {
             Admission::Fits
-        } else if asked.idle.is_some_and(|idle| idle >= STALE) {
+        } else if asked.idle.is_some_and(|idle| idle >= STALE.max(done)) {
             Admission::Trial
         } else {
             Admission::TooLate { drain: start, done }

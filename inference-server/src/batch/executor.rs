@@ -180,7 +180,7 @@ impl<R: Runner, T: Telemetry> Executor<R, T> {
         if tells {
             self.telemetry.did(rows.unwrap_or(1), Stages { computed, ..Stages::default() });
         }
-        let outcome = result.map(|outputs| Done { outputs, waited: begun - queued, computed });
+        let outcome = result.map(|outputs| Done { outputs, waited: begun - queued, computed, share: 1.0 });
         self.answer(vec![(job.reply, outcome)]);
         tells
     }
@@ -217,9 +217,9 @@ impl<R: Runner, T: Telemetry> Executor<R, T> {
         self.telemetry.ran(batch.len(), total, computed);
         let (alone, divided) = (ran.saturating_sub(joined), computed.saturating_sub(ran));
         self.telemetry.did(total, Stages { joined, computed: alone, divided });
-        let outcomes = batch.into_iter().zip(parts).map(|(job, outputs)| {
-            let waited = begun - job.queued;
-            (job.reply, Ok(Done { outputs, waited, computed }))
+        let outcomes = batch.into_iter().zip(parts).zip(counts).map(|((job, outputs), rows)| {
+            let (waited, share) = (begun - job.queued, rows as f64 / (total as f64).max(1.0));
+            (job.reply, Ok(Done { outputs, waited, computed, share }))
         });
         self.answer(outcomes.collect());
         true

@@ -47,6 +47,8 @@ pub struct Done {
     pub waited: Duration,
     /// Time of the run, of the whole batch.
     pub computed: Duration,
+    /// The part of the batch's rows that are this request's.
+    pub share: f64,
 }
 
 /// Why a request has no outputs.
@@ -141,6 +143,8 @@ struct Queued {
 struct Running {
     began: Instant,
     rows: usize,
+    /// The estimate was against it.
+    is_trial: bool,
 }
 
 /// Why a batch was run with the requests that it has.
@@ -253,7 +257,8 @@ impl Queue {
     }
 
     /// Waits for requests and takes the next batch for one of the executors, of at most `max_rows` rows. `tells` says
-    /// whether the time since it took the one before is what such a batch costs. `None` when the queue is closed and empty. The batch is empty when all that waited had gone.
+    /// whether the time since it took the one before is what such a batch costs. `None` when the queue is closed and empty.
+    /// The batch is empty when all that waited had gone.
     pub fn take(&self, executor: usize, max_rows: usize, tells: bool) -> Option<Taken> {
         let mut state = self.lock();
         let mut now = Instant::now();
@@ -282,7 +287,14 @@ impl Queue {
             }
             now = Instant::now();
         }
-        Some(state.form(executor, now, max_rows, was_held))
+        let taken = state.form(executor, now, max_rows, was_held);
+        // What was left may be run by another, who was woken by nothing while this one held the batch back.
+        if was_held && !state.jobs.is_empty() && state.sleeping > 0 {
+            state.sleeping -= 1;
+            drop(state);
+            self.wake.notify_one();
+        }
+        Some(taken)
     }
 
     /// Takes no more requests. Executors end when those that wait are done.
@@ -306,6 +318,10 @@ impl State {
         for run in &self.running {
             let left = run.map_or(0.0, |run| {
                 let passed = now.saturating_duration_since(run.began).as_secs_f64();
+                if passed > self.control.upper(run.rows) {
+                    // Nobody knows when it ends: the longer it has taken, the longer it will.
+                    return passed;
+                }
                 (self.control.cost().seconds(run.rows) - passed).max(0.0)
             });
             is_idle &= run.is_none();
@@ -333,8 +349,11 @@ impl State {
     fn ended(&mut self, executor: usize, tells: bool, now: Instant) {
         if let Some(run) = self.running.get_mut(executor).and_then(Option::take) {
             self.last_end = now;
-            if tells {
-                self.control.ran(run.rows, now.saturating_duration_since(run.began).as_secs_f64());
+            let took = now.saturating_duration_since(run.began).as_secs_f64();
+            match (tells, run.is_trial) {
+                (true, true) => self.control.tried(run.rows, took),
+                (true, false) => self.control.ran(run.rows, took),
+                (false, _) => {}
             }
         }
     }
@@ -375,7 +394,7 @@ impl State {
         let learned = Learned { fixed: cost.fixed(), per_row: cost.per_row(), cap, target: self.target };
         let release = if was_held { Release::Delay } else { Release::Idle };
         let mut taken = Taken { release, learned, ..Taken::default() };
-        let (mut rows, mut cost) = (0_usize, 0_usize);
+        let (mut rows, mut cost, mut has_trial) = (0_usize, 0_usize, false);
         while let Some(Queued { job: next, is_trial }) = self.jobs.front() {
             let is_gone = next.reply.is_closed();
             let is_over = next.deadline <= now;
@@ -400,6 +419,7 @@ impl State {
                 }
                 rows = rows.saturating_add(added);
                 cost = cost.saturating_add(next.cost);
+                has_trial |= *is_trial;
             }
             let Some(Queued { job, .. }) = self.jobs.pop() else { break };
             if runs {
@@ -422,7 +442,7 @@ impl State {
         if let Some(slot) = self.running.get_mut(executor)
             && !taken.batch.is_empty()
         {
-            *slot = Some(Running { began: now, rows: cost });
+            *slot = Some(Running { began: now, rows: cost, is_trial: has_trial });
         }
         taken
     }

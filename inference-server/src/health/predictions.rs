@@ -252,9 +252,12 @@ impl Predictions {
         else {
             return;
         };
+        // Which table holds probabilities is not decided by rows that hold no numbers: those say something of their inputs.
+        let open = sampler.chosen.get().is_none();
         let rows = table.items.chunks_exact(table.width.max(1));
+        let rows: Vec<_> = rows.filter(|row| !open || row.iter().all(|item| item.is_finite())).collect();
         let count = rows.len() as u64;
-        let confident: Vec<_> = rows.filter_map(|row| Confidence::of(row.iter().copied())).collect();
+        let confident: Vec<_> = rows.iter().filter_map(|row| Confidence::of(row.iter().copied())).collect();
         match sampler.chosen.get() {
             Some(chosen) if *chosen == Some(table.output) => {
                 self.confident(sampler, table.output, count, &confident, named);

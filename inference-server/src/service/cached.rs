@@ -11,6 +11,8 @@ use crate::protocol::InferRequest;
 /// After so many leads of the same inputs have failed, those who wait run by themselves: the inputs are to blame, and one
 /// after the other would keep the last one waiting for the runs of all.
 const FAILURES: u32 = 2;
+/// After so many leads whose clients have gone, those who wait run by themselves.
+const LEADS_GONE: u32 = 4;
 
 impl App {
     /// The outputs that a request asks for, from the cache where it has them.
@@ -26,8 +28,8 @@ impl App {
         // A client that says how long it waits does not wait longer for another's run.
         let own = asked.timeout.and_then(|timeout| times.begun.checked_add(timeout));
         let until = own.map_or(times.deadline, |own| own.min(times.deadline));
-        let mut failures = 0;
-        while failures < FAILURES {
+        let (mut failures, mut given_up) = (0, 0);
+        while failures < FAILURES && given_up < LEADS_GONE {
             let begun = Instant::now();
             match cache.begin(&key, asked.cache, Instant::now()) {
                 Begin::Hit(hit) => {
@@ -63,7 +65,8 @@ impl App {
                             return Ok(Predicted { outputs, cache: status });
                         }
                         Followed::Failed => failures += 1,
-                        Followed::GivenUp => {}
+                        // Leads that go away again and again would keep the others waiting as well.
+                        Followed::GivenUp => given_up += 1,
                     }
                 }
                 Begin::Alone => break,

@@ -42,6 +42,8 @@ pub struct Limits {
     pub request_time: Duration,
     /// The latency target as long as the router names none.
     pub latency_target: Option<Duration>,
+    /// Requests come from a router, whose headers are believed.
+    pub behind_router: bool,
 }
 
 /// A model that is loaded and warm.
@@ -82,7 +84,8 @@ struct Ready {
 impl App {
     /// Nothing is loaded yet: health answers, everything else is 503.
     pub fn new(model_name: String, limits: Limits, metrics: Metrics, drain: Drain) -> Self {
-        let (body_bytes, target) = (AtomicU64::new(0), Target::new(limits.latency_target));
+        let (body_bytes, target) =
+            (AtomicU64::new(0), Target::new(limits.latency_target, limits.behind_router));
         Self { model_name, limits, metrics, drain, body_bytes, target, loaded: OnceLock::new() }
     }
 

@@ -36,7 +36,7 @@ pub(super) struct Times {
 pub(super) struct Ran {
     /// As in [`Predicted`].
     pub outputs: Vec<(usize, Value)>,
-    /// Time of the run, of the whole batch.
+    /// Time of the run that was this request's: its part of the batch.
     pub computed: Duration,
 }
 
@@ -98,7 +98,7 @@ impl App {
         let chosen = wanted
             .iter()
             .filter_map(|position| outputs.get_mut(*position)?.take().map(|value| (*position, value)));
-        Ok(Ran { outputs: chosen.collect(), computed: done.computed })
+        Ok(Ran { outputs: chosen.collect(), computed: done.computed.mul_f64(done.share) })
     }
 }
 

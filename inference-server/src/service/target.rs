@@ -1,4 +1,5 @@
-//! The latency target by now: what the router said last, else the flag.
+//! The latency target by now: what the router said last, else the flag. Where no router stands before the server, anybody
+//! could send its header, and it is not looked at.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +15,8 @@ const HEARD_FOR: u64 = 60;
 #[derive(Debug)]
 pub struct Target {
     flag: Option<Duration>,
+    /// Requests come from a router, which strips its own headers from those of clients.
+    behind_router: bool,
     began: Instant,
     /// Milliseconds in the upper half, and in the lower one when the router said so, in seconds after `began`. 0: it did not.
     heard: AtomicU64,
@@ -21,13 +24,13 @@ pub struct Target {
 
 impl Target {
     /// What the command line says.
-    pub fn new(flag: Option<Duration>) -> Self {
-        Self { flag, began: Instant::now(), heard: AtomicU64::new(0) }
+    pub fn new(flag: Option<Duration>, behind_router: bool) -> Self {
+        Self { flag, behind_router, began: Instant::now(), heard: AtomicU64::new(0) }
     }
 
     /// The target for a request with these headers, and for those after it.
     pub fn of(&self, headers: &HeaderMap) -> Option<Duration> {
-        let said = target::read(headers);
+        let said = if self.behind_router { target::read(headers) } else { None };
         if said.is_none() && self.heard.load(Ordering::Relaxed) == 0 {
             return self.flag;
         }
@@ -57,21 +60,21 @@ mod tests {
     #[test]
     fn the_last_word_of_the_router_is_above_the_flag_for_a_minute() {
         let millis = |millis| Some(Duration::from_millis(millis));
-        let target = Target::new(millis(50));
+        let target = Target::new(millis(50), true);
         assert_eq!(target.at(None, 5), millis(50));
         assert_eq!(target.at(millis(100), 10), millis(100));
         assert_eq!(target.at(None, 11), millis(100), "a request that came another way");
         assert_eq!(target.at(millis(80), 12), millis(80), "changed without a restart");
         assert_eq!(target.at(None, 71), millis(80));
         assert_eq!(target.at(None, 72), millis(50));
-        assert_eq!(Target::new(None).at(None, 0), None);
+        assert_eq!(Target::new(None, true).at(None, 0), None);
     }
 
     #[test]
     fn the_header_is_read() {
         let headers =
             HeaderMap::from_iter([(target::LATENCY_TARGET, target::value(Duration::from_millis(20)))]);
-        let target = Target::new(None);
+        let target = Target::new(None, true);
         assert_eq!(target.of(&HeaderMap::new()), None);
         assert_eq!(target.of(&headers), Some(Duration::from_millis(20)));
         assert_eq!(target.of(&HeaderMap::new()), Some(Duration::from_millis(20)));

@@ -60,7 +60,7 @@ async fn a_target_that_cannot_be_kept_is_told_to_clients_and_tried_now_and_then(
 #[tokio::test]
 async fn the_router_changes_the_target_without_a_restart() {
     let (small, large) = bodies();
-    let server = Started::new("digits-v2.onnx", &["--threads", "1"]).await;
+    let server = Started::new("digits-v2.onnx", &["--threads", "1", "--behind-router"]).await;
     assert_eq!(ask(&server, &large, None).await.0, StatusCode::OK);
     assert_eq!(ask(&server, &small, None).await.0, StatusCode::OK);
     assert_metrics(&server, &["stoker_server_latency_target_seconds 0.0\n"]).await;
@@ -77,6 +77,16 @@ async fn the_router_changes_the_target_without_a_restart() {
         "stoker_server_run_row_seconds",
     ];
     assert_metrics(&server, &lines).await;
+    server.end().await;
+}
+
+#[tokio::test]
+async fn without_a_router_before_it_nobody_sets_the_target() {
+    let (small, large) = bodies();
+    let server = Started::new("digits-v2.onnx", &["--threads", "1"]).await;
+    assert_eq!(ask(&server, &large, Some("1")).await.0, StatusCode::OK);
+    assert_eq!(ask(&server, &small, None).await.0, StatusCode::OK);
+    assert_metrics(&server, &["stoker_server_latency_target_seconds 0.0\n"]).await;
     server.end().await;
 }
 

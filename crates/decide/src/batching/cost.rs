@@ -54,6 +54,16 @@ impl Cost {
         self.fit();
     }
 
+    /// All runs so far took `ratio` times as long: what they say of the sizes stays.
+    pub fn rescale(&mut self, ratio: f64) {
+        if self.is_known() && ratio.is_finite() && ratio > 0.0 {
+            self.seconds *= ratio;
+            self.rows_seconds *= ratio;
+            self.fixed *= ratio;
+            self.per_row = (self.per_row * ratio).max(LEAST_PER_ROW);
+        }
+    }
+
     fn fit(&mut self) {
         let (rows, seconds) = (self.rows / self.weight, self.seconds / self.weight);
         let variance = self.rows_squared / self.weight - rows * rows;

@@ -337,3 +337,35 @@ proptest! {
         prop_assert_eq!((lanes.rows(), lanes.is_empty()), (0, true));
     }
 }
+
+#[test]
+fn a_slow_time_that_is_over_is_forgotten_with_the_first_trial() {
+    let mut control = Control::new(Limits { max_rows: 32, executors: 1 });
+    let seconds = |rows: usize| 0.004 + 0.001 * rows as f64;
+    for rows in [1, 2, 4, 8, 16, 32, 1, 2, 4, 8, 16, 32] {
+        control.ran(rows, seconds(rows));
+    }
+    // The machine stands still for a while: each run takes twenty times as long.
+    for run in 0..60 {
+        let rows = 1 + run % 4;
+        control.ran(rows, 20.0 * seconds(rows));
+    }
+    let asked = |idle| Asked { rows: 1, ahead: 0, cap: 1, left: 0.04, idle };
+    assert!(matches!(control.admit(asked(None), &mut [0.0]), Admission::TooLate { .. }));
+    assert_eq!(control.admit(asked(Some(60.0)), &mut [0.0]), Admission::Trial);
+    control.tried(1, seconds(1));
+    assert_eq!(control.admit(asked(None), &mut [0.0]), Admission::Fits, "{control:?}");
+    // What was learned of the sizes is still there.
+    assert!((control.cost().fixed() / control.cost().per_row() - 4.0).abs() < 1.5, "{control:?}");
+}
+
+#[test]
+fn a_trial_waits_for_as_long_as_it_may_take() {
+    let mut control = Control::new(Limits { max_rows: 32, executors: 1 });
+    control.ran(1, 0.01);
+    let asked = |idle| Asked { rows: 1000, ahead: 0, cap: 32, left: 0.1, idle: Some(idle) };
+    let expected = control.upper(1000);
+    assert!(expected > 5.0);
+    assert!(matches!(control.admit(asked(2.0), &mut [0.0]), Admission::TooLate { .. }));
+    assert_eq!(control.admit(asked(expected + 0.1), &mut [0.0]), Admission::Trial);
+}

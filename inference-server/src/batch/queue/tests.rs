@@ -124,7 +124,12 @@ fn no_request_is_lost_between_many_threads() {
                 while let Some(taken) = queue.take(number, 3, false) {
                     for job in taken.batch {
                         count += 1;
-                        let done = Done { outputs: vec![], waited: Duration::ZERO, computed: Duration::ZERO };
+                        let done = Done {
+                            outputs: vec![],
+                            waited: Duration::ZERO,
+                            computed: Duration::ZERO,
+                            share: 1.0,
+                        };
                         job.reply.send(Ok(done)).unwrap();
                     }
                 }
@@ -272,10 +277,10 @@ fn runs_teach_the_cost() {
     let began = Instant::now();
     for _ in 0..100 {
         let mut state = queue.lock();
-        state.running[0] = Some(Running { began, rows: 8 });
+        state.running[0] = Some(Running { began, rows: 8, is_trial: false });
         state.ended(0, true, began + Duration::from_millis(24));
         // One that fell apart says nothing.
-        state.running[0] = Some(Running { began, rows: 8 });
+        state.running[0] = Some(Running { began, rows: 8, is_trial: false });
         state.ended(0, false, began + Duration::from_secs(9));
     }
     let after = form(&queue, Instant::now()).learned;

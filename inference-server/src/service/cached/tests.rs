@@ -36,8 +36,13 @@ impl World {
         let digest = Digest::from_raw([1; 32]);
         let settings = Settings { budget: 1 << 20, time_to_live: TIME, worth: WorthSettings::default() };
         let cache = Cache::new(settings, digest, keyed_fingerprint(), metrics.cache.clone(), Instant::now());
-        let limits =
-            Limits { max_body: 1 << 20, max_body_total: 1 << 20, request_time: TIME, latency_target: None };
+        let limits = Limits {
+            max_body: 1 << 20,
+            max_body_total: 1 << 20,
+            request_time: TIME,
+            latency_target: None,
+            behind_router: false,
+        };
         let app = App::new("m".to_owned(), limits, metrics, Drain::new(Duration::ZERO));
         let rules = Rules { capacity: 1000, max_rows: 64, max_delay: Duration::ZERO, executors: 1 };
         let queue = Arc::new(Queue::new(rules, &[]));
@@ -94,7 +99,7 @@ impl World {
 fn succeed(job: Job) {
     let Data::F32(items) = job.inputs[0].data() else { panic!("FP32 was sent") };
     let outputs = vec![numbers(&items.iter().map(|item| item * 2.0).collect::<Vec<_>>())];
-    let done = Done { outputs, waited: Duration::ZERO, computed: Duration::from_millis(5) };
+    let done = Done { outputs, waited: Duration::ZERO, computed: Duration::from_millis(5), share: 1.0 };
     assert!(job.reply.send(Ok(done)).is_ok(), "the client has gone");
 }
 
