@@ -167,7 +167,8 @@ async fn the_repository_has_the_one_model() {
 
     // An address that takes connections and never answers: the model is not there yet.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server = Started::loading(&format!("http://{}/a.onnx", silent.local_addr().unwrap()), &[]).await;
+    let uri = format!("http://{}/a.onnx", silent.local_addr().unwrap());
+    let server = Started::loading(&uri, &["--allow-network", "127.0.0.1"]).await;
     let (_, text) = server.ask(Method::POST, "/v2/repository/index", "").await;
     let index: Value = serde_json::from_str(&text).unwrap();
     assert_eq!((&index[0]["state"], index[0].get("version")), (&json!("LOADING"), None), "{index}");
