@@ -36,6 +36,8 @@ const EXPLORE: u64 = 64;
 /// then, and so learns; and one large request after the other cannot keep it from the small ones for more than half of
 /// the time.
 const STALE: f64 = 1.0;
+/// The longest of these times: an estimate may be wrong by any factor.
+const LONGEST_STALE: f64 = 10.0;
 /// How many times less than feared a trial must take to be believed over the estimate.
 const ANEW: f64 = 2.0;
 /// The longest that a client is told to wait, in seconds.
@@ -188,7 +190,7 @@ impl Control {
         let done = start + self.upper(size);
         if done <= asked.left {
             Admission::Fits
-        } else if asked.idle.is_some_and(|idle| idle >= STALE.max(done)) {
+        } else if asked.idle.is_some_and(|idle| idle >= done.clamp(STALE, LONGEST_STALE)) {
             Admission::Trial
         } else {
             Admission::TooLate { drain: start, done }
