@@ -102,9 +102,34 @@ impl App {
     }
 }
 
-/// The rows along axis 0 when all inputs have the same number and there is one at least.
+/// The rows along axis 0 when all inputs have the same number and there is one at least. Inputs without elements have
+/// none, whatever their shape says: it would cost its client nothing to say a million.
 fn common_rows(inputs: &[Value]) -> Option<usize> {
     let rows = *inputs.first()?.shape().first()?;
-    let all = inputs.iter().all(|input| input.shape().first() == Some(&rows));
+    let all = inputs.iter().all(|input| input.shape().first() == Some(&rows) && input.data().len() > 0);
     (all && rows > 0).then_some(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use stoker_graph::Data;
+
+    use super::*;
+
+    #[test]
+    fn rows_are_those_that_all_inputs_have() {
+        let value =
+            |shape: &[usize]| Value::new(shape.to_vec(), Data::U8(vec![0; shape.iter().product()])).unwrap();
+        let rows = |shapes: &[&[usize]]| {
+            let inputs: Vec<_> = shapes.iter().map(|shape| value(shape)).collect();
+            common_rows(&inputs)
+        };
+        assert_eq!(rows(&[&[3, 2], &[3]]), Some(3));
+        for shapes in [&[&[3, 2][..], &[2]][..], &[&[0, 2]], &[&[]], &[&[3, 2], &[]], &[]] {
+            assert_eq!(rows(shapes), None, "{shapes:?}");
+        }
+        for shapes in [&[&[1_000_000, 0][..]][..], &[&[3, 2], &[3, 0]]] {
+            assert_eq!(rows(shapes), None, "without elements: {shapes:?}");
+        }
+    }
 }
