@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stoker_edge::drain::Phase as DrainPhase;
+use futures::{Stream, TryStreamExt as _};
+use stoker_edge::drain::{Drain, Phase as DrainPhase};
 use stoker_graph::Value;
 use tonic::codegen::BoxStream;
 use tonic::metadata::MetadataValue;
@@ -76,9 +77,9 @@ impl App {
                 .map_err(|_| Refusal::Internal)?
         } else {
             message::read(message, &ready.model.signature)
-        };
+        }?;
         self.metrics.phase(Phase::Parse, CacheStatus::Off, begun.elapsed());
-        Ok(asked?)
+        Ok(asked)
     }
 
     /// Makes the answer; a heavy one on a thread of its own.
@@ -156,23 +157,19 @@ pub(super) fn answers(
 impl Requests {
     /// The next request; none when the client has no more.
     async fn next(&mut self) -> Result<Option<ModelInferRequest>, Status> {
-        tokio::select! {
-            // What has come is answered, also by a process that is about to end.
-            biased;
-            message = self.messages.message() => message,
-            () = self.app.drain.reached(DrainPhase::Leaving) => {
-                Err(again("this process is about to end; open a new stream"))
+        let Self { app, messages, call, until } = self;
+        next(messages, &app.drain, *until).await.map_err(|end| match (end, call.patience) {
+            (End::Broken(status), _) => status,
+            (End::Leaving, _) => again("this process is about to end; open a new stream"),
+            (End::Over, Some(wait)) if call.begun + wait <= *until => {
+                let text = format!("the stream was open for {wait:?}, as long as its client wanted");
+                Status::deadline_exceeded(text)
             }
-            () = tokio::time::sleep_until(self.until.into()) => match self.call.patience {
-                Some(wait) if self.call.begun + wait <= self.until => {
-                    Err(Status::deadline_exceeded(format!("the stream was open for {wait:?}, as long as its client wanted")))
-                }
-                _ => {
-                    let open = self.until - self.call.begun;
-                    Err(again(&format!("a stream takes requests for {open:?}; open a new one")))
-                }
-            },
-        }
+            (End::Over, _) => {
+                let open = *until - call.begun;
+                again(&format!("a stream takes requests for {open:?}; open a new one"))
+            }
+        })
     }
 
     /// The answer to one request. One that is refused does not end the stream.
@@ -201,9 +198,78 @@ impl Requests {
     }
 }
 
+/// Why a stream ends although its client may have more.
+#[derive(Debug)]
+enum End {
+    /// The process is about to end.
+    Leaving,
+    /// Its time is over.
+    Over,
+    /// Its messages cannot be read.
+    Broken(Status),
+}
+
+/// The next message of a stream; none when there are no more. The ends are looked for first: a client that always has
+/// another message would never come to them.
+async fn next<M>(
+    messages: &mut (impl Stream<Item = Result<M, Status>> + Unpin),
+    drain: &Drain,
+    until: Instant,
+) -> Result<Option<M>, End> {
+    if drain.phase() >= DrainPhase::Leaving {
+        return Err(End::Leaving);
+    }
+    if until <= Instant::now() {
+        return Err(End::Over);
+    }
+    tokio::select! {
+        biased;
+        () = drain.reached(DrainPhase::Leaving) => Err(End::Leaving),
+        () = tokio::time::sleep_until(until.into()) => Err(End::Over),
+        message = messages.try_next() => message.map_err(End::Broken),
+    }
+}
+
 /// The end of a stream whose client is to open another one at once.
 fn again(text: &str) -> Status {
     let mut status = Status::unavailable(text);
     status.metadata_mut().insert("retry-after", MetadataValue::from_static("0"));
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_that_always_has_a_message_comes_to_its_end() {
+        let drain = Drain::new(Duration::ZERO);
+        let mut messages = futures::stream::repeat_with(|| Ok(7));
+        let later = Instant::now() + Duration::from_hours(1);
+        assert_eq!(next(&mut messages, &drain, later).await.unwrap(), Some(7));
+        assert!(matches!(next(&mut messages, &drain, Instant::now()).await, Err(End::Over)));
+        drain.leave();
+        assert!(matches!(next(&mut messages, &drain, later).await, Err(End::Leaving)));
+    }
+
+    #[tokio::test]
+    async fn a_stream_without_a_message_comes_to_its_end() {
+        let drain = Drain::new(Duration::ZERO);
+        let mut silent = futures::stream::pending::<Result<(), Status>>();
+        let soon = Instant::now() + Duration::from_millis(10);
+        assert!(matches!(next(&mut silent, &drain, soon).await, Err(End::Over)));
+        let later = Instant::now() + Duration::from_hours(1);
+        let leaving = async {
+            tokio::task::yield_now().await;
+            drain.leave();
+        };
+        let (end, ()) = tokio::join!(next(&mut silent, &drain, later), leaving);
+        assert!(matches!(end, Err(End::Leaving)));
+        assert!(
+            next(&mut futures::stream::empty::<Result<(), Status>>(), &Drain::new(Duration::ZERO), later)
+                .await
+                .unwrap()
+                .is_none()
+        );
+    }
 }
