@@ -181,6 +181,8 @@ impl<R: Runner, T: Telemetry> Executor<R, T> {
             self.telemetry.did(rows.unwrap_or(1), Stages { computed, ..Stages::default() });
         }
         let outcome = result.map(|outputs| Done { outputs, waited: begun - queued, computed });
+        // Before the answer: its client may send the next request at once.
+        drop(job.held);
         self.answer(vec![(job.reply, outcome)]);
         tells
     }

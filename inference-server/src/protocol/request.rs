@@ -16,6 +16,7 @@ use super::data::Elements;
 use super::parameters::{Object, ParameterError};
 use super::raw::{self, RawError};
 use super::signature::{Signature, admits, has_json, shape_text};
+use crate::batch::Held;
 use crate::cache::Directives;
 use body::{Body, RawData, RawOutput, RawTensor};
 
@@ -41,6 +42,8 @@ pub struct InferRequest {
     pub timeout: Option<Duration>,
     /// What it lets the cache do. Headers say it, and not the body.
     pub cache: Directives,
+    /// What lives for as long as it is in work.
+    pub held: Held,
 }
 
 /// A request over HTTP: what it asks, and in which form it wants the answer.
@@ -189,6 +192,7 @@ pub fn parse(json: &[u8], tail: &[u8], signature: &Signature) -> Result<Asked, R
         priority: parameters.priority,
         timeout: parameters.timeout,
         cache: Directives::default(),
+        held: Held::default(),
     };
     Ok(Asked { request, binary })
 }

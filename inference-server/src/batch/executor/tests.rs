@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use stoker_graph::{DType, Data, ValueInfo};
 use tokio::sync::oneshot;
 
+use super::super::Held;
 use super::super::queue::Rules;
 use super::*;
 
@@ -70,7 +71,10 @@ fn job(items: &[i64]) -> (Job, oneshot::Receiver<Outcome>) {
     let queued = Instant::now();
     let inputs = vec![Value::new(vec![items.len()], Data::I64(items.to_vec())).unwrap()];
     let (rows, cost, deadline) = (Some(items.len()), items.len(), queued + Duration::from_hours(1));
-    (Job { inputs, rows, cost, priority: 0, queued, deadline, due: None, reply }, answer)
+    (
+        Job { inputs, rows, cost, priority: 0, queued, deadline, due: None, held: Held::default(), reply },
+        answer,
+    )
 }
 
 /// Queues requests of the given rows, then starts one executor, so that they run together. Gives the answers, the rows

@@ -14,6 +14,7 @@ use super::super::predict::{Predicted, Times};
 use super::super::rest::{HEAVY_BYTES, HEAVY_ELEMENTS};
 use super::super::{App, Ready, Refusal};
 use super::Call;
+use crate::batch::Held;
 use crate::cache::CacheStatus;
 use crate::metrics::Phase;
 use crate::proto::inference::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
@@ -49,17 +50,22 @@ impl App {
         begun: Instant,
         time: Duration,
     ) -> Result<(ModelInferResponse, CacheStatus), Refusal> {
+        let counted = call.account.take();
+        let heavy = counted.bytes() > HEAVY_BYTES as u64;
+        // The values take as much room as the message did, so its bytes count until the answer is there, and for as long
+        // as a request whose client has gone is in work.
+        let held = Held::new(counted);
         let ready = self.find(named(&message.model_name, &message.model_version))?;
         let as_raw = !message.raw_input_contents.is_empty();
-        let heavy = call.account.bytes() > HEAVY_BYTES as u64;
-        let mut asked = self.read_message(ready, message, heavy).await?;
+        let mut asked = self.read_message(ready, message, heavy, &held).await?;
+        asked.held = held.clone();
         // The client says how long it waits for the call, and may say it of the request as well.
         asked.timeout = [asked.timeout, call.patience].into_iter().flatten().min();
         let id = asked.id.take();
         asked.cache = call.cache;
         let times = Times { begun, deadline: begun + time, target: call.target };
         let Predicted { outputs, cache } = self.predict(ready, asked, times).await?;
-        Ok((self.write_message(ready, id, outputs, as_raw, cache).await?, cache))
+        Ok((self.write_message(ready, id, outputs, as_raw, cache, held).await?, cache))
     }
 
     /// Checks a message; a heavy one on a thread of its own.
@@ -68,13 +74,18 @@ impl App {
         ready: &Ready,
         message: ModelInferRequest,
         heavy: bool,
+        held: &Held,
     ) -> Result<InferRequest, Refusal> {
         let begun = Instant::now();
         let asked = if heavy {
             let signature = Arc::clone(&ready.model.signature);
-            tokio::task::spawn_blocking(move || message::read(message, &signature))
-                .await
-                .map_err(|_| Refusal::Internal)?
+            let held = held.clone();
+            tokio::task::spawn_blocking(move || {
+                let _held = held;
+                message::read(message, &signature)
+            })
+            .await
+            .map_err(|_| Refusal::Internal)?
         } else {
             message::read(message, &ready.model.signature)
         }?;
@@ -90,6 +101,7 @@ impl App {
         outputs: Vec<(usize, Value)>,
         as_raw: bool,
         cache: CacheStatus,
+        held: Held,
     ) -> Result<ModelInferResponse, Refusal> {
         let begun = Instant::now();
         let elements: usize = outputs.iter().map(|(_, value)| value.data().len()).sum();
@@ -97,9 +109,12 @@ impl App {
         let answer = if elements > HEAVY_ELEMENTS {
             let (name, version) = (name.to_owned(), version.to_owned());
             let signature = Arc::clone(&ready.model.signature);
-            tokio::task::spawn_blocking(move || written(&name, &version, id, outputs, &signature, as_raw))
-                .await
-                .map_err(|_| Refusal::Internal)?
+            tokio::task::spawn_blocking(move || {
+                let _held = held;
+                written(&name, &version, id, outputs, &signature, as_raw)
+            })
+            .await
+            .map_err(|_| Refusal::Internal)?
         } else {
             written(name, version, id, outputs, &ready.model.signature, as_raw)
         };
@@ -182,7 +197,6 @@ impl Requests {
         };
         let id = message.id.clone();
         let outcome = self.app.infer_message(message, &self.call, begun, time).await;
-        self.call.account.release();
         let status = outcome.as_ref().map_or_else(Refusal::status, |_| http::StatusCode::OK);
         let cache = outcome.as_ref().map_or(CacheStatus::Off, |(_, cache)| *cache);
         self.app.metrics.answered(status, cache, begun.elapsed());
