@@ -181,14 +181,31 @@ impl<R: Runner, T: Telemetry> Executor<R, T> {
             self.telemetry.did(rows.unwrap_or(1), Stages { computed, ..Stages::default() });
         }
         let outcome = result.map(|outputs| Done { outputs, waited: begun - queued, computed, share: 1.0 });
+        // Before the answer: its client may send the next request at once.
+        drop(job.held);
         self.answer(vec![(job.reply, outcome)]);
         tells
     }
 
-    /// Runs each of some requests alone.
+    /// Runs each of some requests alone, but for those that nobody waits for any more: the run that they were in, and
+    /// those of the others, took their time.
     fn run_each(&self, batch: Vec<Job>) {
         for job in batch {
-            self.run_alone(job);
+            let now = Instant::now();
+            let failure = if job.reply.is_closed() {
+                self.telemetry.dropped(1, 0, 0);
+                continue;
+            } else if job.deadline <= now {
+                self.telemetry.dropped(0, 1, 0);
+                Failure::Expired
+            } else if job.due.is_some_and(|due| due <= now) {
+                self.telemetry.dropped(0, 0, 1);
+                Failure::TooLate { retry_after: 1 }
+            } else {
+                self.run_alone(job);
+                continue;
+            };
+            self.answer(vec![(job.reply, Err(failure))]);
         }
     }
 

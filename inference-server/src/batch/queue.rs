@@ -10,6 +10,8 @@ use stoker_decide::batching::{self, Admission, Asked, Control, Limits};
 use stoker_graph::{RunError, Value};
 use tokio::sync::oneshot;
 
+use super::held::Held;
+
 /// A request that waits to be run.
 #[derive(Debug)]
 pub struct Job {
@@ -28,6 +30,8 @@ pub struct Job {
     /// By when the answer must be there, where its client or a latency target says so: it is refused or dropped when that
     /// cannot be.
     pub due: Option<Instant>,
+    /// Dropped with the request.
+    pub held: Held,
     /// Where the answer goes. Closed when the client has gone.
     pub reply: Reply,
 }
@@ -129,8 +133,15 @@ struct State {
     busy: Vec<f64>,
     /// Executors that wait and were not woken yet: each push wakes at most one of them, and mostly none.
     sleeping: usize,
+    /// When a full queue was last searched for requests that nobody waits for.
+    swept: Option<Instant>,
+    /// Requests that were taken out then and not told of yet: their clients had gone, their time was over.
+    dropped: (usize, usize),
     closed: bool,
 }
+
+/// A full queue is searched for requests that nobody waits for at most this often, so that turning others away stays cheap.
+const SWEEP: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 struct Queued {
@@ -213,6 +224,8 @@ impl Queue {
             made,
             busy: Vec::with_capacity(executors),
             sleeping: 0,
+            swept: None,
+            dropped: (0, 0),
             closed: false,
         };
         Self { state: Mutex::new(state), wake: Condvar::new(), rules }
@@ -223,6 +236,9 @@ impl Queue {
     pub fn push(&self, job: Job, target: Option<Duration>) -> Result<(), Refused> {
         let mut state = self.lock();
         state.target = target;
+        if state.jobs.len() >= self.rules.capacity {
+            state.sweep(job.queued);
+        }
         if state.closed || state.jobs.len() >= self.rules.capacity {
             let (rows, cap) = (state.jobs.rows(), state.control.cap(target));
             return Err(Refused::Full { retry_after: batching::retry_after(state.control.drain(rows, cap)) });
@@ -310,6 +326,25 @@ impl Queue {
 }
 
 impl State {
+    /// Makes room: takes out the requests that nobody waits for any more, wherever they stand.
+    fn sweep(&mut self, now: Instant) {
+        if self.swept.is_some_and(|last| now.saturating_duration_since(last) < SWEEP) {
+            return;
+        }
+        self.swept = Some(now);
+        for Queued { job, .. } in
+            self.jobs.remove_if(|Queued { job, .. }| job.reply.is_closed() || job.deadline <= now)
+        {
+            if job.reply.is_closed() {
+                self.dropped.0 += 1;
+            } else {
+                self.dropped.1 += 1;
+                // The client may go at this very moment.
+                let _ = job.reply.send(Err(Failure::Expired));
+            }
+        }
+    }
+
     /// Whether a request can be answered in time. Gives whether it is queued as a trial.
     fn admit(&mut self, job: &Job, lane: usize, due: Instant) -> Result<bool, Refused> {
         let now = job.queued;
@@ -393,7 +428,8 @@ impl State {
         let cost = self.control.cost();
         let learned = Learned { fixed: cost.fixed(), per_row: cost.per_row(), cap, target: self.target };
         let release = if was_held { Release::Delay } else { Release::Idle };
-        let mut taken = Taken { release, learned, ..Taken::default() };
+        let (cancelled, expired) = std::mem::take(&mut self.dropped);
+        let mut taken = Taken { release, learned, cancelled, expired, ..Taken::default() };
         let (mut rows, mut cost, mut has_trial) = (0_usize, 0_usize, false);
         while let Some(Queued { job: next, is_trial }) = self.jobs.front() {
             let is_gone = next.reply.is_closed();

@@ -5,14 +5,18 @@ use std::marker::PhantomData;
 use bytes::{Buf, Bytes};
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 use prost::{DecodeError, Message};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tonic::Status;
-use tonic::codec::{BufferSettings, DecodeBuf};
+use tonic::codec::{BufferSettings, DecodeBuf, EncodeBuf};
 use tonic_prost::ProstEncoder;
 
 /// Most fields of a message, each entry of a repeated one counted. An empty tensor takes 2 bytes on the wire and some
 /// hundred in memory: without a bound a message of 32 MiB would become gigabytes. What is inside of a tensor grows by
 /// no more than JSON does.
 const FIELDS: usize = 4096;
+
+/// Messages of more bytes hold up the thread that reads or writes them: others take over what waits for it.
+const HEAVY: usize = 128 << 10;
 
 /// How the calls' messages are read and written.
 pub struct Codec<T, U>(PhantomData<(T, U)>);
@@ -30,15 +34,27 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = Encoder<T>;
     type Decoder = Decoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(BufferSettings::default())
+        Encoder(ProstEncoder::new(BufferSettings::default()))
     }
 
     fn decoder(&mut self) -> Self::Decoder {
         Decoder(PhantomData)
+    }
+}
+
+/// Writes the messages of a call.
+pub struct Encoder<T>(ProstEncoder<T>);
+
+impl<T: Message> tonic::codec::Encoder for Encoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, item: T, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        in_place(item.encoded_len(), || self.0.encode(item, buffer))
     }
 }
 
@@ -51,8 +67,17 @@ impl<U: Message + Default> tonic::codec::Decoder for Decoder<U> {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // Not copied: raw tensors are slices of what was received.
-        read(buffer.copy_to_bytes(buffer.remaining())).map(Some)
+        let bytes = buffer.copy_to_bytes(buffer.remaining());
+        in_place(bytes.len(), || read(bytes)).map(Some)
     }
+}
+
+/// Does `work` on so many bytes. Where that takes long the runtime is told, so that other threads go on with the tasks of
+/// this one. A runtime of one thread has no others.
+fn in_place<R>(bytes: usize, work: impl FnOnce() -> R) -> R {
+    let has_others =
+        || Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if bytes > HEAVY && has_others() { tokio::task::block_in_place(work) } else { work() }
 }
 
 /// A message from its bytes. What is wrong with them is the client's to mend.
@@ -98,6 +123,23 @@ mod tests {
         let message: ModelInferRequest = read(bytes.clone()).unwrap();
         assert_eq!(message, sent);
         assert!(bytes.as_ptr_range().contains(&message.raw_input_contents[0].as_ptr()));
+    }
+
+    #[test]
+    fn heavy_messages_do_not_hold_up_other_tasks() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let waits = runtime.spawn(async move {
+            // Runs on the one thread that there is, which waits for it.
+            tokio::spawn(async move { sender.send(()) });
+            in_place(HEAVY + 1, || receiver.recv_timeout(std::time::Duration::from_secs(60)))
+        });
+        assert_eq!(runtime.block_on(waits).unwrap(), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn heavy_messages_are_read_by_a_runtime_of_one_thread() {
+        assert_eq!(in_place(HEAVY + 1, || 7), 7);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod body;
 
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use serde::de::DeserializeSeed;
@@ -15,11 +16,16 @@ use super::data::Elements;
 use super::parameters::{Object, ParameterError};
 use super::raw::{self, RawError};
 use super::signature::{Signature, admits, has_json, shape_text};
+use crate::batch::Held;
 use crate::cache::Directives;
 use body::{Body, RawData, RawOutput, RawTensor};
 
 /// The longest part of a stranger's name that a message repeats.
 const NAME_IN_MESSAGES: usize = 80;
+/// Most names of a model that a message lists.
+const NAMES_IN_MESSAGES: usize = 12;
+/// The longest part of what a parser said that a message repeats, in bytes: it quotes the request.
+const REASON_IN_MESSAGES: usize = 300;
 
 /// An infer request that fits the model.
 #[derive(Debug, Default, PartialEq)]
@@ -36,6 +42,8 @@ pub struct InferRequest {
     pub timeout: Option<Duration>,
     /// What it lets the cache do. Headers say it, and not the body.
     pub cache: Directives,
+    /// What lives for as long as it is in work.
+    pub held: Held,
 }
 
 /// A request over HTTP: what it asks, and in which form it wants the answer.
@@ -184,6 +192,7 @@ pub fn parse(json: &[u8], tail: &[u8], signature: &Signature) -> Result<Asked, R
         priority: parameters.priority,
         timeout: parameters.timeout,
         cache: Directives::default(),
+        held: Held::default(),
     };
     Ok(Asked { request, binary })
 }
@@ -347,7 +356,7 @@ fn value_of(
     let (data, nesting) = match data {
         RawData::Read(data, nesting) => (data, nesting),
         RawData::Text(text) => Elements(info.dtype).deserialize(text).map_err(|error| {
-            RequestError::Elements { name: name(), reason: format!("{error} of its data") }
+            RequestError::Elements { name: name(), reason: format!("{} of its data", told(&error)) }
         })?,
     };
     let nested = nesting.shape();
@@ -375,10 +384,15 @@ pub fn with_elements(info: &ValueInfo, shape: &[usize], data: Data) -> Result<Va
     })
 }
 
-/// `a` and `b` in backticks, for messages.
+/// `a` and `b` in backticks, for messages: not all of many.
 fn names(infos: &[ValueInfo]) -> String {
-    let names: Vec<_> = infos.iter().map(|info| format!("`{}`", info.name)).collect();
-    names.join(", ")
+    let shown = infos.iter().take(NAMES_IN_MESSAGES);
+    let names: Vec<_> = shown.map(|info| format!("`{}`", shortened(&info.name))).collect();
+    let names = names.join(", ");
+    match infos.len().saturating_sub(NAMES_IN_MESSAGES) {
+        0 => names,
+        more => format!("{names} and {more} more"),
+    }
 }
 
 /// A stranger's text, cut to what a message can bear.
@@ -396,6 +410,31 @@ fn lengths_text(shape: &[usize]) -> String {
         return format!("{shape:?}");
     }
     format!("{} dimensions", shape.len())
+}
+
+/// What the parser said, cut to what a message can bear. The place stays.
+fn told(error: &serde_json::Error) -> String {
+    let mut told = Bounded(String::new());
+    // Fails at the bound, so that nothing is made of what is cut off.
+    if write!(told, "{error}").is_err() {
+        told.0.push_str("...");
+        if error.line() > 0 {
+            let _ = write!(told.0, " at line {} column {}", error.line(), error.column());
+        }
+    }
+    told.0
+}
+
+/// A text that takes no more than a message can bear.
+struct Bounded(String);
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = REASON_IN_MESSAGES.saturating_sub(self.0.len());
+        let part = text.get(..text.floor_char_boundary(room)).unwrap_or_default();
+        self.0.push_str(part);
+        if part.len() < text.len() { Err(fmt::Error) } else { Ok(()) }
+    }
 }
 
 /// What the parser said, and a hint where the text at the place of the error is one of the usual suspects.
@@ -418,7 +457,7 @@ fn malformed(body: &[u8], error: &serde_json::Error) -> RequestError {
     } else {
         ""
     };
-    RequestError::Malformed { reason: error.to_string(), hint }
+    RequestError::Malformed { reason: told(error), hint }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Bodies of requests: counted while they come, against the bound of all that are in the process.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
@@ -11,27 +12,38 @@ use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use stoker_edge::{BoxError, body};
 
 /// Bytes of a body, counted against the bound of all bodies for as long as this lives.
-pub struct Counted<'a> {
-    all: &'a AtomicU64,
+#[derive(Debug)]
+pub struct Counted {
+    all: Arc<AtomicU64>,
     limit: u64,
     own: u64,
 }
 
-impl<'a> Counted<'a> {
+impl Counted {
     /// Nothing yet of the `all` bytes, of which there may be `limit`.
-    pub fn new(all: &'a AtomicU64, limit: u64) -> Self {
+    pub fn new(all: Arc<AtomicU64>, limit: u64) -> Self {
         Self { all, limit, own: 0 }
     }
 
+    /// Those that are counted here.
+    pub fn bytes(&self) -> u64 {
+        self.own
+    }
+
+    /// What is counted so far, as a count of its own; here it begins anew.
+    pub fn take(&mut self) -> Self {
+        Self { all: Arc::clone(&self.all), limit: self.limit, own: std::mem::take(&mut self.own) }
+    }
+
     /// Counts further bytes, unless the bound would be passed.
-    fn add(&mut self, bytes: u64) -> Result<(), BodiesFull> {
+    pub fn add(&mut self, bytes: u64) -> Result<(), BodiesFull> {
         let before = self.all.fetch_add(bytes, Ordering::Relaxed);
         self.own += bytes;
         if before.saturating_add(bytes) > self.limit { Err(BodiesFull) } else { Ok(()) }
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.all.fetch_sub(self.own, Ordering::Relaxed);
     }
@@ -43,19 +55,19 @@ impl Drop for Counted<'_> {
 pub struct BodiesFull;
 
 /// A body whose bytes are counted while they come.
-pub struct Metered<'a, 'b> {
+pub struct Metered<'a> {
     body: &'a mut Incoming,
-    counted: &'a mut Counted<'b>,
+    counted: &'a mut Counted,
 }
 
-impl<'a, 'b> Metered<'a, 'b> {
+impl<'a> Metered<'a> {
     /// Counts what is read of `body`.
-    pub fn new(body: &'a mut Incoming, counted: &'a mut Counted<'b>) -> Self {
+    pub fn new(body: &'a mut Incoming, counted: &'a mut Counted) -> Self {
         Self { body, counted }
     }
 }
 
-impl hyper::body::Body for Metered<'_, '_> {
+impl hyper::body::Body for Metered<'_> {
     type Data = Bytes;
     type Error = BoxError;
 

@@ -69,7 +69,7 @@ pub struct App {
     metrics: Metrics,
     drain: Drain,
     /// Bytes of bodies that are in the process.
-    body_bytes: AtomicU64,
+    body_bytes: Arc<AtomicU64>,
     target: Target,
     loaded: OnceLock<Ready>,
 }
@@ -84,8 +84,7 @@ struct Ready {
 impl App {
     /// Nothing is loaded yet: health answers, everything else is 503.
     pub fn new(model_name: String, limits: Limits, metrics: Metrics, drain: Drain) -> Self {
-        let (body_bytes, target) =
-            (AtomicU64::new(0), Target::new(limits.latency_target, limits.behind_router));
+        let (body_bytes, target) = (Arc::default(), Target::new(limits.latency_target, limits.behind_router));
         Self { model_name, limits, metrics, drain, body_bytes, target, loaded: OnceLock::new() }
     }
 

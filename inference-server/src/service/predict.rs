@@ -67,7 +67,7 @@ impl App {
         Times { begun, deadline, target }: Times,
         cache: CacheStatus,
     ) -> Result<Ran, Refusal> {
-        let InferRequest { inputs, outputs: wanted, priority, timeout, .. } = asked;
+        let InferRequest { inputs, outputs: wanted, priority, timeout, held, .. } = asked;
         let own = timeout.and_then(|timeout| begun.checked_add(timeout));
         let deadline = own.map_or(deadline, |own| own.min(deadline));
         let limit = timeout.into_iter().chain(target).min();
@@ -77,7 +77,7 @@ impl App {
         let cost = common.filter(|_| ready.model.signature.batch_axis).unwrap_or(1);
         let (reply, outcome) = oneshot::channel();
         let queued = Instant::now();
-        let job = Job { inputs, rows, cost, priority, queued, deadline, due, reply };
+        let job = Job { inputs, rows, cost, priority, queued, deadline, due, held, reply };
         let _waiting = self.metrics.waiting();
         ready.model.queue.push(job, target).map_err(|refused| match refused {
             Refused::Full { retry_after } => Refusal::QueueFull { retry_after },
@@ -102,9 +102,86 @@ impl App {
     }
 }
 
-/// The rows along axis 0 when all inputs have the same number and there is one at least.
+/// The rows along axis 0 when all inputs have the same number and there is one at least. Inputs without elements have
+/// none, whatever their shape says: it would cost its client nothing to say a million.
 fn common_rows(inputs: &[Value]) -> Option<usize> {
     let rows = *inputs.first()?.shape().first()?;
-    let all = inputs.iter().all(|input| input.shape().first() == Some(&rows));
+    let all = inputs.iter().all(|input| input.shape().first() == Some(&rows) && input.data().len() > 0);
     (all && rows > 0).then_some(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use prometheus_client::registry::Registry;
+    use stoker_edge::drain::Drain;
+    use stoker_graph::{DType, Data, ValueInfo};
+
+    use super::*;
+    use crate::artifact::Digest;
+    use crate::batch::{Held, Queue, Rules};
+    use crate::metrics::Metrics;
+    use crate::protocol::Signature;
+    use crate::service::bodies::Counted;
+    use crate::service::{Limits, Loaded};
+
+    #[tokio::test]
+    async fn a_body_counts_until_its_request_has_left_the_queue_also_when_its_client_has_gone() {
+        let time = Duration::from_hours(1);
+        let limits = Limits { max_body: 100, max_body_total: 100, request_time: time, latency_target: None };
+        let metrics = Metrics::new(&mut Registry::default(), "m", 64);
+        let app = Arc::new(App::new("m".to_owned(), limits, metrics, Drain::new(Duration::ZERO)));
+        let rules = Rules { capacity: 8, max_rows: 8, max_delay: Duration::ZERO, executors: 1 };
+        let queue = Arc::new(Queue::new(rules, &[]));
+        let info = |name: &str| ValueInfo::tensor(name, DType::U8, vec![None]);
+        let signature = Signature { inputs: vec![info("x")], outputs: vec![info("y")], batch_axis: true };
+        app.ready(Loaded {
+            digest: Digest::from_raw([1; 32]),
+            signature: Arc::new(signature),
+            joinable: true,
+            queue: Arc::clone(&queue),
+            cache: None,
+        });
+        let bytes = Arc::new(AtomicU64::new(0));
+        let mut counted = Counted::new(Arc::clone(&bytes), 100);
+        counted.add(70).unwrap();
+        let asked = InferRequest {
+            inputs: vec![Value::new(vec![1], Data::U8(vec![7])).unwrap()],
+            held: Held::new(counted),
+            ..InferRequest::default()
+        };
+        let server = Arc::clone(&app);
+        let request = tokio::spawn(async move {
+            let begun = Instant::now();
+            let times = Times { begun, deadline: begun + time, target: None };
+            server.predict(server.loaded.get().unwrap(), asked, times).await
+        });
+        while queue.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        request.abort();
+        assert!(request.await.unwrap_err().is_cancelled());
+        assert_eq!(bytes.load(Ordering::Relaxed), 70, "its inputs still take room");
+        assert_eq!(queue.take(0, 8, false).unwrap().cancelled, 1);
+        assert_eq!(bytes.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn rows_are_those_that_all_inputs_have() {
+        let value =
+            |shape: &[usize]| Value::new(shape.to_vec(), Data::U8(vec![0; shape.iter().product()])).unwrap();
+        let rows = |shapes: &[&[usize]]| {
+            let inputs: Vec<_> = shapes.iter().map(|shape| value(shape)).collect();
+            common_rows(&inputs)
+        };
+        assert_eq!(rows(&[&[3, 2], &[3]]), Some(3));
+        for shapes in [&[&[3, 2][..], &[2]][..], &[&[0, 2]], &[&[]], &[&[3, 2], &[]], &[]] {
+            assert_eq!(rows(shapes), None, "{shapes:?}");
+        }
+        for shapes in [&[&[1_000_000, 0][..]][..], &[&[3, 2], &[3, 0]]] {
+            assert_eq!(rows(shapes), None, "without elements: {shapes:?}");
+        }
+    }
 }

@@ -16,6 +16,7 @@ use super::bodies::{BodiesFull, Counted, Metered, refuse_body};
 use super::echo::Echo;
 use super::predict::{Predicted, Times};
 use super::{App, Ready, Refusal};
+use crate::batch::Held;
 use crate::cache::{CacheStatus, Directives};
 use crate::metrics::Phase;
 use crate::protocol::path::Call;
@@ -135,7 +136,7 @@ impl App {
         let asked_time = deadline::asked(headers);
         let body_time =
             asked_time.map_or(self.limits.request_time, |time| time.min(self.limits.request_time));
-        let mut counted = Counted::new(&self.body_bytes, self.limits.max_body_total);
+        let mut counted = Counted::new(Arc::clone(&self.body_bytes), self.limits.max_body_total);
         let mut metered = Metered::new(&mut body, &mut counted);
         let read = body::read_bounded(&mut metered, self.limits.max_body);
         let bytes = match tokio::time::timeout_at((begun + body_time).into(), read).await {
@@ -151,29 +152,40 @@ impl App {
             Err(_) => return Err(Refusal::BodyLate(body_time)),
         };
 
-        let Asked { mut request, binary } = self.parse(ready, headers, bytes).await?;
+        // The values take as much room as the body did, so its bytes count until the answer is there, and for as long as
+        // a request whose client has gone is in work.
+        let held = Held::new(counted);
+        let Asked { mut request, binary } = self.parse(ready, headers, bytes, &held).await?;
+        request.held = held.clone();
         let id = request.id.take();
         request.timeout = deadline::shorter(request.timeout, asked_time);
         request.cache = Directives::of(headers);
         let deadline = begun + self.limits.request_time;
         let times = Times { begun, deadline, target: self.target.of(headers) };
         let Predicted { outputs, cache } = self.predict(ready, request, times).await?;
-        let answer = self.write(ready, id, outputs, binary, cache).await;
-        // The values take as much room as the body did, so its bytes count until here.
-        drop(counted);
-        Ok((answer?, cache))
+        Ok((self.write(ready, id, outputs, binary, cache, held).await?, cache))
     }
 
     /// Reads the body; a heavy one on a thread of its own.
-    async fn parse(&self, ready: &Ready, headers: &HeaderMap, bytes: Bytes) -> Result<Asked, Refusal> {
+    async fn parse(
+        &self,
+        ready: &Ready,
+        headers: &HeaderMap,
+        bytes: Bytes,
+        held: &Held,
+    ) -> Result<Asked, Refusal> {
         let begun = Instant::now();
         let (json, tail) = binary::divide(&bytes, binary::header(headers)?)?;
         let parsed = if json.len() + tail.len() / RAW_BYTES_PER_JSON > HEAVY_BYTES {
             let (json, tail) = (bytes.slice_ref(json), bytes.slice_ref(tail));
             let signature = Arc::clone(&ready.model.signature);
-            tokio::task::spawn_blocking(move || request::parse(&json, &tail, &signature))
-                .await
-                .map_err(|_| Refusal::Internal)?
+            let held = held.clone();
+            tokio::task::spawn_blocking(move || {
+                let _held = held;
+                request::parse(&json, &tail, &signature)
+            })
+            .await
+            .map_err(|_| Refusal::Internal)?
         } else {
             request::parse(json, tail, &ready.model.signature)
         }?;
@@ -189,6 +201,7 @@ impl App {
         outputs: Vec<(usize, Value)>,
         binary: Vec<bool>,
         cache: CacheStatus,
+        held: Held,
     ) -> Result<answer::Answer, Refusal> {
         let begun = Instant::now();
         let is_binary = |position: &usize| binary.get(*position).copied().unwrap_or(false);
@@ -201,6 +214,7 @@ impl App {
             let (name, version) = (name.to_owned(), version.to_owned());
             let signature = Arc::clone(&ready.model.signature);
             tokio::task::spawn_blocking(move || {
+                let _held = held;
                 written(&name, &version, id.as_deref(), outputs, &binary, &signature)
             })
             .await

@@ -86,6 +86,25 @@ impl<K: Ord + Copy, T> Lanes<K, T> {
         Some(entry.item)
     }
 
+    /// Takes those out of which `is_gone` says so, wherever they stand. The others keep their order.
+    pub fn remove_if(&mut self, mut is_gone: impl FnMut(&T) -> bool) -> Vec<T> {
+        let mut removed = Vec::new();
+        for lane in &mut self.lanes {
+            let waiting = lane.entries.len();
+            for _ in 0..waiting {
+                let Some(entry) = lane.entries.pop_front() else { break };
+                if is_gone(&entry.item) {
+                    lane.rows -= entry.rows;
+                    self.count -= 1;
+                    removed.push(entry.item);
+                } else {
+                    lane.entries.push_back(entry);
+                }
+            }
+        }
+        removed
+    }
+
     /// Requests that wait.
     pub fn len(&self) -> usize {
         self.count
@@ -114,5 +133,25 @@ impl<K: Ord + Copy, T> Lane<K, T> {
         } else {
             self.rows - self.entries.iter().skip(position).map(|entry| entry.rows).sum::<usize>()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_out_leaves_the_others_in_order() {
+        let mut lanes = Lanes::default();
+        for (number, lane) in [0, 1, 1, 2, 0, 1, 3].into_iter().enumerate() {
+            lanes.push(lane, 10 - number, number + 1, number);
+        }
+        let before: Vec<_> = lanes.iter().copied().collect();
+        assert_eq!(before, [4, 0, 5, 2, 1, 3, 6]);
+        assert_eq!(lanes.remove_if(|number| number % 2 == 1), [5, 1, 3]);
+        assert_eq!((lanes.len(), lanes.rows(), lanes.ahead(1, 8)), (4, 5 + 1 + 3 + 7, 5 + 1 + 3));
+        assert!(lanes.remove_if(|_| false).is_empty());
+        assert_eq!(std::iter::from_fn(|| lanes.pop()).collect::<Vec<_>>(), [4, 0, 2, 6]);
+        assert_eq!((lanes.len(), lanes.rows()), (0, 0));
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use stoker_graph::{DType, Data, ValueInfo};
 use tokio::sync::oneshot;
 
+use super::super::Held;
 use super::super::queue::Rules;
 use super::*;
 
@@ -70,7 +71,10 @@ fn job(items: &[i64]) -> (Job, oneshot::Receiver<Outcome>) {
     let queued = Instant::now();
     let inputs = vec![Value::new(vec![items.len()], Data::I64(items.to_vec())).unwrap()];
     let (rows, cost, deadline) = (Some(items.len()), items.len(), queued + Duration::from_hours(1));
-    (Job { inputs, rows, cost, priority: 0, queued, deadline, due: None, reply }, answer)
+    (
+        Job { inputs, rows, cost, priority: 0, queued, deadline, due: None, held: Held::default(), reply },
+        answer,
+    )
 }
 
 /// Queues requests of the given rows, then starts one executor, so that they run together. Gives the answers, the rows
@@ -169,4 +173,34 @@ fn a_run_for_which_nobody_waits_any_more_is_given_up() {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(delivery.deliver());
     assert_eq!(late.blocking_recv().unwrap().unwrap_err(), Failure::Expired);
     assert!(answer.blocking_recv().unwrap().is_ok());
+}
+
+#[test]
+fn after_a_batch_that_failed_only_those_that_are_waited_for_run() {
+    let rules = Rules { capacity: 100, max_rows: 64, max_delay: Duration::ZERO, executors: 1 };
+    let (answers, receiver) = mpsc::unbounded_channel();
+    let executor = Executor {
+        queue: Arc::new(Queue::new(rules, &[])),
+        runner: Arc::new(Model { runs: Mutex::default() }),
+        signature: signature(),
+        telemetry: Counts::default(),
+        number: 0,
+        answers,
+        splits_badly: Arc::default(),
+    };
+    let (mut jobs, mut waiting): (Vec<_>, Vec<_>) =
+        [&[1][..], &[2, 2], &[3, 3, 3], &[13], &[5, 5]].map(job).into_iter().unzip();
+    waiting.remove(0);
+    jobs[1].deadline = Instant::now();
+    jobs[2].due = Some(Instant::now());
+    assert!(!executor.run_together(jobs));
+    assert_eq!(*executor.runner.runs.lock().unwrap(), [9, 1, 2]);
+    assert_eq!(executor.telemetry.0[1].load(Ordering::Relaxed), 3);
+    drop(executor);
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(Answers(receiver).deliver());
+    let mut outcomes = waiting.into_iter().map(|answer| answer.blocking_recv().unwrap());
+    assert_eq!(outcomes.next().unwrap().unwrap_err(), Failure::Expired);
+    assert_eq!(outcomes.next().unwrap().unwrap_err(), Failure::TooLate { retry_after: 1 });
+    assert!(matches!(outcomes.next(), Some(Err(Failure::Model(_)))));
+    assert!(outcomes.next().unwrap().is_ok());
 }

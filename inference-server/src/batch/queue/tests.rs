@@ -24,6 +24,7 @@ fn job(rows: usize, columns: usize) -> (Job, Answer) {
         queued,
         deadline: queued + HOUR,
         due: None,
+        held: Held::default(),
         reply,
     };
     (job, answer)
@@ -111,6 +112,34 @@ fn the_queue_is_bounded_and_closes() {
     assert_eq!(queue.push(job(1, 4).0, None), full);
     assert_eq!(queue.take(0, 8, false).unwrap().batch.len(), 2);
     assert!(queue.take(0, 8, false).is_none());
+}
+
+#[test]
+fn a_full_queue_makes_room_of_requests_that_nobody_waits_for() {
+    let now = Instant::now();
+    let (mut jobs, mut answers): (Vec<_>, Vec<_>) = (1..6).map(|rows| job(rows, 4)).unzip();
+    for job in &mut jobs {
+        job.priority = 3;
+    }
+    jobs[1].priority = 1;
+    jobs[2].deadline = now + Duration::from_millis(1);
+    let queue = holding(rules(5, 64), jobs);
+    let later = |millis| Job { queued: now + Duration::from_millis(millis), ..job(9, 4).0 };
+    assert_eq!(queue.push(later(0), None), Err(Refused::Full { retry_after: 1 }), "all are waited for");
+    // One at the head, one in another lane.
+    drop(answers.remove(4));
+    drop(answers.remove(1));
+    assert_eq!(queue.push(later(9), None), Err(Refused::Full { retry_after: 1 }), "it was just searched");
+    let (next, _answer) = job(6, 4);
+    assert_eq!(queue.push(Job { queued: now + SWEEP, ..next }, None), Ok(()));
+    assert_eq!((queue.len(), queue.lock().jobs.rows()), (3, 1 + 4 + 6));
+    assert_eq!(answers[1].try_recv().unwrap().unwrap_err(), Failure::Expired);
+    let taken = form(&queue, now + SWEEP);
+    assert_eq!((names(&taken), taken.cancelled, taken.expired), (vec![6, 1, 4], 2, 1));
+    let (last, _answer) = job(7, 4);
+    queue.push(last, None).unwrap();
+    let taken = form(&queue, now + SWEEP);
+    assert_eq!((taken.cancelled, taken.expired), (0, 0), "they are told of once");
 }
 
 #[test]

@@ -184,3 +184,29 @@ fn messages_do_not_repeat_long_names() {
     let body = format!(r#"{{"inputs":[{{"name":"{name}","datatype":"FP32","shape":[1,2],"data":[1,2]}}]}}"#);
     assert!(parse(body.as_bytes(), &digits()).unwrap_err().to_string().len() < 300);
 }
+
+#[test]
+fn messages_do_not_repeat_long_texts() {
+    // Written as an escape of 6 letters each.
+    let text = "\u{7f}".repeat(1 << 20);
+    for body in [
+        format!(r#"{{"inputs":"{text}"}}"#),
+        format!("\"{text}\""),
+        format!(r#"{{"inputs":[{{"name":"input","datatype":"FP32","shape":"{text}","data":[1,2]}}]}}"#),
+    ] {
+        let message = parse(body.as_bytes(), &digits()).unwrap_err().to_string();
+        assert!(message.len() < 400, "{} bytes", message.len());
+        assert!(message.contains("invalid type: string") && message.contains("... at line 1 column "));
+    }
+    // Cut between letters.
+    let message = parse(format!(r#"{{"inputs":"{}"}}"#, "é".repeat(1000)).as_bytes(), &digits());
+    assert!(message.unwrap_err().to_string().contains("é... at line 1 column "));
+}
+
+#[test]
+fn messages_do_not_list_many_names() {
+    let known = |count| -> Vec<_> { (0..count).map(|n| info(&format!("i{n}"), DType::F32, &[])).collect() };
+    assert_eq!(names(&known(2)), "`i0`, `i1`");
+    assert!(names(&known(NAMES_IN_MESSAGES)).ends_with("`i11`"));
+    assert!(names(&known(1000)).ends_with("`i11` and 988 more"));
+}

@@ -1,52 +1,57 @@
 //! Messages of calls while they come: each bounded by the limit of a body, all of them counted with the bodies of HTTP.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tonic::Status;
 
+use super::super::bodies::Counted;
 use super::super::{App, Refusal};
 
-/// Bytes of the messages of one call, counted against the bound of all bodies until they are released.
+/// Bytes of the messages of one call, counted against the bound of all bodies until whoever took them is done.
 #[derive(Debug)]
 pub(super) struct Account {
     app: Arc<App>,
-    own: AtomicU64,
+    /// Held for a sum at a time.
+    counted: Mutex<Counted>,
+    /// The message that the call begins with is there.
+    was_read: AtomicBool,
 }
 
 impl Account {
     /// Nothing yet.
     pub(super) fn new(app: Arc<App>) -> Self {
-        Self { app, own: AtomicU64::new(0) }
-    }
-
-    /// Bytes that came and were not released.
-    pub(super) fn bytes(&self) -> u64 {
-        self.own.load(Ordering::Relaxed)
+        let counted = Counted::new(Arc::clone(&app.body_bytes), app.limits.max_body_total);
+        Self { app, counted: Mutex::new(counted), was_read: AtomicBool::new(false) }
     }
 
     /// Counts further bytes, unless the bound would be passed.
     fn add(&self, bytes: u64) -> Result<(), Refusal> {
-        let before = self.app.body_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.own.fetch_add(bytes, Ordering::Relaxed);
-        let within = before.saturating_add(bytes) <= self.app.limits.max_body_total;
-        if within { Ok(()) } else { Err(Refusal::BodiesFull) }
+        self.counted().add(bytes).map_err(|_| Refusal::BodiesFull)
     }
 
-    /// The messages that came so far are dealt with.
-    pub(super) fn release(&self) {
-        let own = self.own.swap(0, Ordering::Relaxed);
-        self.app.body_bytes.fetch_sub(own, Ordering::Relaxed);
+    /// The bytes that came so far, for as long as the message that they were is in work.
+    pub(super) fn take(&self) -> Counted {
+        self.counted().take()
     }
-}
 
-impl Drop for Account {
-    fn drop(&mut self) {
-        self.release();
+    /// The message is there, and what takes long from here on is the answer.
+    pub(super) fn read(&self) {
+        self.was_read.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is.
+    pub(super) fn was_read(&self) -> bool {
+        self.was_read.load(Ordering::Relaxed)
+    }
+
+    /// Nothing panics under the lock.
+    fn counted(&self) -> MutexGuard<'_, Counted> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -55,12 +60,39 @@ pub(super) struct Messages {
     body: Incoming,
     account: Arc<Account>,
     framing: Framing,
+    /// They are infer requests, whose refusals are counted.
+    infer: bool,
 }
 
 impl Messages {
-    /// The messages in `body`, each of at most `limit` bytes. `single` is a call that takes one.
-    pub(super) fn new(body: Incoming, account: Arc<Account>, limit: usize, single: bool) -> Self {
-        Self { body, account, framing: Framing::new(limit, single) }
+    /// The messages in `body`, each of at most `limit` bytes. `single` is a call that takes one, and `infer` one of infer
+    /// requests.
+    pub(super) fn new(
+        body: Incoming,
+        account: Arc<Account>,
+        limit: usize,
+        single: bool,
+        infer: bool,
+    ) -> Self {
+        Self { body, account, framing: Framing::new(limit, single), infer }
+    }
+
+    /// Counts and bounds what came.
+    fn follow(&mut self, frame: hyper::Result<Frame<Bytes>>) -> Result<Frame<Bytes>, Refusal> {
+        let frame = frame.map_err(|error| Refusal::Broken(error.into()))?;
+        if let Some(data) = frame.data_ref() {
+            self.account.add(data.len() as u64)?;
+            self.framing.follow(data)?;
+        }
+        Ok(frame)
+    }
+
+    /// Counts a request that was refused before it was whole. A stream that breaks between two requests is none.
+    fn refused(&self, refusal: &Refusal) {
+        let breaks_off = matches!(refusal, Refusal::Broken(_)) && !self.framing.single;
+        if self.infer && (!breaks_off || self.framing.is_within()) {
+            self.account.app.metrics.refused(refusal.reason());
+        }
     }
 }
 
@@ -75,12 +107,8 @@ impl Body for Messages {
         let this = self.get_mut();
         let frame = ready!(Pin::new(&mut this.body).poll_frame(context));
         Poll::Ready(frame.map(|frame| {
-            let frame = frame.map_err(|error| Refusal::Broken(error.into()))?;
-            if let Some(data) = frame.data_ref() {
-                this.account.add(data.len() as u64)?;
-                this.framing.follow(data)?;
-            }
-            Ok(frame)
+            let followed = this.follow(frame).inspect_err(|refusal| this.refused(refusal));
+            followed.map_err(Status::from)
         }))
     }
 
@@ -111,6 +139,11 @@ struct Framing {
 impl Framing {
     fn new(limit: usize, single: bool) -> Self {
         Self { limit, single, prefix: Vec::with_capacity(PREFIX), left: 0, begun: false }
+    }
+
+    /// A message has begun and has not ended.
+    fn is_within(&self) -> bool {
+        self.left > 0 || !self.prefix.is_empty()
     }
 
     /// Goes on by some bytes of the body.
@@ -162,6 +195,16 @@ mod tests {
     #[test]
     fn messages_up_to_the_limit_pass_in_pieces_of_any_size() {
         let body = [message(10), message(0), message(3)].concat();
+        let mut framing = Framing::new(10, false);
+        let within: Vec<_> = body
+            .iter()
+            .map(|byte| {
+                framing.follow(&[*byte]).unwrap();
+                framing.is_within()
+            })
+            .collect();
+        let ends: Vec<_> = (0..body.len()).filter(|place| !within[*place]).collect();
+        assert_eq!(ends, [14, 19, 27]);
         for piece in 1..=body.len() {
             assert!(followed(&body, piece, false).is_ok(), "{piece}");
             assert!(followed(&message(10), piece, true).is_ok(), "{piece}");

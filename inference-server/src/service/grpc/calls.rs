@@ -189,9 +189,11 @@ impl Health for App {
     }
 }
 
-/// What [`App::call`] knows of the call.
+/// What [`App::respond`] knows of the call, whose message is there.
 fn call<T>(request: &Request<T>) -> Result<Call, Status> {
-    request.extensions().get::<Call>().cloned().ok_or_else(|| Refusal::Internal.into())
+    let call = request.extensions().get::<Call>().ok_or(Refusal::Internal)?;
+    call.account.read();
+    Ok(call.clone())
 }
 
 /// The counts of a model, as a message.

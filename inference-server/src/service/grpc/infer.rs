@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stoker_edge::drain::Phase as DrainPhase;
+use futures::{Stream, TryStreamExt as _};
+use stoker_edge::drain::{Drain, Phase as DrainPhase};
 use stoker_graph::Value;
 use tonic::codegen::BoxStream;
 use tonic::metadata::MetadataValue;
@@ -13,6 +14,7 @@ use super::super::predict::{Predicted, Times};
 use super::super::rest::{HEAVY_BYTES, HEAVY_ELEMENTS};
 use super::super::{App, Ready, Refusal};
 use super::Call;
+use crate::batch::Held;
 use crate::cache::CacheStatus;
 use crate::metrics::Phase;
 use crate::proto::inference::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
@@ -48,17 +50,22 @@ impl App {
         begun: Instant,
         time: Duration,
     ) -> Result<(ModelInferResponse, CacheStatus), Refusal> {
+        let counted = call.account.take();
+        let heavy = counted.bytes() > HEAVY_BYTES as u64;
+        // The values take as much room as the message did, so its bytes count until the answer is there, and for as long
+        // as a request whose client has gone is in work.
+        let held = Held::new(counted);
         let ready = self.find(named(&message.model_name, &message.model_version))?;
         let as_raw = !message.raw_input_contents.is_empty();
-        let heavy = call.account.bytes() > HEAVY_BYTES as u64;
-        let mut asked = self.read_message(ready, message, heavy).await?;
+        let mut asked = self.read_message(ready, message, heavy, &held).await?;
+        asked.held = held.clone();
         // The client says how long it waits for the call, and may say it of the request as well.
         asked.timeout = [asked.timeout, call.patience].into_iter().flatten().min();
         let id = asked.id.take();
         asked.cache = call.cache;
         let times = Times { begun, deadline: begun + time, target: call.target };
         let Predicted { outputs, cache } = self.predict(ready, asked, times).await?;
-        Ok((self.write_message(ready, id, outputs, as_raw, cache).await?, cache))
+        Ok((self.write_message(ready, id, outputs, as_raw, cache, held).await?, cache))
     }
 
     /// Checks a message; a heavy one on a thread of its own.
@@ -67,18 +74,23 @@ impl App {
         ready: &Ready,
         message: ModelInferRequest,
         heavy: bool,
+        held: &Held,
     ) -> Result<InferRequest, Refusal> {
         let begun = Instant::now();
         let asked = if heavy {
             let signature = Arc::clone(&ready.model.signature);
-            tokio::task::spawn_blocking(move || message::read(message, &signature))
-                .await
-                .map_err(|_| Refusal::Internal)?
+            let held = held.clone();
+            tokio::task::spawn_blocking(move || {
+                let _held = held;
+                message::read(message, &signature)
+            })
+            .await
+            .map_err(|_| Refusal::Internal)?
         } else {
             message::read(message, &ready.model.signature)
-        };
+        }?;
         self.metrics.phase(Phase::Parse, CacheStatus::Off, begun.elapsed());
-        Ok(asked?)
+        Ok(asked)
     }
 
     /// Makes the answer; a heavy one on a thread of its own.
@@ -89,6 +101,7 @@ impl App {
         outputs: Vec<(usize, Value)>,
         as_raw: bool,
         cache: CacheStatus,
+        held: Held,
     ) -> Result<ModelInferResponse, Refusal> {
         let begun = Instant::now();
         let elements: usize = outputs.iter().map(|(_, value)| value.data().len()).sum();
@@ -96,9 +109,12 @@ impl App {
         let answer = if elements > HEAVY_ELEMENTS {
             let (name, version) = (name.to_owned(), version.to_owned());
             let signature = Arc::clone(&ready.model.signature);
-            tokio::task::spawn_blocking(move || written(&name, &version, id, outputs, &signature, as_raw))
-                .await
-                .map_err(|_| Refusal::Internal)?
+            tokio::task::spawn_blocking(move || {
+                let _held = held;
+                written(&name, &version, id, outputs, &signature, as_raw)
+            })
+            .await
+            .map_err(|_| Refusal::Internal)?
         } else {
             written(name, version, id, outputs, &ready.model.signature, as_raw)
         };
@@ -156,23 +172,19 @@ pub(super) fn answers(
 impl Requests {
     /// The next request; none when the client has no more.
     async fn next(&mut self) -> Result<Option<ModelInferRequest>, Status> {
-        tokio::select! {
-            // What has come is answered, also by a process that is about to end.
-            biased;
-            message = self.messages.message() => message,
-            () = self.app.drain.reached(DrainPhase::Leaving) => {
-                Err(again("this process is about to end; open a new stream"))
+        let Self { app, messages, call, until } = self;
+        next(messages, &app.drain, *until).await.map_err(|end| match (end, call.patience) {
+            (End::Broken(status), _) => status,
+            (End::Leaving, _) => again("this process is about to end; open a new stream"),
+            (End::Over, Some(wait)) if call.begun + wait <= *until => {
+                let text = format!("the stream was open for {wait:?}, as long as its client wanted");
+                Status::deadline_exceeded(text)
             }
-            () = tokio::time::sleep_until(self.until.into()) => match self.call.patience {
-                Some(wait) if self.call.begun + wait <= self.until => {
-                    Err(Status::deadline_exceeded(format!("the stream was open for {wait:?}, as long as its client wanted")))
-                }
-                _ => {
-                    let open = self.until - self.call.begun;
-                    Err(again(&format!("a stream takes requests for {open:?}; open a new one")))
-                }
-            },
-        }
+            (End::Over, _) => {
+                let open = *until - call.begun;
+                again(&format!("a stream takes requests for {open:?}; open a new one"))
+            }
+        })
     }
 
     /// The answer to one request. One that is refused does not end the stream.
@@ -185,7 +197,6 @@ impl Requests {
         };
         let id = message.id.clone();
         let outcome = self.app.infer_message(message, &self.call, begun, time).await;
-        self.call.account.release();
         let status = outcome.as_ref().map_or_else(Refusal::status, |_| http::StatusCode::OK);
         let cache = outcome.as_ref().map_or(CacheStatus::Off, |(_, cache)| *cache);
         self.app.metrics.answered(status, cache, begun.elapsed());
@@ -201,9 +212,78 @@ impl Requests {
     }
 }
 
+/// Why a stream ends although its client may have more.
+#[derive(Debug)]
+enum End {
+    /// The process is about to end.
+    Leaving,
+    /// Its time is over.
+    Over,
+    /// Its messages cannot be read.
+    Broken(Status),
+}
+
+/// The next message of a stream; none when there are no more. The ends are looked for first: a client that always has
+/// another message would never come to them.
+async fn next<M>(
+    messages: &mut (impl Stream<Item = Result<M, Status>> + Unpin),
+    drain: &Drain,
+    until: Instant,
+) -> Result<Option<M>, End> {
+    if drain.phase() >= DrainPhase::Leaving {
+        return Err(End::Leaving);
+    }
+    if until <= Instant::now() {
+        return Err(End::Over);
+    }
+    tokio::select! {
+        biased;
+        () = drain.reached(DrainPhase::Leaving) => Err(End::Leaving),
+        () = tokio::time::sleep_until(until.into()) => Err(End::Over),
+        message = messages.try_next() => message.map_err(End::Broken),
+    }
+}
+
 /// The end of a stream whose client is to open another one at once.
 fn again(text: &str) -> Status {
     let mut status = Status::unavailable(text);
     status.metadata_mut().insert("retry-after", MetadataValue::from_static("0"));
     status
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_that_always_has_a_message_comes_to_its_end() {
+        let drain = Drain::new(Duration::ZERO);
+        let mut messages = futures::stream::repeat_with(|| Ok(7));
+        let later = Instant::now() + Duration::from_hours(1);
+        assert_eq!(next(&mut messages, &drain, later).await.unwrap(), Some(7));
+        assert!(matches!(next(&mut messages, &drain, Instant::now()).await, Err(End::Over)));
+        drain.leave();
+        assert!(matches!(next(&mut messages, &drain, later).await, Err(End::Leaving)));
+    }
+
+    #[tokio::test]
+    async fn a_stream_without_a_message_comes_to_its_end() {
+        let drain = Drain::new(Duration::ZERO);
+        let mut silent = futures::stream::pending::<Result<(), Status>>();
+        let soon = Instant::now() + Duration::from_millis(10);
+        assert!(matches!(next(&mut silent, &drain, soon).await, Err(End::Over)));
+        let later = Instant::now() + Duration::from_hours(1);
+        let leaving = async {
+            tokio::task::yield_now().await;
+            drain.leave();
+        };
+        let (end, ()) = tokio::join!(next(&mut silent, &drain, later), leaving);
+        assert!(matches!(end, Err(End::Leaving)));
+        assert!(
+            next(&mut futures::stream::empty::<Result<(), Status>>(), &Drain::new(Duration::ZERO), later)
+                .await
+                .unwrap()
+                .is_none()
+        );
+    }
 }

@@ -100,11 +100,11 @@ impl App {
         let time = patience.map_or(self.limits.request_time, |wait| wait.min(self.limits.request_time));
         let (target, cache) = (self.target.of(&head.headers), Directives::of(&head.headers));
         let account = Arc::new(Account::new(Arc::clone(self)));
-        // Also holds the account until the answer is there: the values take as much room as the messages did.
         let call = Call { account, begun, patience, time, target, cache };
         head.extensions.insert(call.clone());
         let limit = if health { MAX_HEALTH } else { self.limits.max_body };
-        let messages = Messages::new(body, Arc::clone(&call.account), limit, !stream);
+        let is_infer = !health && (infer || stream);
+        let messages = Messages::new(body, Arc::clone(&call.account), limit, !stream, is_infer);
         let request = Request::from_parts(head, messages);
         let answer = if health {
             HealthServer::from_arc(Arc::clone(self)).max_decoding_message_size(limit).call(request)
@@ -115,7 +115,14 @@ impl App {
         let mut answer = match tokio::time::timeout_at((begun + time).into(), answer).await {
             // Errors are answers already.
             Ok(Ok(answer)) => answer,
-            Err(_) => Status::from(Refusal::BodyLate(time)).into_http(),
+            Err(_) => {
+                let late = if call.account.was_read() { Refusal::AnswerLate } else { Refusal::BodyLate };
+                let refusal = late(time);
+                if is_infer {
+                    self.metrics.refused(refusal.reason());
+                }
+                Status::from(refusal).into_http()
+            }
         };
         if infer && !health {
             let code = Status::from_header_map(answer.headers())

@@ -21,6 +21,10 @@ impl Refusal {
     }
 }
 
+/// The longest sentence, in bytes: it goes into a header, where escapes may make it three times as long, and clients take
+/// headers of some KiB in all.
+const LONGEST_MESSAGE: usize = 1024;
+
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let mut metadata = MetadataMap::new();
@@ -28,7 +32,12 @@ impl From<Refusal> for Status {
         if let Some(seconds) = refusal.retry_after() {
             metadata.insert(RETRY_AFTER.as_str(), MetadataValue::from(seconds));
         }
-        Self::with_metadata(refusal.code(), refusal.to_string(), metadata)
+        let mut message = refusal.to_string();
+        if message.len() > LONGEST_MESSAGE {
+            message.truncate(message.floor_char_boundary(LONGEST_MESSAGE));
+            message.push_str("...");
+        }
+        Self::with_metadata(refusal.code(), message, metadata)
     }
 }
 
@@ -53,6 +62,14 @@ mod tests {
     use super::*;
     use crate::batch::Failure;
     use crate::protocol::RequestError;
+
+    #[test]
+    fn long_sentences_are_cut_between_letters() {
+        let sentence = |length| format!("a{}", "é".repeat(length));
+        let message = |length| Status::from(Refusal::NotFound(sentence(length))).message().to_owned();
+        assert_eq!(message(511), sentence(511));
+        assert_eq!(message(5000), format!("{}...", sentence(511)));
+    }
 
     #[test]
     fn codes_mean_what_the_status_means() {
