@@ -130,7 +130,13 @@ mod tests {
     #[tokio::test]
     async fn a_body_counts_until_its_request_has_left_the_queue_also_when_its_client_has_gone() {
         let time = Duration::from_hours(1);
-        let limits = Limits { max_body: 100, max_body_total: 100, request_time: time, latency_target: None };
+        let limits = Limits {
+            max_body: 100,
+            max_body_total: 100,
+            request_time: time,
+            latency_target: None,
+            behind_router: false,
+        };
         let metrics = Metrics::new(&mut Registry::default(), "m", 64);
         let app = Arc::new(App::new("m".to_owned(), limits, metrics, Drain::new(Duration::ZERO)));
         let rules = Rules { capacity: 8, max_rows: 8, max_delay: Duration::ZERO, executors: 1 };
