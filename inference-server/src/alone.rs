@@ -47,10 +47,11 @@ fn uri(model: &str) -> Option<String> {
     Url::from_file_path(path).ok().map(String::from)
 }
 
-/// A model's name from its file's: without the ending, and with hyphens for what a name cannot have.
+/// A model's name from its file's: without the ending, and with hyphens for what a name cannot have. Only the path counts: a host
+/// says nothing about the model, and a user and a password are nobody's to see.
 fn name(uri: &str) -> String {
-    let path = uri.split(['?', '#']).next().unwrap_or(uri);
-    let stem = Path::new(path).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    let Ok(url) = Url::parse(uri) else { return NAMELESS.to_owned() };
+    let stem = Path::new(url.path()).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
     let letter = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
     let name: String = stem.chars().map(letter).take(253).collect();
     if name.chars().any(|c| c.is_ascii_alphanumeric()) { name } else { NAMELESS.to_owned() }
@@ -98,6 +99,16 @@ mod tests {
         assert_eq!(name("https://models.example/a%20b.onnx?x=1"), "a-20b");
         assert_eq!(name("file:///%C3%A4.onnx"), "-C3-A4");
         assert_eq!(name("file:///+.onnx"), NAMELESS);
+        for nameless in [
+            "https://user:hunter2@host",
+            "https://user:hunter2@host/",
+            "https://user:hunter2@host?a=b",
+            "https://user:hunter2@host:99999/a.onnx",
+            "https://user:hun/ter2@host",
+            "s3://bucket",
+        ] {
+            assert_eq!(name(nameless), NAMELESS, "{nameless}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use stoker_decide::address::Network;
@@ -97,6 +98,11 @@ pub struct Serve {
     /// Time that requests then have to finish.
     #[arg(long, default_value = "25s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
+    /// Whether all requests come through Stoker's router, as in the operator's pods: what the router's headers say is then
+    /// believed. Nobody else may reach the port.
+    // As a variable for the same reason as STOKER_ALLOW_NETWORKS.
+    #[arg(long, env = "STOKER_BEHIND_ROUTER", value_parser = BoolishValueParser::new())]
+    pub behind_router: bool,
     /// Connections at a time; above, 503.
     #[arg(long, default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
@@ -144,8 +150,10 @@ pub struct Source {
     /// `secretAccessKey`, `sessionToken`, `region`, `endpoint`; gs: `serviceAccount`; az: `accountKey` or `sasToken`, `endpoint`.
     #[arg(long)]
     pub credentials: Option<PathBuf>,
-    /// A network that artifacts may come from although it is not public, such as 10.0.0.0/8. May be given several times.
-    #[arg(long, value_name = "CIDR")]
+    /// A network that artifacts may come from although it is not public, such as 10.0.0.0/8. May be given several times, or with
+    /// commas between the networks. Those of the command line are in the place of the environment's.
+    // The operator uses the variable: other servers and older ones, which know no such option, pass it over.
+    #[arg(long, value_name = "CIDR", env = "STOKER_ALLOW_NETWORKS", value_delimiter = ',')]
     pub allow_network: Vec<Network>,
     /// Download through the proxies of the environment (`HTTPS_PROXY`, ...). They look names up, so that --allow-network does not
     /// bind them.
@@ -229,6 +237,14 @@ mod tests {
             panic!("it takes a target")
         };
         assert_eq!(serve.latency_target, Some(Duration::from_millis(80)));
+        assert!(!serve.behind_router);
+        let Ok(Cli { command: Command::Serve(serve) }) = parse(&format!(
+            "{line} --behind-router --allow-network 10.0.0.0/8,fd12::/16 --allow-network ::1"
+        )) else {
+            panic!("it takes networks")
+        };
+        let networks: Vec<_> = serve.source.allow_network.iter().map(ToString::to_string).collect();
+        assert_eq!((serve.behind_router, networks.join(" ")), (true, "10.0.0.0/8 fd12::/16 ::1/128".into()));
         assert!(matches!(
             parse("stoker-server resolve --model-uri https://a/b"),
             Ok(Cli { command: Command::Resolve(_) })

@@ -1,9 +1,10 @@
 //! Starts the inference server.
 
+use std::error::Error as _;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use stoker_edge::{exit, logs};
 use stoker_server::alone::spelled_out;
 use stoker_server::config::{Cli, Command};
@@ -64,8 +65,36 @@ fn usage(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     logs::init();
-    let text = error.to_string();
-    exit::fail(exit::BAD_CONFIGURATION, text.trim_start_matches("error: ").trim_end())
+    exit::fail(exit::BAD_CONFIGURATION, &wrong(error))
+}
+
+/// What is wrong with the command line. Where clap would repeat a value, only its argument is named: a URI may hold a password or
+/// a signature, and this goes to logs and to the status of the pod.
+fn wrong(error: &clap::Error) -> String {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    let argument = context(ContextKind::InvalidArg);
+    match error.kind() {
+        ErrorKind::ValueValidation => {
+            let reason = error.source().map(ToString::to_string).unwrap_or_default();
+            format!("the value of {argument} cannot be used: {reason}")
+        }
+        ErrorKind::InvalidValue if !context(ContextKind::InvalidValue).is_empty() => {
+            let possible = match error.get(ContextKind::ValidValue) {
+                Some(ContextValue::Strings(values)) => values.join(", "),
+                _ => String::new(),
+            };
+            format!("the value of {argument} cannot be used; it may be one of: {possible}")
+        }
+        ErrorKind::TooManyValues => format!("{argument} has a value too many; see --help"),
+        ErrorKind::InvalidSubcommand => "the command is not known; see --help".to_owned(),
+        ErrorKind::UnknownArgument if !argument.starts_with('-') => {
+            "there is a word that belongs to no option; see --help".to_owned()
+        }
+        _ => error.to_string().trim_start_matches("error: ").trim_end().to_owned(),
+    }
 }
 
 /// Prints a line. Standard output may be closed, and then there is nobody to tell.

@@ -172,7 +172,7 @@ impl Server {
         let mut serving = tokio::spawn(listen::serve(data_port, service, options, drain));
 
         let outcome = tokio::select! {
-            started = start_model(&app, &metrics, &settings, &fetcher) => match started {
+            started = start_model(&app, &metrics, &settings, fetcher) => match started {
                 Ok((queue, executors)) => {
                     let finished = (&mut serving).await;
                     // Nobody is left who could ask: what still waits are requests whose clients have gone.
@@ -201,11 +201,13 @@ async fn start_model(
     app: &App,
     metrics: &Metrics,
     settings: &Serve,
-    fetcher: &Fetcher,
+    fetcher: Fetcher,
 ) -> Result<(Arc<Queue>, Vec<JoinHandle<()>>), ServeError> {
     let location = &settings.source.model_uri;
     let begun = Instant::now();
     tracing::info!(model = settings.model_name, %location, "fetching the model");
+    // All of it is in memory until it is loaded; beyond the container's limit the kernel would end the process without a word.
+    let fetcher = fetcher.within_memory(memory::for_each_run(1));
     let (bytes, digest) = fetcher.fetch(location, settings.digest).await?;
     metrics.started("fetch", begun.elapsed());
     if settings.digest.is_none() {

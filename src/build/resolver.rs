@@ -62,18 +62,18 @@ mod tests {
             },
         }))
         .unwrap();
-        let settings = Settings::sample();
+        let mut settings = Settings::sample();
+        settings.artifact_networks.push("fd12::/16".parse().unwrap());
         let uri = md.spec.model.uri.parse().unwrap();
         let spec = pod(&md, "digits-1", &uri, &settings).spec.unwrap();
         let container = &spec.containers[0];
         assert_eq!(container.image.as_deref(), Some("server:1"));
         assert_eq!(spec.service_account_name.as_deref(), Some("team"));
-        let args = [
-            "resolve",
-            "--model-uri=https://models.example/a.onnx",
-            "--allow-network=10.0.0.0/8",
-            "--credentials=/etc/stoker/credentials",
-        ];
+        let args =
+            ["resolve", "--model-uri=https://models.example/a.onnx", "--credentials=/etc/stoker/credentials"];
         assert_eq!(container.args.as_deref().unwrap(), args);
+        let variables: Vec<_> =
+            container.env.iter().flatten().map(|v| (&*v.name, v.value.as_deref())).collect();
+        assert_eq!(variables, [("STOKER_ALLOW_NETWORKS", Some("10.0.0.0/8,fd12::/16"))]);
     }
 }

@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::DeepMerge;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, HTTPGetAction,
-    KeyToPath, LocalObjectReference, PersistentVolumeClaimVolumeSource, PodSecurityContext, PodSpec,
-    PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource, SecurityContext, Toleration,
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+    HTTPGetAction, KeyToPath, LocalObjectReference, PersistentVolumeClaimVolumeSource, PodSecurityContext,
+    PodSpec, PodTemplateSpec, Probe, SeccompProfile, SecretVolumeSource, SecurityContext, Toleration,
     TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -35,6 +35,12 @@ const GRACE: i64 = 60;
 /// The user that all pods of Stoker run as.
 pub const USER: i64 = 65532;
 
+/// The networks that artifacts may come from, with commas between them. In the environment, since a server that does not know an
+/// argument does not start, and passes over a variable: an older one that a deployment names, or another one.
+const ALLOW_NETWORKS: &str = "STOKER_ALLOW_NETWORKS";
+/// Says that all requests come through the router.
+const BEHIND_ROUTER: &str = "STOKER_BEHIND_ROUTER";
+
 /// The snapshot of a new revision.
 pub fn snapshot(
     md: &str,
@@ -50,6 +56,7 @@ pub fn snapshot(
     let mut template = template(runtime, settings);
     let place = place(&mut template, model, uri, settings);
     args.extend(place);
+    set(&mut template, BEHIND_ROUTER, "true");
     let metadata = ObjectMeta { labels: Some(labels::selector(md, revision)), ..ObjectMeta::default() };
     let server = Container {
         name: "server".into(),
@@ -127,7 +134,13 @@ pub(super) fn template(runtime: &Runtime, settings: &Settings) -> PodSpec {
     }
 }
 
-/// Mounts what the artifact is read from, and returns the arguments that say where it is.
+/// Sets a variable in the environment of the server's container.
+fn set(spec: &mut PodSpec, name: &str, value: &str) {
+    let variable = EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None };
+    spec.containers[0].env.get_or_insert_default().push(variable);
+}
+
+/// Mounts what the artifact is read from, sets the networks that it may come from, and returns the arguments that say where it is.
 pub(super) fn place(spec: &mut PodSpec, model: &Model, uri: &Uri, settings: &Settings) -> Vec<String> {
     let mut args = Vec::new();
     let (source, path) = match uri {
@@ -150,8 +163,10 @@ pub(super) fn place(spec: &mut PodSpec, model: &Model, uri: &Uri, settings: &Set
         }
     };
     args.push(format!("--model-uri={path}"));
-    if matches!(uri, Uri::Http(_) | Uri::Object(_)) {
-        args.extend(settings.artifact_networks.iter().map(|network| format!("--allow-network={network}")));
+    // Without networks there is no variable: an empty text is no network.
+    if matches!(uri, Uri::Http(_) | Uri::Object(_)) && !settings.artifact_networks.is_empty() {
+        let networks: Vec<_> = settings.artifact_networks.iter().map(ToString::to_string).collect();
+        set(spec, ALLOW_NETWORKS, &networks.join(","));
     }
     let volumes = spec.volumes.get_or_insert_default();
     let mounts = spec.containers[0].volume_mounts.get_or_insert_default();

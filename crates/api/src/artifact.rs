@@ -21,6 +21,10 @@ pub fn uri_pattern() -> String {
     format!("^(https?://{user}{host}{rest}|{object}|configmap://{name}/{part}|pvc://{name}(/{part})+)$")
 }
 
+/// What no `model.uri` may match: a part of the path is `.` or `..`, with a dot that is written as `%2e`. URL parsers take such parts
+/// for steps in the tree (WHATWG URL §4.4), so that the URI would name another place than it seems to.
+pub const ENCODED_DOTS_PATTERN: &str = "^[^?#]*/(%2[eE]|[.]%2[eE]|%2[eE]([.]|%2[eE]))([/?#]|$)";
+
 /// Longest name, key and part of a path in a `model.uri`: what Kubernetes and file systems take.
 pub const LONGEST_NAME: usize = 253;
 
@@ -69,6 +73,9 @@ impl FromStr for Uri {
     fn from_str(text: &str) -> Result<Self, UriError> {
         let error = |reason| UriError { uri: text.to_owned(), reason };
         let (scheme, rest) = text.split_once("://").ok_or_else(|| error("it has no scheme"))?;
+        if has_encoded_dots(rest) {
+            return Err(error("a part of its path is an encoded `.` or `..` (%2e)"));
+        }
         match scheme {
             "http" | "https" => {
                 check_address(rest).map_err(error)?;
@@ -98,6 +105,15 @@ impl FromStr for Uri {
             _ => Err(error("the scheme is not known")),
         }
     }
+}
+
+/// Whether [`ENCODED_DOTS_PATTERN`] fits.
+fn has_encoded_dots(text: &str) -> bool {
+    let path = text.split(['?', '#']).next().unwrap_or_default();
+    path.split('/').any(|part| {
+        let plain = part.replace("%2e", ".").replace("%2E", ".");
+        plain != part && matches!(plain.as_str(), "." | "..")
+    })
 }
 
 /// Whether all of `text` is letters, digits or of `others`.
@@ -277,6 +293,7 @@ mod tests {
             "s3://user:word@models/x",
             "gs://models",
             "az://account/box",
+            "https://host/a/%2e%2E/b",
         ] {
             assert!(text.parse::<Uri>().is_err(), "{text:?} was accepted");
         }

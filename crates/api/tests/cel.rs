@@ -239,6 +239,7 @@ fn rule_and_parser_agree_on_objects_of_stores() {
     let good = [
         "s3://models/team/v1.onnx",
         "s3://my.bucket-1/.a/b%20c+d=e,f@g:h.onnx",
+        "s3://models/a%2eonnx/%2e%2e%2e",
         "gs://my_bucket/a..b",
         "az://account1/box/team/a.onnx",
         &format!("s3://{}/x", "a".repeat(222)),
@@ -251,6 +252,9 @@ fn rule_and_parser_agree_on_objects_of_stores() {
         "s3://models//a",
         "s3://models/./a",
         "s3://models/../a",
+        "s3://models/%2e%2e/a",
+        "s3://models/a/%2E",
+        "az://account1/box/.%2E",
         "s3://models/a?versionId=1",
         "s3://models/a#b",
         "s3://models/a b",
@@ -283,6 +287,8 @@ fn rule_and_parser_agree_on_every_uri() {
         "https://[2001:db8::1]:8443/a.onnx",
         "https://host_a/",
         "https://host?x=1",
+        "https://host/a%2eb/..%2e/.%2e.?x=/%2e%2e/",
+        "https://host/#/%2e",
         "configmap://digits/v1.onnx",
         "configmap://digits.v1/.hidden",
         "pvc://models/team/a.onnx",
@@ -315,6 +321,10 @@ fn rule_and_parser_agree_on_every_uri() {
         "https://ho st/a",
         "https://host/ü",
         "HTTPS://host/a",
+        "https://host/%2e",
+        "https://host/a/%2E%2e/b",
+        "https://host/a/.%2e?x",
+        "https://host/a/%2e.#x",
         "configmap://digits",
         "configmap://digits/",
         "configmap://digits/a/b",
@@ -345,7 +355,7 @@ fn rule_and_parser_agree_on_every_uri() {
     agree(&good, &bad);
     let accepted = uri_rule();
     // All short ones of what makes a difference.
-    let pieces = ["", ".", "..", "/", "a", "A", "-", ":", "@", "1", "[", "]", "?"];
+    let pieces = ["", ".", "..", "/", "a", "A", "-", ":", "@", "1", "[", "]", "?", "%2e"];
     for scheme in ["https://", "configmap://", "pvc://", "s3://abc", "az://abc/abc"] {
         for (one, two, three) in triples(&pieces) {
             for end in ["", "/a", "/"] {

@@ -47,17 +47,22 @@ impl fmt::Display for Kind {
     }
 }
 
-/// Addresses of metadata services that no wider network may let through: AWS, Google and most others, AWS over IPv6, Alibaba,
-/// Oracle, Azure's wire server, Google over IPv6.
-const METADATA: [IpAddr; 7] = [
+/// Addresses of metadata services that no wider network may let through: AWS, Google and most others, AWS for tasks and for pods,
+/// Scaleway over IPv6, Alibaba, Oracle, Azure's wire server, Google over IPv6. All of AWS over IPv6 is [`AWS_V6`].
+const METADATA: [IpAddr; 8] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x0042, 0, 0, 0, 0, 0, 0x42)),
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
     IpAddr::V6(Ipv6Addr::new(0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x254)),
 ];
+
+/// The network in which AWS has its services of an instance over IPv6: `fd00:ec2::254` gives metadata, `fd00:ec2::23` the
+/// credentials of pods. The others are no place for artifacts either.
+const AWS_V6: [u16; 2] = [0xfd00, 0x0ec2];
 
 /// The kind of an address; `None` for one of the public internet.
 pub fn kind(address: IpAddr) -> Option<Kind> {
@@ -98,28 +103,44 @@ fn kind_v4(address: Ipv4Addr) -> Option<Kind> {
     }
 }
 
+/// The IPv4 address of two segments.
+fn v4(high: u16, low: u16) -> IpAddr {
+    let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+}
+
+/// The kind of an address that is of two: a metadata service's before all others, since no wider network lets it through.
+fn both(one: Option<Kind>, other: Option<Kind>) -> Option<Kind> {
+    if other == Some(Kind::Metadata) { other } else { one.or(other) }
+}
+
 fn kind_v6(address: Ipv6Addr) -> Option<Kind> {
     let segments = address.segments();
-    let v4 = |high: u16, low: u16| {
-        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-    };
+    let outside = kind_by_prefix(segments);
     match segments {
+        // ISATAP (RFC 5214 §6.1): behind any prefix, so that it takes nothing from what the prefix says.
+        [_, _, _, _, 0 | 0x0200, 0x5efe, high, low] => both(outside, kind(v4(high, low))),
+        _ => outside,
+    }
+}
+
+/// The kind that the first segments of an address say.
+fn kind_by_prefix(segments: [u16; 8]) -> Option<Kind> {
+    match segments {
+        [first, second, ..] if [first, second] == AWS_V6 => Some(Kind::Metadata),
         [0, 0, 0, 0, 0, 0, 0, 0] => Some(Kind::Unspecified),
         [0, 0, 0, 0, 0, 0, 0, 1] => Some(Kind::Loopback),
         [0xfe80..=0xfebf, ..] => Some(Kind::LinkLocal),
         // Site-local is deprecated (RFC 3879), and was private.
         [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Some(Kind::Private),
         [0xff00..=0xffff, ..] => Some(Kind::Multicast),
-        // With an IPv4 address at the end, ISATAP (RFC 5214 §6.1) and NAT64 (RFC 6052 §2.1); behind the prefix, 6to4 (RFC 3056 §2).
-        [_, _, _, _, 0 | 0x0200, 0x5efe, high, low]
-        | [0x0064, 0xff9b, 0, 0, 0, 0, high, low]
-        | [0x2002, high, low, ..] => kind(v4(high, low)),
+        // With an IPv4 address at the end, NAT64 (RFC 6052 §2.1); behind the prefix, 6to4 (RFC 3056 §2).
+        [0x0064, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => kind(v4(high, low)),
         // NAT64 by a network's own prefix (RFC 8215): the IPv4 address is at a place that only the network knows.
         [0x0064, 0xff9b, 1, ..] => Some(Kind::Private),
         // Teredo (RFC 4380 §4): the server, and the client with its bits turned.
         [0x2001, 0, server_high, server_low, _, _, high, low] => {
-            kind(v4(server_high, server_low)).or_else(|| kind(v4(!high, !low)))
+            both(kind(v4(server_high, server_low)), kind(v4(!high, !low)))
         }
         // IPv4-compatible (deprecated), IPv4-translated, discard, documentation, benchmarks, ORCHID.
         [0, 0, 0, 0, 0 | 0xffff, 0, ..]

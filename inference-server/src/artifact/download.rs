@@ -92,11 +92,13 @@ struct Progress<'a> {
     length: u64,
     total: Option<u64>,
     etag: Option<String>,
+    /// When the first byte of this copy could come.
+    since: Instant,
 }
 
 impl<'a> Progress<'a> {
     fn new(keep: &'a mut dyn Keep) -> Self {
-        Self { keep, hash: Sha256::new(), length: 0, total: None, etag: None }
+        Self { keep, hash: Sha256::new(), length: 0, total: None, etag: None, since: Instant::now() }
     }
 
     /// What to ask for next: the rest, where that can be asked for safely. A weak tag is no proof of equal bytes.
@@ -119,7 +121,7 @@ impl<'a> Progress<'a> {
         if self.length > 0 {
             self.restart()?;
         }
-        (self.total, self.etag) = (part.total, part.etag.clone());
+        (self.total, self.etag, self.since) = (part.total, part.etag.clone(), Instant::now());
         if let Some(total) = part.total {
             self.keep.expect(total);
         }
@@ -198,11 +200,13 @@ async fn attempt(
             return Err(Trouble::Changed);
         }
         progress.add(&chunk)?;
-        if hopeless(progress.length, progress.total, begun.elapsed(), limits.total_time) {
+        // What a copy that was given up took is not this one's rate: it has what is left of the time.
+        let (elapsed, left) =
+            (progress.since.elapsed(), limits.total_time.saturating_sub(progress.since - begun));
+        if hopeless(progress.length, progress.total, elapsed, left) {
             let (length, total) = (progress.length, progress.total.unwrap_or_default());
             return Err(Trouble::lasting(format!(
-                "it comes too slowly: {length} of {total} bytes in {:.0?}, which cannot end within {:?} (--fetch-timeout)",
-                begun.elapsed(),
+                "it comes too slowly: {length} of {total} bytes in {elapsed:.0?}, which cannot end within {:?} (--fetch-timeout)",
                 limits.total_time
             )));
         }

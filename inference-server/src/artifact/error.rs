@@ -34,6 +34,16 @@ pub enum FetchError {
         /// The limit.
         limit: u64,
     },
+    /// More bytes than there is memory for.
+    #[error(
+        "the artifact at {location} is larger than the {room} bytes that the container's memory limit leaves for it; raise the limit (in a cluster: runtime.resources.limits.memory)"
+    )]
+    NoRoom {
+        /// Where it came from.
+        location: Location,
+        /// What there is, in bytes.
+        room: u64,
+    },
     /// The file cannot be read.
     #[error(
         "the artifact at {location} cannot be read: {reason}; check that the volume or ConfigMap holds it"
@@ -103,7 +113,7 @@ impl FetchError {
     /// The code to end the process with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Digest { .. } | Self::TooLarge { .. } => exit::BAD_ARTIFACT,
+            Self::Digest { .. } | Self::TooLarge { .. } | Self::NoRoom { .. } => exit::BAD_ARTIFACT,
             Self::File { .. } | Self::Status { .. } | Self::Unreachable { .. } | Self::Kept { .. } => {
                 exit::UNAVAILABLE
             }

@@ -38,12 +38,13 @@ pub struct Fetcher {
     guard: Guard,
     proxies: bool,
     lookup: Arc<dyn Lookup>,
+    memory: Option<u64>,
 }
 
 impl Fetcher {
     /// `credentials` go to the artifact's server only, not where it redirects to. Addresses are those that `guard` lets through.
     pub fn new(limits: Limits, credentials: Option<Credentials>, guard: Guard) -> Self {
-        Self { limits, credentials, guard, proxies: false, lookup: Arc::new(System) }
+        Self { limits, credentials, guard, proxies: false, lookup: Arc::new(System), memory: None }
     }
 
     /// Goes through the proxies that the environment names. They look names up themselves, so that only addresses in URLs and
@@ -59,14 +60,27 @@ impl Fetcher {
         Self { lookup, ..self }
     }
 
-    /// The bytes at `location` and their digest, which is checked against `expected`.
+    /// Keeps no artifact in memory that is larger than this many bytes; `None` for what the limits allow.
+    #[must_use]
+    pub fn within_memory(self, memory: Option<u64>) -> Self {
+        Self { memory, ..self }
+    }
+
+    /// The bytes at `location` and their digest, which is checked against `expected`. What is too large for the memory is refused
+    /// before it is allocated, where its size is known.
     pub async fn fetch(
         &self,
         location: &Location,
         expected: Option<Digest>,
     ) -> Result<(Vec<u8>, Digest), FetchError> {
         let mut bytes = Vec::new();
-        let actual = self.read(location, &mut bytes, None).await?;
+        let max = self.limits.max_bytes;
+        let room = self.memory.filter(|room| *room < max);
+        let read = self.read(location, &mut bytes, None, room.unwrap_or(max)).await;
+        let actual = read.map_err(|error| match (error, room) {
+            (FetchError::TooLarge { location, .. }, Some(room)) => FetchError::NoRoom { location, room },
+            (error, _) => error,
+        })?;
         match expected {
             Some(expected) => check(location, expected, actual).map(|()| (bytes, actual)),
             None => Ok((bytes, actual)),
@@ -85,7 +99,7 @@ impl Fetcher {
         let not_kept =
             |error: std::io::Error| FetchError::Kept { path: target.clone(), reason: error.to_string() };
         let mut file = Temporary::beside(&target).map_err(not_kept)?;
-        let actual = self.read(location, &mut file, Some(target.clone())).await?;
+        let actual = self.read(location, &mut file, Some(target.clone()), self.limits.max_bytes).await?;
         check(location, expected, actual)?;
         file.keep(&target).map_err(not_kept)?;
         Ok(target)
@@ -93,17 +107,17 @@ impl Fetcher {
 
     /// The digest of what is at `location`; the bytes are thrown away.
     pub async fn digest(&self, location: &Location) -> Result<Digest, FetchError> {
-        self.read(location, &mut Nowhere, None).await
+        self.read(location, &mut Nowhere, None, self.limits.max_bytes).await
     }
 
-    /// Reads the artifact. `path` is where it is kept, for the error.
+    /// Reads the artifact, of `max` bytes at most. `path` is where it is kept, for the error.
     async fn read(
         &self,
         location: &Location,
         keep: &mut dyn Keep,
         path: Option<PathBuf>,
+        max: u64,
     ) -> Result<Digest, FetchError> {
-        let max = self.limits.max_bytes;
         let credentials = self.credentials.as_ref();
         let web = || Web::new(&self.guard, self.proxies, Arc::clone(&self.lookup));
         let source = match location {
@@ -117,7 +131,7 @@ impl Fetcher {
                 Source::Object(source.map_err(|why| why.at(location, path.clone(), max, 0))?)
             }
         };
-        download(&source, location, self.limits, keep, path).await
+        download(&source, location, Limits { max_bytes: max, ..self.limits }, keep, path).await
     }
 }
 

@@ -86,6 +86,10 @@ impl FromStr for Location {
 
     fn from_str(text: &str) -> Result<Self, LocationError> {
         let error = |reason: &str| LocationError { reason: reason.to_owned() };
+        // Before the parser takes them away: who wrote the URI and who reads it must mean the same place.
+        if dots(text, true) {
+            return Err(error("a part of its path is an encoded `.` or `..` (%2e)"));
+        }
         let url = Url::parse(text).map_err(|reason| error(&format!("it is not a URI ({reason})")))?;
         match url.scheme() {
             "http" | "https" => Ok(Self::Http(Box::new(url))),
@@ -93,10 +97,25 @@ impl FromStr for Location {
                 .to_file_path()
                 .map(Self::File)
                 .map_err(|()| error("a file URI has three slashes and no host")),
+            "s3" | "gs" | "az" if dots(text, false) => {
+                Err(error("the object's name has an empty part, or `.` or `..` as a part"))
+            }
             "s3" | "gs" | "az" => object(&url).map(|object| Self::Object(Box::new(object))).map_err(error),
             scheme => Err(error(&format!("the scheme {scheme:?} is not known"))),
         }
     }
+}
+
+/// Whether a part of a URI's path is `.` or `..`, with a dot that is written `%2e` where only `encoded` ones count. URL parsers take
+/// such parts for steps in the tree (WHATWG URL §4.4).
+fn dots(text: &str, encoded: bool) -> bool {
+    // As the parser does it, which also skips line ends and tabs.
+    let text: String = text.chars().filter(|c| !matches!(c, '\t' | '\n' | '\r')).collect();
+    let path = text.split(['?', '#']).next().unwrap_or_default();
+    path.split(['/', '\\']).any(|part| {
+        let plain = part.replace("%2e", ".").replace("%2E", ".");
+        matches!(plain.as_str(), "." | "..") && (!encoded || plain != part)
+    })
 }
 
 /// The object that a URI of a store names.
@@ -175,7 +194,9 @@ mod tests {
     #[test]
     fn places_are_read() {
         assert_eq!("file:///models/a.onnx".parse(), Ok(Location::File("/models/a.onnx".into())));
-        assert!(matches!("http://127.0.0.1:9/a".parse(), Ok(Location::Http(_))));
+        for web in ["http://127.0.0.1:9/a", "https://host/a%2eb/..%2e/c?d=/%2e%2e/", "https://host/a#/%2e"] {
+            assert!(matches!(web.parse(), Ok(Location::Http(_))), "{web}");
+        }
         for (text, service, bucket, key) in [
             ("s3://bucket/a%20b/c.onnx", Service::S3, "bucket", "a b/c.onnx"),
             ("gs://my.bucket_1/c.onnx", Service::Google, "my.bucket_1", "c.onnx"),
@@ -214,6 +235,15 @@ mod tests {
             "az://acc-ount/container/blob",
             "gs://-bucket/a",
             "s3://bucket/a%2F..%2Fb",
+            "s3://bucket/a/../b",
+            "s3://bucket/./b",
+            "s3://bucket/a/%2e%2E/b",
+            "az://account/box/%2e./b",
+            "https://host/a/%2e%2e/b",
+            "https://host/a/.%2E?b",
+            "https://host/a/%2\te/b",
+            "https://host\\%2e\\b",
+            "file:///models/%2E%2e/b",
         ] {
             let parsed = bad.parse::<Location>();
             assert!(parsed.is_err(), "{bad:?} was accepted");

@@ -153,6 +153,13 @@ async fn size_is_bounded_for_files_and_downloads() {
         let small = Limits { max_bytes: 10, retry_for: Duration::ZERO, total_time: Duration::from_mins(1) };
         let error = fetch(Fetcher::new(small, None, here()), uri, None).await.unwrap_err();
         assert!(matches!(error, FetchError::TooLarge { limit: 10, .. }), "{error}");
+        // Memory binds what is kept there only, and where it is more than the limit, the limit binds.
+        let error = fetch(fetcher(None).within_memory(Some(10)), uri, None).await.unwrap_err();
+        assert!(error.to_string().contains("10 bytes that the container's memory limit leaves"), "{error}");
+        assert_eq!(error.exit_code(), 65);
+        assert!(fetcher(None).within_memory(Some(10)).digest(&uri.parse().unwrap()).await.is_ok());
+        let error = fetch(Fetcher::new(small, None, here()).within_memory(Some(11)), uri, None).await;
+        assert!(matches!(error, Err(FetchError::TooLarge { limit: 10, .. })), "{error:?}");
         assert_eq!(fetch(fetcher(None), uri, Some(digest_of(ARTIFACT))).await.unwrap(), ARTIFACT);
     }
 }

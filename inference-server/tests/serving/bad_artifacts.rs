@@ -43,7 +43,8 @@ fn text(output: &Output) -> String {
     [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned()).concat()
 }
 
-/// Serves the artifact, and fetches it into a folder: both fail, the first with `code` and a sentence that has all of `parts`.
+/// Serves the artifact, and fetches it into a folder: both fail with `code` and a sentence that has all of `parts`. What only a
+/// loader finds wrong is fetched whole, and is not what was pinned.
 fn fails(uri: &str, more: &[&str], code: i32, parts: &[&str]) {
     let (secret, folder) = (credentials(), tempfile::tempdir().unwrap());
     let place = ["--model-uri", uri, "--credentials", secret.path().to_str().unwrap()];
@@ -66,7 +67,13 @@ fn fails(uri: &str, more: &[&str], code: i32, parts: &[&str]) {
     let pinned = if more.contains(&"--digest") { vec![] } else { vec!["--digest", digest.as_str()] };
     let to = ["--to", folder.path().to_str().unwrap()];
     let fetched = run(&[&["fetch"][..], &arguments, &pinned, &to].concat());
-    assert_ne!(fetched.status.code(), Some(0), "{uri} was fetched");
+    let (actual, message) = ending(&fetched);
+    assert_eq!(actual, code, "fetch {uri}: {message}");
+    let not_pinned = ["has the digest", digest.as_str()];
+    let loaded = parts.contains(&"cannot be served");
+    for part in if loaded { &not_pinned[..] } else { parts } {
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+    }
     assert!(is_empty(folder.path()), "{uri} left something behind");
     assert!(!text(&fetched).contains(CANARY), "{}", text(&fetched));
 }
@@ -310,6 +317,18 @@ fn addresses_that_were_not_allowed() {
     fails(&uri, &["--allow-network", "10.0.0.0/8"], BAD_CONFIGURATION, &["loopback"]);
     fails("http://169.254.169.254/a", &["--allow-network", "0.0.0.0/0"], BAD_CONFIGURATION, &["metadata"]);
     assert_eq!(server.connections(), 0);
+
+    // By the environment, as in the operator's pods.
+    let resolve = |networks: &str| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_stoker-server"))
+            .args(["resolve", "--model-uri", &uri])
+            .env("STOKER_ALLOW_NETWORKS", networks)
+            .env_remove("RUST_LOG")
+            .output()
+            .unwrap()
+    };
+    assert_eq!(ending(&resolve("10.0.0.0/8,192.168.0.0/16")).0, BAD_CONFIGURATION);
+    assert_eq!(resolve("10.0.0.0/8,127.0.0.0/8").status.code(), Some(0));
 }
 
 #[test]

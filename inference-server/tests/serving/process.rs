@@ -101,6 +101,41 @@ fn a_wrong_command_line_ends_with_64() {
     assert_eq!(run(&[]).status.code(), Some(64));
 }
 
+/// A URI may hold a password and a signature, also one that cannot be read.
+#[test]
+fn a_wrong_command_line_does_not_repeat_its_values() {
+    let canary = "https://user:hunter2@host:99999/a?sig=hunter2";
+    let dotted = "https://user:hunter2@host/%2e%2e/a?sig=hunter2";
+    let assigned = format!("--use-proxies={canary}");
+    let misspelt = format!("--modle-uri={canary}");
+    let named = ["serve", "--model-name", "m"];
+    let cases: [(&[&str], &str); 10] = [
+        (&["--model-uri", canary], "--model-uri <MODEL_URI> cannot be used: --model-uri: it is not a URI"),
+        (&["--model-uri", dotted], "%2e"),
+        (&["--model-uri", "file:///a", canary], "belongs to no option"),
+        (&["--model-uri", "file:///a", &assigned], "--use-proxies"),
+        (&["--model-uri", "file:///a", &misspelt], "--modle-uri"),
+        (&["--model-uri", "file:///a", "--prediction-metrics", canary], "on, off"),
+        (&["--model-uri", "file:///a", "--threads", canary], "--threads"),
+        (&["--model-uri", "file:///a", "--max-artifact", canary], "such as 1048576"),
+        (&["--model-uri", "file:///a", "--fetch-timeout", canary], "--fetch-timeout"),
+        (&["--model-uri="], "--model-uri"),
+    ];
+    let mut outputs: Vec<_> =
+        cases.iter().map(|(arguments, part)| (run(&[&named[..], arguments].concat()), *part)).collect();
+    outputs.push((run(&[canary]), "it is not a URI"));
+    outputs.push((run(&["help", canary]), "command is not known"));
+    for (output, part) in outputs {
+        let (code, message) = ending(&output);
+        assert_eq!(code, 64, "{part}: {message}");
+        assert!(message.contains(part), "{part:?} is not in: {message}");
+        for stream in [&output.stdout, &output.stderr] {
+            let text = String::from_utf8_lossy(stream);
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+}
+
 #[test]
 fn a_port_that_is_taken_ends_with_70() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

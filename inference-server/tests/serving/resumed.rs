@@ -81,6 +81,35 @@ async fn a_new_version_begins_again() {
     assert!(matches!(&error, FetchError::Digest { actual, .. } if *actual == digest_of(&new)), "{error}");
 }
 
+/// A copy is judged by its own rate. The first one here stalls for longer than the quarter of the time in which none is judged.
+#[tokio::test]
+async fn a_copy_that_was_given_up_does_not_slow_the_next() {
+    let (old, new) = (bytes(1000, 1), bytes(1000, 2));
+    let (v1, v2) = (answer("200 OK", "ETag: \"v1\"\r\n", &old), new.clone());
+    let server = RawServer::new(move |number, head, stream| {
+        if number == 0 {
+            send(stream, &cut(&v1, 500));
+            std::thread::sleep(Duration::from_secs(3));
+            return;
+        }
+        let whole = ranged(head, &v2, "\"v2\"");
+        send(stream, &cut(&whole, 0));
+        for chunk in v2.chunks(100) {
+            std::thread::sleep(Duration::from_millis(50));
+            send(stream, chunk);
+        }
+    });
+    drop(client());
+    let limits = Limits {
+        max_bytes: 10 << 20,
+        retry_for: Duration::from_secs(10),
+        total_time: Duration::from_secs(10),
+    };
+    let fetcher = Fetcher::new(limits, None, loopback());
+    let fetched = fetcher.fetch(&server.url("/a.onnx").parse().unwrap(), None).await;
+    assert_eq!(fetched.unwrap().0, new);
+}
+
 /// Servers that send the rest of another version, or of another place, as if it were what was asked for.
 #[tokio::test]
 async fn a_rest_that_does_not_fit_is_thrown_away() {

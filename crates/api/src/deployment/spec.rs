@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::rollout::{Rollback, Rollout};
 use super::status::ModelDeploymentStatus;
-use crate::artifact::{DIGEST_PATTERN, LONGEST_NAME, uri_pattern};
+use crate::artifact::{DIGEST_PATTERN, ENCODED_DOTS_PATTERN, LONGEST_NAME, uri_pattern};
 use crate::route::{HeaderMatch, Unit};
 
 /// How a model is served, and how a new version of it takes over.
@@ -81,6 +81,8 @@ pub struct Model {
     #[x_kube(
         validation = Rule::new(format!("self.matches(r'{}')", uri_pattern()))
             .message("model.uri must be https://host/path, s3://bucket/key, gs://bucket/object, az://account/container/blob, configmap://name/key or pvc://claim/path, without empty parts, `.` or `..`"),
+        validation = Rule::new(format!("!self.matches(r'{ENCODED_DOTS_PATTERN}')"))
+            .message("model.uri: a part of its path is an encoded `.` or `..` (%2e)"),
         validation = Rule::new(format!("self.startsWith('http') || self.split('/').all(part, part.size() <= {LONGEST_NAME})"))
             .message("model.uri: a name in it has more than 253 characters")
     )]

@@ -20,6 +20,13 @@ fn addresses_are_of_the_kind_that_iana_says() {
                 "::ffff:169.254.169.254",
                 "64:ff9b::a9fe:a9fe",
                 "168.63.129.16",
+                "169.254.170.23",
+                "fd00:ec2::23",
+                "fd00:ec2:1::1",
+                "fd00:42::42",
+                // In the ISATAP part of a private network, and of a Teredo client's with a private server.
+                "fd12::5efe:169.254.169.254",
+                "2001:0:a00:1::5601:5601",
             ],
         ),
         (Kind::Private, &["10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.0.1", "fc00::1", "fdff::1"]),
@@ -27,6 +34,10 @@ fn addresses_are_of_the_kind_that_iana_says() {
             Kind::Private,
             &["::ffff:10.0.0.1", "64:ff9b::10.0.0.1", "2002:c0a8:1::1", "64:ff9b:1::8.8.8.8", "fec0::1"],
         ),
+        // Prefixes count also where ISATAP's part follows.
+        (Kind::Loopback, &["2002:7f00:1::5efe:808:808"]),
+        (Kind::Private, &["64:ff9b:1::5efe:808:808", "2001:0:a00:1:0:5efe:808:808", "fd12::5efe:808:808"]),
+        (Kind::Reserved, &["2001:db8::5efe:808:808", "2001:db8::200:5efe:808:808", "3fff::5efe:808:808"]),
         // The Teredo client 192.168.0.1, and ISATAP.
         (Kind::Private, &["2001:0:808:808::3f57:fffe", "2a00::5efe:10.0.0.1"]),
         (Kind::Shared, &["100.64.0.1", "100.127.255.255"]),
@@ -112,23 +123,35 @@ fn a_metadata_service_passes_only_by_its_own_address() {
     for wide in ["169.254.0.0/16", "0.0.0.0/0", "169.254.169.254/31"] {
         assert!(guard(wide).check(ip("169.254.169.254")).is_err(), "{wide}");
     }
-    assert!(guard("fc00::/7").check(ip("fd00:ec2::254")).is_err());
-    assert!(guard("fc00::/7").check(ip("fd00:ec2::253")).is_ok());
+    assert!(guard("169.254.0.0/16").check(ip("169.254.170.23")).is_err());
+    for address in ["fd00:ec2::254", "fd00:ec2::23", "fd00:42::42", "fd00::5efe:169.254.169.254"] {
+        assert!(guard("fc00::/7").check(ip(address)).is_err(), "{address}");
+        assert!(guard(address).check(ip(address)).is_ok(), "{address}");
+    }
+    assert!(guard("fc00::/7").check(ip("fd00:ec3::254")).is_ok());
     assert!(guard("169.254.169.254").check(ip("169.254.169.254")).is_ok());
 }
 
 proptest! {
     #[test]
-    fn what_carries_an_ipv4_address_is_of_its_kind(bits in any::<u32>()) {
+    fn what_carries_an_ipv4_address_is_of_its_kind(bits in any::<u32>(), rest in any::<[u16; 5]>(), isatap in any::<bool>()) {
         let v4 = Ipv4Addr::from_bits(bits);
         let wanted = kind(IpAddr::V4(v4));
         let [high, low] = [bits >> 16, bits & 0xffff].map(|half| u16::try_from(half).unwrap());
         for carrier in [
             v4.to_ipv6_mapped(),
             Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, high, low),
-            Ipv6Addr::new(0x2002, high, low, 0, 0, 0, 0, 1),
         ] {
             prop_assert_eq!(kind(IpAddr::V6(carrier)), wanted, "{} in {}", v4, carrier);
+        }
+        // 6to4 leaves room for anything, and for ISATAP with another address.
+        let [a, b, c, d, e] = rest;
+        let (b, c) = if isatap { (0, 0x5efe) } else { (b, c) };
+        let carrier = Ipv6Addr::new(0x2002, high, low, a, b, c, d, e);
+        let actual = kind(IpAddr::V6(carrier));
+        prop_assert!(actual == Some(Kind::Metadata) || wanted.is_none() || actual == wanted, "{} in {}", v4, carrier);
+        if c != 0x5efe {
+            prop_assert_eq!(actual, wanted, "{} in {}", v4, carrier);
         }
     }
 
