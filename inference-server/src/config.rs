@@ -74,9 +74,6 @@ pub struct Serve {
     /// requests wait for as long as --request-timeout allows.
     #[arg(long, value_parser = target)]
     pub latency_target: Option<Duration>,
-    /// Requests come from a router of Stoker alone: its headers are believed. Without it anybody could send them.
-    #[arg(long, env = "STOKER_BEHIND_ROUTER")]
-    pub behind_router: bool,
     /// Requests that wait for the model at a time; above, 503.
     #[arg(long, default_value = "1024", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub queue: u32,
