@@ -5,10 +5,11 @@ use stoker_graph::{Data, Value, ValueInfo};
 
 use super::raw;
 use super::signature::Signature;
+use crate::proto::inference::ModelConfig;
 use crate::statistics::Snapshot;
 
 /// The extensions of the protocol that are served, by the names that Triton gave them.
-pub const EXTENSIONS: [&str; 2] = ["binary_tensor_data", "statistics"];
+pub const EXTENSIONS: [&str; 3] = ["binary_tensor_data", "model_configuration", "statistics"];
 
 /// The name of this program, in metadata.
 pub const SERVER_NAME: &str = "stoker-server";
@@ -167,6 +168,44 @@ pub fn model_metadata(name: &str, version: &str, signature: &Signature) -> Vec<u
         outputs: tensors(&signature.outputs),
     };
     to_json(&metadata, 512)
+}
+
+/// Writes the configuration of the model.
+pub fn model_config(config: &ModelConfig) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Config<'a> {
+        name: &'a str,
+        platform: &'a str,
+        backend: &'a str,
+        max_batch_size: i32,
+        input: Vec<Tensor<'a>>,
+        output: Vec<Tensor<'a>>,
+    }
+    #[derive(Serialize)]
+    struct Tensor<'a> {
+        name: &'a str,
+        data_type: &'static str,
+        dims: &'a [i64],
+    }
+    let input = config.input.iter().map(|tensor| Tensor {
+        name: &tensor.name,
+        data_type: tensor.data_type().as_str_name(),
+        dims: &tensor.dims,
+    });
+    let output = config.output.iter().map(|tensor| Tensor {
+        name: &tensor.name,
+        data_type: tensor.data_type().as_str_name(),
+        dims: &tensor.dims,
+    });
+    let written = Config {
+        name: &config.name,
+        platform: &config.platform,
+        backend: &config.backend,
+        max_batch_size: config.max_batch_size,
+        input: input.collect(),
+        output: output.collect(),
+    };
+    to_json(&written, 512)
 }
 
 /// Writes readiness of the model.

@@ -6,13 +6,17 @@ use std::collections::HashMap;
 
 use stoker_graph::{DType, Data, Value, ValueInfo};
 
+use super::answer::PLATFORM;
 use super::parameters::{InputParameters, OutputParameters, Parameter, Parameters, RequestParameters};
 use super::raw;
 use super::request::{InferRequest, Inputs, RequestError, outputs_named, with_elements};
 use super::signature::Signature;
 use crate::proto::inference::infer_parameter::ParameterChoice;
 use crate::proto::inference::model_infer_response::InferOutputTensor;
-use crate::proto::inference::{InferParameter, InferTensorContents, ModelInferRequest, ModelInferResponse};
+use crate::proto::inference::{
+    DataType, InferParameter, InferTensorContents, ModelConfig, ModelInferRequest, ModelInferResponse,
+    ModelInput, ModelOutput,
+};
 
 /// Reads a request.
 pub fn read(message: ModelInferRequest, signature: &Signature) -> Result<InferRequest, RequestError> {
@@ -103,6 +107,50 @@ pub fn write(
 /// A declared shape as messages have it: -1 is a length that the request decides.
 pub fn declared(shape: &[Option<usize>]) -> Vec<i64> {
     shape.iter().map(|length| length.map_or(-1, |length| i64::try_from(length).unwrap_or(i64::MAX))).collect()
+}
+
+/// What is to be known of a model of this name, as Triton's configuration has it.
+pub fn config(name: &str, signature: &Signature) -> ModelConfig {
+    let input = |info: &ValueInfo| ModelInput {
+        name: info.name.clone(),
+        data_type: data_type(info.dtype).into(),
+        dims: declared(&info.shape),
+    };
+    let output = |info: &ValueInfo| ModelOutput {
+        name: info.name.clone(),
+        data_type: data_type(info.dtype).into(),
+        dims: declared(&info.shape),
+    };
+    ModelConfig {
+        name: name.to_owned(),
+        platform: PLATFORM.to_owned(),
+        max_batch_size: 0,
+        input: signature.inputs.iter().map(input).collect(),
+        output: signature.outputs.iter().map(output).collect(),
+        backend: "burn".to_owned(),
+    }
+}
+
+/// A type, as Triton's configuration names it.
+fn data_type(dtype: DType) -> DataType {
+    match dtype {
+        DType::Bool => DataType::TypeBool,
+        DType::U8 => DataType::TypeUint8,
+        DType::U16 => DataType::TypeUint16,
+        DType::U32 => DataType::TypeUint32,
+        DType::U64 => DataType::TypeUint64,
+        DType::I8 => DataType::TypeInt8,
+        DType::I16 => DataType::TypeInt16,
+        DType::I32 => DataType::TypeInt32,
+        DType::I64 => DataType::TypeInt64,
+        DType::F16 => DataType::TypeFp16,
+        DType::F32 => DataType::TypeFp32,
+        DType::F64 => DataType::TypeFp64,
+        DType::String => DataType::TypeString,
+        DType::BF16 => DataType::TypeBf16,
+        // A model with such an input or output is refused when it is loaded.
+        _ => DataType::TypeInvalid,
+    }
 }
 
 fn malformed(reason: String) -> RequestError {

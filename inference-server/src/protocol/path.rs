@@ -19,6 +19,8 @@ pub enum Call<'a> {
     AllStatistics,
     /// `GET /v2/models/{model}[/versions/{version}]/stats`
     Statistics(Model<'a>),
+    /// `GET /v2/models/{model}[/versions/{version}]/config`
+    Configuration(Model<'a>),
     /// `POST /v2/repository/index`
     RepositoryIndex,
     /// `POST /v2/repository/models/{model}/load` and `/unload`
@@ -53,6 +55,7 @@ impl<'a> Call<'a> {
             ["models", name, "ready"] => Self::ModelReady(Model { name, version: None }),
             ["models", name, "infer"] => Self::Infer(Model { name, version: None }),
             ["models", name, "stats"] => Self::Statistics(Model { name, version: None }),
+            ["models", name, "config"] => Self::Configuration(Model { name, version: None }),
             ["models", name, "versions", version] => {
                 Self::ModelMetadata(Model { name, version: Some(version) })
             }
@@ -64,6 +67,9 @@ impl<'a> Call<'a> {
             }
             ["models", name, "versions", version, "stats"] => {
                 Self::Statistics(Model { name, version: Some(version) })
+            }
+            ["models", name, "versions", version, "config"] => {
+                Self::Configuration(Model { name, version: Some(version) })
             }
             ["repository", "index"] => Self::RepositoryIndex,
             ["repository", "models", name, "load" | "unload"] => Self::LoadOrUnload(name),
@@ -107,6 +113,8 @@ mod tests {
             ("/v2/models/stats", Some(Call::AllStatistics)),
             ("/v2/models/digits/stats", Some(Call::Statistics(model(None)))),
             ("/v2/models/digits/versions/7/stats", Some(Call::Statistics(model(Some("7"))))),
+            ("/v2/models/digits/config", Some(Call::Configuration(model(None)))),
+            ("/v2/models/digits/versions/7/config", Some(Call::Configuration(model(Some("7"))))),
             ("/v2/repository/index", Some(Call::RepositoryIndex)),
             ("/v2/repository/models/digits/load", Some(Call::LoadOrUnload("digits"))),
             ("/v2/repository/models/digits/unload", Some(Call::LoadOrUnload("digits"))),

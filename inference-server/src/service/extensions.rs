@@ -1,4 +1,4 @@
-//! Extensions of the protocol beside inference: statistics, and what little there is of the model repository.
+//! Extensions of the protocol beside inference: statistics, the configuration of the model, and what little there is of the model repository.
 
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use super::bodies::refuse_body;
 use super::rest::json;
 use super::{App, Refusal};
 use crate::protocol::answer::{self, State};
+use crate::protocol::message;
 use crate::protocol::path::Model;
 
 /// The longest body that asks for the index, in bytes: it holds one truth value.
@@ -33,6 +34,17 @@ impl App {
     /// The counts of all models: of the one that there is.
     pub(super) fn all_statistics(&self) -> Reply {
         self.statistics(Model { name: &self.model_name, version: None })
+    }
+
+    /// What is to be known of the model, as its configuration has it.
+    pub(super) fn configuration(&self, model: Model<'_>) -> Reply {
+        match self.find(model) {
+            Ok(ready) => {
+                let config = message::config(&self.model_name, &ready.model.signature);
+                json(StatusCode::OK, answer::model_config(&config))
+            }
+            Err(refusal) => refusal.reply(),
+        }
     }
 
     /// The one model, with its state. A request may ask for those that are ready only.

@@ -44,7 +44,7 @@ impl App {
     async fn call(&self, request: Request<Incoming>) -> Reply {
         let Some(call) = Call::parse(request.uri().path()) else {
             let known = "there are /v2, /v2/health/live, /v2/health/ready, /v2/repository/index, /v2/models/stats, and \
-                         /v2/models/{name} with /ready, /infer and /stats";
+                         /v2/models/{name} with /ready, /infer, /stats and /config";
             return Refusal::NotFound(format!("no such path; {known}")).reply();
         };
         if !call.takes(request.method()) {
@@ -75,6 +75,7 @@ impl App {
             },
             Call::AllStatistics => self.all_statistics(),
             Call::Statistics(model) => self.statistics(model),
+            Call::Configuration(model) => self.configuration(model),
             Call::RepositoryIndex => {
                 let (head, body) = request.into_parts();
                 self.repository_index(&head.headers, body).await
@@ -181,8 +182,9 @@ impl App {
             let signature = Arc::clone(&ready.model.signature);
             let held = held.clone();
             tokio::task::spawn_blocking(move || {
-                let _held = held;
-                request::parse(&json, &tail, &signature)
+                let parsed = request::parse(&json, &tail, &signature);
+                drop(held);
+                parsed
             })
             .await
             .map_err(|_| Refusal::Internal)?
@@ -214,8 +216,9 @@ impl App {
             let (name, version) = (name.to_owned(), version.to_owned());
             let signature = Arc::clone(&ready.model.signature);
             tokio::task::spawn_blocking(move || {
-                let _held = held;
-                written(&name, &version, id.as_deref(), outputs, &binary, &signature)
+                let answer = written(&name, &version, id.as_deref(), outputs, &binary, &signature);
+                drop(held);
+                answer
             })
             .await
             .map_err(|_| Refusal::Internal)?

@@ -369,6 +369,18 @@ async fn what_the_server_is_and_how_it_is_can_be_asked() {
     let config = client.model_config(asked).await.unwrap().into_inner().config.unwrap();
     assert_eq!((config.input[0].name.as_str(), &config.input[0].dims[..]), ("input", &[-1, 64][..]));
     assert_eq!(config.input[0].data_type().as_str_name(), "TYPE_FP32");
+    let (_, over_http) = server.get("/v2/models/digits/config").await;
+    let over_http: serde_json::Value = serde_json::from_str(&over_http).unwrap();
+    let wanted = serde_json::json!([{"name": "input", "data_type": "TYPE_FP32", "dims": [-1, 64]}]);
+    assert_eq!(over_http["input"], wanted);
+    assert_eq!(over_http["output"].as_array().unwrap().len(), config.output.len());
+    for (ours, theirs) in config.output.iter().zip(over_http["output"].as_array().unwrap()) {
+        assert_eq!(theirs["name"], ours.name);
+        assert_eq!(theirs["data_type"], ours.data_type().as_str_name());
+        assert_eq!(theirs["dims"], serde_json::json!(ours.dims));
+    }
+    assert_eq!(over_http["name"], "digits");
+    assert_eq!(over_http["max_batch_size"], 0);
     let index = client.repository_index(RepositoryIndexRequest::default()).await.unwrap().into_inner();
     assert_eq!((index.models[0].name.as_str(), index.models[0].state.as_str()), ("digits", "READY"));
 

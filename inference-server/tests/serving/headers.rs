@@ -142,7 +142,7 @@ async fn compressed_bodies_are_refused_by_name() {
 async fn the_repository_has_the_one_model() {
     let server = Started::new("digits-v2.onnx", &[]).await;
     let metadata: Value = serde_json::from_str(&server.get("/v2").await.1).unwrap();
-    assert_eq!(metadata["extensions"], json!(["binary_tensor_data", "statistics"]));
+    assert_eq!(metadata["extensions"], json!(["binary_tensor_data", "model_configuration", "statistics"]));
     for body in ["", "{}", "{\"ready\": true}"] {
         let (status, text) = server.ask(Method::POST, "/v2/repository/index", body).await;
         assert_eq!(status, StatusCode::OK, "{text}");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stoker_graph::{DType, ValueInfo};
+use stoker_graph::ValueInfo;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -16,15 +16,15 @@ use crate::proto::inference::grpc_inference_service_server::{GrpcInferenceServic
 use crate::proto::inference::model_metadata_response::TensorMetadata;
 use crate::proto::inference::repository_index_response::ModelIndex;
 use crate::proto::inference::{
-    DataType, InferBatchStatistics, InferStatistics, ModelConfig, ModelConfigRequest, ModelConfigResponse,
-    ModelInferRequest, ModelInferResponse, ModelInput, ModelMetadataRequest, ModelMetadataResponse,
-    ModelOutput, ModelReadyRequest, ModelReadyResponse, ModelStatistics, ModelStatisticsRequest,
-    ModelStatisticsResponse, ModelStreamInferResponse, RepositoryIndexRequest, RepositoryIndexResponse,
-    ServerLiveRequest, ServerLiveResponse, ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest,
-    ServerReadyResponse, StatisticDuration,
+    InferBatchStatistics, InferStatistics, ModelConfigRequest, ModelConfigResponse, ModelInferRequest,
+    ModelInferResponse, ModelMetadataRequest, ModelMetadataResponse, ModelReadyRequest, ModelReadyResponse,
+    ModelStatistics, ModelStatisticsRequest, ModelStatisticsResponse, ModelStreamInferResponse,
+    RepositoryIndexRequest, RepositoryIndexResponse, ServerLiveRequest, ServerLiveResponse,
+    ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
+    StatisticDuration,
 };
 use crate::protocol::answer::{EXTENSIONS, PLATFORM, SERVER_NAME, SERVER_VERSION, State};
-use crate::protocol::message::declared;
+use crate::protocol::message::{config, declared};
 use crate::statistics::{BatchSnapshot, Snapshot, Tally};
 
 /// The service of a health check that asks whether the process answers at all, whatever its model: for liveness probes.
@@ -119,25 +119,8 @@ impl GrpcInferenceService for App {
         request: Request<ModelConfigRequest>,
     ) -> Result<Response<ModelConfigResponse>, Status> {
         let asked = request.get_ref();
-        let signature = &self.find(named(&asked.name, &asked.version))?.model.signature;
-        let input = |info: &ValueInfo| ModelInput {
-            name: info.name.clone(),
-            data_type: data_type(info.dtype).into(),
-            dims: declared(&info.shape),
-        };
-        let output = |info: &ValueInfo| ModelOutput {
-            name: info.name.clone(),
-            data_type: data_type(info.dtype).into(),
-            dims: declared(&info.shape),
-        };
-        let config = ModelConfig {
-            name: self.model_name.clone(),
-            platform: PLATFORM.to_owned(),
-            max_batch_size: 0,
-            input: signature.inputs.iter().map(input).collect(),
-            output: signature.outputs.iter().map(output).collect(),
-            backend: "burn".to_owned(),
-        };
+        let ready = self.find(named(&asked.name, &asked.version))?;
+        let config = config(&self.model_name, &ready.model.signature);
         Ok(Response::new(ModelConfigResponse { config: Some(config) }))
     }
 
@@ -223,27 +206,5 @@ fn statistics(name: &str, version: &str, counted: Snapshot) -> ModelStatistics {
             cache_miss: tally(requests.cache_miss),
         }),
         batch_stats: counted.batch_stats.into_iter().map(batch).collect(),
-    }
-}
-
-/// A type, as Triton's configuration names it.
-fn data_type(dtype: DType) -> DataType {
-    match dtype {
-        DType::Bool => DataType::TypeBool,
-        DType::U8 => DataType::TypeUint8,
-        DType::U16 => DataType::TypeUint16,
-        DType::U32 => DataType::TypeUint32,
-        DType::U64 => DataType::TypeUint64,
-        DType::I8 => DataType::TypeInt8,
-        DType::I16 => DataType::TypeInt16,
-        DType::I32 => DataType::TypeInt32,
-        DType::I64 => DataType::TypeInt64,
-        DType::F16 => DataType::TypeFp16,
-        DType::F32 => DataType::TypeFp32,
-        DType::F64 => DataType::TypeFp64,
-        DType::String => DataType::TypeString,
-        DType::BF16 => DataType::TypeBf16,
-        // A model with such an input or output is refused when it is loaded.
-        _ => DataType::TypeInvalid,
     }
 }

@@ -81,8 +81,9 @@ impl App {
             let signature = Arc::clone(&ready.model.signature);
             let held = held.clone();
             tokio::task::spawn_blocking(move || {
-                let _held = held;
-                message::read(message, &signature)
+                let read = message::read(message, &signature);
+                drop(held);
+                read
             })
             .await
             .map_err(|_| Refusal::Internal)?
@@ -110,8 +111,9 @@ impl App {
             let (name, version) = (name.to_owned(), version.to_owned());
             let signature = Arc::clone(&ready.model.signature);
             tokio::task::spawn_blocking(move || {
-                let _held = held;
-                written(&name, &version, id, outputs, &signature, as_raw)
+                let answer = written(&name, &version, id, outputs, &signature, as_raw);
+                drop(held);
+                answer
             })
             .await
             .map_err(|_| Refusal::Internal)?
