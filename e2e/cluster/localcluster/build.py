@@ -78,10 +78,9 @@ def _build_go(name: str, linker_flags: Sequence[str]) -> None:
         # An older Go that may not fetch the one that go.mod asks for refuses every command.
         raise ClusterError(f"{go} cannot be used in {folder}: {asked.stderr.strip()}")
     version = asked.stdout
-    # What debuggers want is stripped below; not writing it in the first place saves a good part of compiling Kubernetes.
-    command = [go, "build", "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", " ".join(["-s -w", *linker_flags]), "-o", str(BIN / f"{name}.new"), "."]
+    command = [go, "build", "-trimpath", "-ldflags", " ".join(["-s -w", *linker_flags]), "-o", str(BIN / f"{name}.new"), "."]
     sources = [folder / file for file in ("main.go", "go.mod", "go.sum")]
-    with _unless_stamped(name, [version, *command[1:6]], sources, BIN / name) as changed:
+    with _unless_stamped(name, [version, *command[1:5]], sources, BIN / name) as changed:
         if changed:
             print(f"building {name} with {version.strip()} (the first time this takes some minutes)", flush=True)
             began = time.monotonic()
