@@ -14,9 +14,9 @@ fn play(folder: &str, check: fn(&[u8])) {
     let mut played = 0;
     for entry in std::fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
-        // Printed for a failed test only: it says which file it was.
-        eprintln!("{}", path.display());
-        check(&std::fs::read(path).unwrap());
+        let bytes = std::fs::read(&path).unwrap();
+        let outcome = std::panic::catch_unwind(|| check(&bytes));
+        assert!(outcome.is_ok(), "{}", path.display());
         played += 1;
     }
     assert!(played > 0, "{} is empty", folder.display());

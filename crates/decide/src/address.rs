@@ -132,12 +132,11 @@ fn kind_by_prefix(segments: [u16; 8]) -> Option<Kind> {
         [0, 0, 0, 0, 0, 0, 0, 1] => Some(Kind::Loopback),
         [0xfe80..=0xfebf, ..] => Some(Kind::LinkLocal),
         // Site-local is deprecated (RFC 3879), and was private.
-        [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Some(Kind::Private),
+        // The network's own NAT64 prefix (RFC 8215) holds the address at a place that only the network knows.
+        [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] | [0x0064, 0xff9b, 1, ..] => Some(Kind::Private),
         [0xff00..=0xffff, ..] => Some(Kind::Multicast),
         // With an IPv4 address at the end, NAT64 (RFC 6052 §2.1); behind the prefix, 6to4 (RFC 3056 §2).
         [0x0064, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => kind(v4(high, low)),
-        // NAT64 by a network's own prefix (RFC 8215): the IPv4 address is at a place that only the network knows.
-        [0x0064, 0xff9b, 1, ..] => Some(Kind::Private),
         // Teredo (RFC 4380 §4): the server, and the client with its bits turned.
         [0x2001, 0, server_high, server_low, _, _, high, low] => {
             both(kind(v4(server_high, server_low)), kind(v4(!high, !low)))

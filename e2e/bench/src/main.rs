@@ -268,10 +268,10 @@ mod tests {
         url
     }
 
-    fn run(mode: &str, status: &'static str, more: &[&str]) -> Seen {
+    fn run(mode: &str, status: &'static str, options: &[&str]) -> Seen {
         let url = closing_server(status);
         let arguments = ["stoker-load", "--url", &url, "--bodies", "-", "--mode", mode, "--connections", "2"];
-        let settings = Settings::parse_from(arguments.iter().chain(more));
+        let settings = Settings::parse_from(arguments.iter().chain(options));
         let bodies = Rc::new(Bodies { all: vec![Bytes::from_static(b"{}")], next: Cell::new(0) });
         let target = Target::new(&settings.url, None).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

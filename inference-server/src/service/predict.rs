@@ -106,7 +106,7 @@ impl App {
 /// none, whatever their shape says: it would cost its client nothing to say a million.
 fn common_rows(inputs: &[Value]) -> Option<usize> {
     let rows = *inputs.first()?.shape().first()?;
-    let all = inputs.iter().all(|input| input.shape().first() == Some(&rows) && input.data().len() > 0);
+    let all = inputs.iter().all(|input| input.shape().first() == Some(&rows) && !input.data().is_empty());
     (all && rows > 0).then_some(rows)
 }
 

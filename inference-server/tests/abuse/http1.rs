@@ -54,7 +54,7 @@ async fn bodies_that_come_a_byte_at_a_time_are_given_up() {
         let said = join_all((0..200).map(|_| one())).await;
         // A reset may overtake the answer; it must not overtake all.
         assert!(said.iter().any(|text| status(text) == "408"), "{:?}", said[0]);
-        assert!(said.iter().all(|text| text.is_empty() || status(text) == "408"), "{:?}", said);
+        assert!(said.iter().all(|text| text.is_empty() || status(text) == "408"), "{said:?}");
     };
     server.bears(slow).await;
 }

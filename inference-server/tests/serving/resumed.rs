@@ -106,7 +106,7 @@ async fn a_copy_that_was_given_up_does_not_slow_the_next() {
         total_time: Duration::from_secs(10),
     };
     let fetcher = Fetcher::new(limits, None, loopback());
-    let fetched = fetcher.fetch(&server.url("/a.onnx").parse().unwrap(), None).await;
+    let outcome = fetcher.fetch(&server.url("/a.onnx").parse().unwrap(), None).await;
     assert_eq!(fetched.unwrap().0, new);
 }
 
