@@ -107,7 +107,7 @@ async fn a_copy_that_was_given_up_does_not_slow_the_next() {
     };
     let fetcher = Fetcher::new(limits, None, loopback());
     let outcome = fetcher.fetch(&server.url("/a.onnx").parse().unwrap(), None).await;
-    assert_eq!(fetched.unwrap().0, new);
+    assert_eq!(outcome.unwrap().0, new);
 }
 
 /// Servers that send the rest of another version, or of another place, as if it were what was asked for.
