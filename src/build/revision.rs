@@ -38,8 +38,6 @@ pub const USER: i64 = 65532;
 /// The networks that artifacts may come from, with commas between them. In the environment, since a server that does not know an
 /// argument does not start, and passes over a variable: an older one that a deployment names, or another one.
 const ALLOW_NETWORKS: &str = "STOKER_ALLOW_NETWORKS";
-/// Says that all requests come through the router.
-const BEHIND_ROUTER: &str = "STOKER_BEHIND_ROUTER";
 
 /// The snapshot of a new revision.
 pub fn snapshot(
@@ -56,7 +54,6 @@ pub fn snapshot(
     let mut template = template(runtime, settings);
     let place = place(&mut template, model, uri, settings);
     args.extend(place);
-    set(&mut template, BEHIND_ROUTER, "true");
     let metadata = ObjectMeta { labels: Some(labels::selector(md, revision)), ..ObjectMeta::default() };
     let server = Container {
         name: "server".into(),

@@ -7,8 +7,8 @@
 //!
 //! Addresses that carry an IPv4 address inside (IPv4-mapped, NAT64, 6to4, Teredo, ISATAP) are of the kind of that address too.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// What an address is for, other than the public internet.

@@ -11,7 +11,9 @@ use std::time::Duration;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
-/// How often the abuse is repeated. The first time fills pools and buffers that then stay.
+/// How often the abuse is done before it counts: it fills pools and buffers that then stay.
+const WARM: usize = 2;
+/// How often it is repeated then.
 const ROUNDS: usize = 4;
 /// Kilobytes by which the resident memory may differ between the rounds: the allocator's own. Each abuse would leave more
 /// than that if it left anything.
@@ -33,8 +35,11 @@ impl Process {
             .args(fixed)
             .args(["--metrics-listen", "127.0.0.1:0", "--drain-delay", "0s", "--threads", "2"])
             .args(more)
-            // Every thread has an arena else, and how much they keep says nothing.
+            // Else every thread has an arena, which keeps what was freed for as long as something lies above it: how much
+            // that is says nothing of what the server holds.
             .env("MALLOC_ARENA_MAX", "1")
+            .env("MALLOC_MMAP_THRESHOLD_", "8192")
+            .env("MALLOC_TRIM_THRESHOLD_", "65536")
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -93,10 +98,14 @@ impl Process {
     /// first time, and the client is always answered.
     pub async fn bears(self, abuse: impl AsyncFn(&Self)) -> Self {
         let calm = Calm::start(&self);
+        for _ in 1..WARM {
+            abuse(&self).await;
+            self.settled().await;
+        }
         abuse(&self).await;
         let before = self.settled().await;
         let mut after = before;
-        for _ in 1..ROUNDS {
+        for _ in 0..ROUNDS {
             abuse(&self).await;
             after = self.settled().await;
         }
