@@ -125,13 +125,16 @@ impl Guest {
         process.ended().await
     }
 
-    /// The container's arguments, as they are, and the pod's address for all ports.
+    /// The container's arguments and variables, as they are, and the pod's address for all ports.
     async fn start(&self) -> Result<Process> {
         let spec = self.pod.spec.as_ref().context("the pod has no spec")?;
         let container = spec.containers.first().context("the pod has no container")?;
         let mut arguments = container.args.clone().unwrap_or_default();
         let mut listen = |flag: &str, port: u16| arguments.push(format!("{flag}={}:{port}", self.address));
         let mut environment = vec![("KUBECONFIG".to_owned(), self.shared.kubeconfig.clone())];
+        // Values that the API server would have to look up are put in below, where a part wants them.
+        let given = container.env.iter().flatten();
+        environment.extend(given.filter_map(|one| Some((one.name.clone(), one.value.clone()?))));
         let program = match self.part() {
             parts::ROUTER => {
                 listen("--listen", ports::ROUTER_DATA);
