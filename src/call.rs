@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// The API server answered with an error, or could not be reached.
-    #[error("{what}: {}", chain(cause))]
+    #[error("{what}: {}", stoker_edge::causes(cause))]
     Failed {
         /// Verb, kind and name.
         what: String,
@@ -87,20 +87,6 @@ fn closed(error: &kube::Error) -> Option<Closed> {
         kube::Error::Service(cause) => cause.downcast_ref().copied(),
         _ => None,
     }
-}
-
-/// An error with all that caused it: the outermost alone ("client error (Connect)") helps nobody.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]

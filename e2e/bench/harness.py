@@ -17,12 +17,16 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 OUT = ROOT / "target" / "bench"
 FIXTURES = HERE.parent / "models" / "fixtures"
 RELEASE = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release"
+# Servers are on this machine: a proxy of the environment would only be in the way.
+open_url = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
 # A run in which the host took more of the machine's time than this share is repeated, so many times at most.
 MOST_STOLEN = 0.001
 TRIES = 4
@@ -76,6 +80,22 @@ def answers(port):
     with socket.socket() as probe:
         probe.settimeout(2)
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def is_ready(port):
+    """Whether a server of the Open Inference Protocol on loopback says that it is ready."""
+    with contextlib.suppress(urllib.error.URLError, ConnectionError):
+        open_url(f"http://127.0.0.1:{port}/v2/health/ready", timeout=5).close()
+        return True
+    return False
+
+
+def resident_kib(pid):
+    """Memory of a process that is resident. What taskset starts has taskset's id."""
+    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    sys.exit(f"/proc/{pid}/status has no VmRSS")
 
 
 def refuse_taken_ports(ports):

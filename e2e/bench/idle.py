@@ -168,8 +168,7 @@ class Controller:
 
     def resident(self):
         """In KiB."""
-        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE).group(1))
+        return harness.resident_kib(self.process.pid)
 
     def settle(self, objects):
         """Seconds from the start until it has looked at all `objects` and is quiet, and the CPU time that it took."""

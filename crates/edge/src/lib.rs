@@ -24,3 +24,17 @@ pub mod tls;
 
 /// An error of any kind, as bodies and services carry it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// An error with all its causes: the outermost alone ("client error (Connect)") helps nobody.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}

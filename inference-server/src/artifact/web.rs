@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::header::{CONTENT_RANGE, ETAG, IF_RANGE, LOCATION, RANGE};
 use reqwest::{Client, Request, Response, StatusCode, Url, redirect};
 use stoker_decide::address::{Forbidden, Guard};
+use stoker_edge::causes;
 
 use super::download::{Body, Part, Resume};
 use super::error::Trouble;
@@ -163,20 +164,6 @@ pub(super) fn trouble(error: &reqwest::Error) -> Trouble {
         cause = inner.source();
     }
     if error.is_builder() { Trouble::lasting(causes(error)) } else { Trouble::passing(causes(error)) }
-}
-
-/// An error with all its causes: the outermost one of reqwest says little.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text = format!("{text}: {inner_text}");
-        }
-        cause = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

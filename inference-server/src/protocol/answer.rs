@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 use stoker_graph::{Data, Value, ValueInfo};
 
 use super::raw;
-use super::signature::Signature;
+use super::signature::{Signature, declared};
 use crate::proto::inference::ModelConfig;
 use crate::statistics::Snapshot;
 
@@ -149,14 +149,12 @@ pub fn model_metadata(name: &str, version: &str, signature: &Signature) -> Vec<u
         shape: Vec<i64>,
     }
     fn tensors(infos: &[ValueInfo]) -> Vec<Tensor<'_>> {
-        let length =
-            |length: &Option<usize>| length.map_or(-1, |length| i64::try_from(length).unwrap_or(i64::MAX));
         infos
             .iter()
             .map(|info| Tensor {
                 name: &info.name,
                 datatype: info.dtype.oip_name(),
-                shape: info.shape.iter().map(length).collect(),
+                shape: declared(&info.shape),
             })
             .collect()
     }

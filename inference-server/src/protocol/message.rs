@@ -10,7 +10,7 @@ use super::answer::PLATFORM;
 use super::parameters::{InputParameters, OutputParameters, Parameter, Parameters, RequestParameters};
 use super::raw;
 use super::request::{InferRequest, Inputs, RequestError, outputs_named, with_elements};
-use super::signature::Signature;
+use super::signature::{Signature, declared};
 use crate::proto::inference::infer_parameter::ParameterChoice;
 use crate::proto::inference::model_infer_response::InferOutputTensor;
 use crate::proto::inference::{
@@ -102,11 +102,6 @@ pub fn write(
         outputs: tensors.collect(),
         raw_output_contents,
     }
-}
-
-/// A declared shape as messages have it: -1 is a length that the request decides.
-pub fn declared(shape: &[Option<usize>]) -> Vec<i64> {
-    shape.iter().map(|length| length.map_or(-1, |length| i64::try_from(length).unwrap_or(i64::MAX))).collect()
 }
 
 /// What is to be known of a model of this name, as Triton's configuration has it.

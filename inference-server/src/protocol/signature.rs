@@ -58,6 +58,11 @@ pub fn shape_text(shape: &[Option<usize>]) -> String {
     format!("[{}]", lengths.join(", "))
 }
 
+/// A declared shape as metadata have it: -1 is a length that the request decides.
+pub fn declared(shape: &[Option<usize>]) -> Vec<i64> {
+    shape.iter().map(|length| length.map_or(-1, |length| i64::try_from(length).unwrap_or(i64::MAX))).collect()
+}
+
 /// True when `shape` has the declared rank and every fixed dimension its declared length.
 pub fn admits(declared: &[Option<usize>], shape: &[usize]) -> bool {
     declared.len() == shape.len()

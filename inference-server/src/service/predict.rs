@@ -10,7 +10,7 @@ use super::{App, Ready, Refusal};
 use crate::batch::{Job, Refused};
 use crate::cache::CacheStatus;
 use crate::metrics::Phase;
-use crate::protocol::InferRequest;
+use crate::protocol::{InferRequest, deadline};
 
 /// The outputs of a request.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl App {
         let InferRequest { inputs, outputs: wanted, priority, timeout, held, .. } = asked;
         let own = timeout.and_then(|timeout| begun.checked_add(timeout));
         let deadline = own.map_or(deadline, |own| own.min(deadline));
-        let limit = timeout.into_iter().chain(target).min();
+        let limit = deadline::shorter(timeout, target);
         let due = limit.and_then(|limit| begun.checked_add(batching::budget(limit)));
         let common = common_rows(&inputs);
         let rows = common.filter(|_| ready.model.joinable);

@@ -89,17 +89,17 @@ impl App {
                 let begun = Instant::now();
                 let found = self.find(model);
                 let (head, body) = request.into_parts();
-                let (mut reply, cache) = match found {
-                    Ok(ready) => match self.infer(ready, &head.headers, body, begun).await {
-                        Ok((answer, cache)) => (answered(answer), cache),
-                        Err(refusal) => {
-                            self.metrics.refused(refusal.reason());
-                            (refusal.reply(), CacheStatus::Off)
-                        }
-                    },
+                let outcome = match found {
+                    Ok(ready) => self.infer(ready, &head.headers, body, begun).await,
+                    Err(refusal) => {
+                        refuse_body(&head.headers, body);
+                        Err(refusal)
+                    }
+                };
+                let (mut reply, cache) = match outcome {
+                    Ok((answer, cache)) => (answered(answer), cache),
                     Err(refusal) => {
                         self.metrics.refused(refusal.reason());
-                        refuse_body(&head.headers, body);
                         (refusal.reply(), CacheStatus::Off)
                     }
                 };
@@ -180,14 +180,8 @@ impl App {
         let parsed = if json.len() + tail.len() / RAW_BYTES_PER_JSON > HEAVY_BYTES {
             let (json, tail) = (bytes.slice_ref(json), bytes.slice_ref(tail));
             let signature = Arc::clone(&ready.model.signature);
-            let held = held.clone();
-            tokio::task::spawn_blocking(move || {
-                let parsed = request::parse(&json, &tail, &signature);
-                drop(held);
-                parsed
-            })
-            .await
-            .map_err(|_| Refusal::Internal)?
+            let parse = move || request::parse(&json, &tail, &signature);
+            held.clone().apart(parse).await.map_err(|_| Refusal::Internal)?
         } else {
             request::parse(json, tail, &ready.model.signature)
         }?;
@@ -215,13 +209,8 @@ impl App {
         let answer = if weight > HEAVY_ELEMENTS {
             let (name, version) = (name.to_owned(), version.to_owned());
             let signature = Arc::clone(&ready.model.signature);
-            tokio::task::spawn_blocking(move || {
-                let answer = written(&name, &version, id.as_deref(), outputs, &binary, &signature);
-                drop(held);
-                answer
-            })
-            .await
-            .map_err(|_| Refusal::Internal)?
+            let write = move || written(&name, &version, id.as_deref(), outputs, &binary, &signature);
+            held.apart(write).await.map_err(|_| Refusal::Internal)?
         } else {
             written(name, version, id.as_deref(), outputs, &binary, &ready.model.signature)
         }?;

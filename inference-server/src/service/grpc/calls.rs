@@ -24,7 +24,8 @@ use crate::proto::inference::{
     StatisticDuration,
 };
 use crate::protocol::answer::{EXTENSIONS, PLATFORM, SERVER_NAME, SERVER_VERSION, State};
-use crate::protocol::message::{config, declared};
+use crate::protocol::message::config;
+use crate::protocol::signature::declared;
 use crate::statistics::{BatchSnapshot, Snapshot, Tally};
 
 /// The service of a health check that asks whether the process answers at all, whatever its model: for liveness probes.

@@ -19,7 +19,7 @@ use crate::cache::CacheStatus;
 use crate::metrics::Phase;
 use crate::proto::inference::{ModelInferRequest, ModelInferResponse, ModelStreamInferResponse};
 use crate::protocol::path::Model;
-use crate::protocol::{InferRequest, Signature, message};
+use crate::protocol::{InferRequest, Signature, deadline, message};
 
 /// For how many times the time of a request a stream takes new requests. The listener gives streams one time more (see
 /// [`crate::serve`]), so that the last request is answered.
@@ -31,7 +31,8 @@ pub(super) fn named<'a>(name: &'a str, version: &'a str) -> Model<'a> {
 }
 
 impl App {
-    /// The answer to one message, and the cache's part in it. `begun` is when it was there or its call began, and it is answered within `time`.
+    /// The answer to one message, and the cache's part in it. `begun` is when it was there or its call began, and it is
+    /// answered within `time`.
     pub(super) async fn infer_message(
         &self,
         message: ModelInferRequest,
@@ -60,7 +61,7 @@ impl App {
         let mut asked = self.read_message(ready, message, heavy, &held).await?;
         asked.held = held.clone();
         // The client says how long it waits for the call, and may say it of the request as well.
-        asked.timeout = [asked.timeout, call.patience].into_iter().flatten().min();
+        asked.timeout = deadline::shorter(asked.timeout, call.patience);
         let id = asked.id.take();
         asked.cache = call.cache;
         let times = Times { begun, deadline: begun + time, target: call.target };
@@ -79,14 +80,8 @@ impl App {
         let begun = Instant::now();
         let asked = if heavy {
             let signature = Arc::clone(&ready.model.signature);
-            let held = held.clone();
-            tokio::task::spawn_blocking(move || {
-                let read = message::read(message, &signature);
-                drop(held);
-                read
-            })
-            .await
-            .map_err(|_| Refusal::Internal)?
+            let read = move || message::read(message, &signature);
+            held.clone().apart(read).await.map_err(|_| Refusal::Internal)?
         } else {
             message::read(message, &ready.model.signature)
         }?;
@@ -110,13 +105,8 @@ impl App {
         let answer = if elements > HEAVY_ELEMENTS {
             let (name, version) = (name.to_owned(), version.to_owned());
             let signature = Arc::clone(&ready.model.signature);
-            tokio::task::spawn_blocking(move || {
-                let answer = written(&name, &version, id, outputs, &signature, as_raw);
-                drop(held);
-                answer
-            })
-            .await
-            .map_err(|_| Refusal::Internal)?
+            let write = move || written(&name, &version, id, outputs, &signature, as_raw);
+            held.apart(write).await.map_err(|_| Refusal::Internal)?
         } else {
             written(name, version, id, outputs, &ready.model.signature, as_raw)
         };
