@@ -2,7 +2,7 @@
 //!
 //! - [`listen`]: a bounded HTTP server, HTTP/1.1 and where wanted HTTP/2, for any hyper or tower service.
 //! - [`tls`]: certificates from a folder, renewed while the process runs; clients named by certificate.
-//! - [`drain`]: leaving without failing a request.
+//! - [`drain`] and [`linger`]: leaving without failing a request.
 //! - [`admin`]: `/healthz`, `/readyz` and `/metrics` on the metrics port.
 //! - [`metrics`]: the latency histogram as a Prometheus metric.
 //! - [`body`] and [`reply`]: bounded bodies, JSON answers.
@@ -15,6 +15,7 @@ mod connection;
 pub mod drain;
 pub mod exit;
 mod framing;
+pub mod linger;
 pub mod listen;
 pub mod logs;
 pub mod metrics;

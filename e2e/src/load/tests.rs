@@ -11,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use stoker_api::names::headers;
+use stoker_edge::linger;
 use tokio::net::TcpListener;
 
 use super::*;
@@ -103,7 +104,8 @@ async fn serve_http2_with_goodbyes() -> (SocketAddr, Arc<AtomicUsize>) {
                     }
                 });
                 let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-                let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), answer));
+                let (stream, owner) = linger::lend(stream);
+                let mut connection = Box::pin(builder.serve_connection(TokioIo::new(stream), answer));
                 let enough = async {
                     while answered.load(Ordering::Relaxed) < 3 {
                         tokio::time::sleep(Duration::from_micros(200)).await;
@@ -113,7 +115,10 @@ async fn serve_http2_with_goodbyes() -> (SocketAddr, Arc<AtomicUsize>) {
                     ended = connection.as_mut() => return ended.unwrap_or(()),
                     () = enough => connection.as_mut().graceful_shutdown(),
                 }
-                connection.await.unwrap_or(());
+                connection.as_mut().await.unwrap_or(());
+                // As every listener of Stoker does.
+                drop(connection);
+                owner.linger().await;
             });
         }
     });

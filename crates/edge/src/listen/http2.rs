@@ -8,7 +8,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -31,6 +31,7 @@ use tokio::time::Instant;
 use super::{Gate, Http2, LAST_CALL, Limits, panicked};
 use crate::connection::Watched;
 use crate::drain::Phase;
+use crate::linger;
 use crate::reply::{self, Reply};
 use crate::{BoxError, listen::Stats};
 
@@ -115,7 +116,9 @@ impl Gate {
                 Ok::<_, Infallible>(answer.map(|body| Placed::new(body, place)))
             }
         });
-        let mut connection = pin!(builder.http.serve_connection(TokioIo::new(stream), service));
+        let (stream, owner) = linger::lend(stream);
+        // In a place of its own, to be dropped before the end of the stream is waited for.
+        let mut connection = Box::pin(builder.http.serve_connection(TokioIo::new(stream), service));
         let flooded = || {
             self.options.stats.floods.inc();
             tracing::debug!("an HTTP/2 client resets most of its requests; its connection is closed");
@@ -135,11 +138,14 @@ impl Gate {
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
-            ended = connection => report(ended),
-            () = streams.flooded.notified() => flooded(),
+            ended = connection.as_mut() => report(ended),
+            () = streams.flooded.notified() => return flooded(),
             // No stream lasts longer: the client does not answer.
-            () = tokio::time::sleep(builder.stream_time) => {}
+            () = tokio::time::sleep(builder.stream_time) => return,
         }
+        // What the client sent before it had read the goodbye must not reset the connection under it.
+        drop(connection);
+        owner.linger().await;
     }
 }
 

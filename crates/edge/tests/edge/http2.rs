@@ -13,7 +13,7 @@ use hyper::client::conn::http2::{SendRequest, handshake};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use stoker_edge::listen::{Finished, Http2, Limits, Options};
 use stoker_edge::tls::{self, Tls};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::server::{Server, eventually};
@@ -128,7 +128,7 @@ async fn alpn_chooses_the_protocol() {
         } else {
             stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
             let mut answer = String::new();
-            let _ = tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut answer).await;
+            let _ = AsyncReadExt::read_to_string(&mut stream, &mut answer).await;
             assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         }
     }
@@ -249,6 +249,61 @@ async fn leaving_finishes_open_streams_and_takes_no_new_ones() {
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "done");
     }
     assert_eq!((&mut server.task).await.unwrap(), Finished { cut: 0 });
+}
+
+/// A frame of HTTP/2 (RFC 9113, 4.1).
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, stream][..], payload].concat()
+}
+
+/// Reads one frame: its kind and its payload.
+async fn next_frame(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await?;
+    let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+    stream.read_exact(&mut payload).await?;
+    Ok((head[3], payload))
+}
+
+#[tokio::test]
+async fn what_a_client_sends_before_it_reads_the_goodbye_does_not_reset_the_connection() {
+    const DATA: u8 = 0;
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    const ACK: u8 = 1;
+    let server = Server::with(with(Limits::default(), Http2::default())).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    // GET / of http://x, whole.
+    let get = |number| frame(HEADERS, 0b101, number, b"\x82\x86\x84\x41\x01x");
+    let preface = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &[])[..]].concat();
+    stream.write_all(&preface).await.unwrap();
+    stream.write_all(&get(1)).await.unwrap();
+    while next_frame(&mut stream).await.unwrap().0 != DATA {}
+    server.drain.leave();
+    let ping = loop {
+        let (kind, payload) = next_frame(&mut stream).await.unwrap();
+        if kind == PING {
+            break payload;
+        }
+    };
+    stream.write_all(&frame(PING, ACK, 0, &ping)).await.unwrap();
+    // The server says which stream was the last, and has nothing to wait for.
+    for number in [3, 5, 7] {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.write_all(&get(number)).await.unwrap();
+    }
+    let mut last = None;
+    while let Ok((kind, payload)) = next_frame(&mut stream).await {
+        if kind == GOAWAY {
+            last = Some(payload[3]);
+        }
+    }
+    assert_eq!(last, Some(1), "streams 3, 5 and 7 may be sent elsewhere");
+    drop(stream);
+    eventually("the connection is gone", || server.stats.open.get() == 0).await;
 }
 
 #[tokio::test]
