@@ -7,7 +7,8 @@
 //! ```
 //! An attempt that failed counts in the arm where it failed; what the router refuses by itself counts in no arm. A kept
 //! connection that the pod closed while it was idle is the router's own race and no harm: the request is sent again to
-//! the same pod over a new connection, and that result counts. A pod that drops every request is found out so.
+//! the same pod over a new connection, and that result counts. A pod that drops every request is found out so. A request
+//! that a pod turned away before it began with it goes to another pod: see [`elsewhere`].
 //!
 //! HTTP goes to pods over HTTP/1.1 whatever the client speaks; gRPC goes over HTTP/2 (see [`channel`] and [`grpc`]). Whoever
 //! stays at an arm does so by a [`crate::unit`]; copies for shadows are handed over at the end: [`crate::shadow`].
@@ -15,6 +16,7 @@
 pub mod body;
 mod call;
 pub mod channel;
+mod elsewhere;
 pub mod grpc;
 pub mod headers;
 mod message;
@@ -175,11 +177,16 @@ impl Forward {
         let mut counts: Option<bool> = None;
         let mut failed: Option<Arc<Endpoint>> = None;
         let mut retried = false;
+        // A pod turned it away, and another one is asked.
+        let mut moved = false;
+        let mut next = None;
         // A body that can be sent only once must not meet a connection that the pod may be closing.
         let mut fresh = matches!(message.body, Content::Long(..));
-        loop {
-            let (mut flight, mut busy) =
-                self.place(&route.name, &message.headers, drawn, failed.as_deref(), deadline).await?;
+        'attempts: loop {
+            let (mut flight, mut busy) = match next.take() {
+                Some(found) => found,
+                None => self.place(&route.name, &message.headers, drawn, failed.as_deref(), deadline).await?,
+            };
             if flight.is_evidence()
                 && let Some(unit) = flight.unit
                 && !*counts.get_or_insert_with(|| self.once.counts(&route.name, unit, start.into_std()))
@@ -193,6 +200,18 @@ impl Forward {
                 let sent = self.attempt(&flight, busy.endpoint(), &mut message, fresh, &mut alarm).await;
                 match sent {
                     Ok((answer, carrier, sent)) => {
+                        let is_untouched = elsewhere::is_untouched(&answer);
+                        if moved {
+                            route.retries.went_elsewhere(!is_untouched);
+                        } else if is_untouched
+                            && !retried
+                            && let Some(found) = self.elsewhere(&route, &message, drawn, &busy)
+                        {
+                            (moved, next, failed) = (true, Some(found), Some(Arc::clone(busy.endpoint())));
+                            counts = flight.unit.map(|_| false);
+                            self.dismiss(answer, carrier, (flight, busy, sent));
+                            continue 'attempts;
+                        }
                         let cookie = message.new_cookie(&flight, drawn);
                         let attempt = (flight, busy, sent);
                         return Ok(self.relay(answer, carrier, attempt, message, cookie, alarm));
@@ -454,6 +473,7 @@ impl Forward {
         cookie: Option<HeaderValue>,
         alarm: Pin<Box<Sleep>>,
     ) -> Response<Relay> {
+        let is_untouched = elsewhere::is_untouched(&answer);
         let (mut parts, body) = answer.into_parts();
         let (mut call, mut tee) = (None, None);
         if message.call.is_some() {
@@ -474,10 +494,11 @@ impl Forward {
         }
         let outcome = match parts.status {
             status if status.is_success() => Outcome::Succeeded,
-            status if status.is_server_error() => Outcome::Failed,
+            status if status.is_server_error() && !is_untouched => Outcome::Failed,
             _ => Outcome::Refused,
         };
-        let attempt = Attempt { flight, busy, sent, outcome, aborted: self.counts.aborted.clone(), tee };
+        let aborted = self.counts.aborted.clone();
+        let attempt = Attempt { flight, busy, sent, outcome, is_untouched, aborted, tee };
         Response::from_parts(parts, Relay::new(body, carrier, attempt, call, alarm))
     }
 

@@ -77,6 +77,8 @@ pub struct Counts {
     pub retries: Counter,
     /// Requests that failed and were not sent again, because too many were.
     pub retries_denied: Counter,
+    /// Requests that a pod turned away and that were sent to another one.
+    pub elsewhere: Counter,
     /// Requests that met a kept connection which the pod was closing, and were sent again.
     pub races: Counter,
     /// Requests whose client went away before the answer ended.
@@ -127,6 +129,11 @@ pub fn registry(
         "retries_denied",
         "Failed requests that were not sent again because the budget for retries was spent",
         counts.retries_denied.clone(),
+    );
+    router.register(
+        "elsewhere",
+        "Requests sent to another pod after one turned them away before it began with them",
+        counts.elsewhere.clone(),
     );
     router.register(
         "races",

@@ -38,6 +38,8 @@ pub const USER: i64 = 65532;
 /// The networks that artifacts may come from, with commas between them. In the environment, since a server that does not know an
 /// argument does not start, and passes over a variable: an older one that a deployment names, or another one.
 const ALLOW_NETWORKS: &str = "STOKER_ALLOW_NETWORKS";
+/// All requests come through routers, whose headers are believed: the latency target among them.
+const BEHIND_ROUTER: &str = "STOKER_BEHIND_ROUTER";
 
 /// The snapshot of a new revision.
 pub fn snapshot(
@@ -53,6 +55,7 @@ pub fn snapshot(
     let mut args = vec!["serve".to_owned(), model_name, format!("--digest={digest}")];
     let mut template = template(runtime, settings);
     let place = place(&mut template, model, uri, settings);
+    set(&mut template, BEHIND_ROUTER, "true");
     args.extend(place);
     let metadata = ObjectMeta { labels: Some(labels::selector(md, revision)), ..ObjectMeta::default() };
     let server = Container {

@@ -4,6 +4,7 @@
 //! - [`outlier`]: pods that fail again and again are ejected, and come back by a trial.
 //! - [`ramp`]: a pod that has just become ready takes its share step by step.
 //! - [`retry`]: the budget for second attempts.
+//! - [`elsewhere`]: whether what one pod turned away is sent to another.
 //!
 //! [`choose`] puts the first three together. The rule is *least expected delay over all pods*: the least product of the
 //! pod's service time and the requests that it would then have. What it was chosen from, at 70 % load on four pods of
@@ -24,6 +25,7 @@
 //! seconds. Here a stall shows in the requests that pile up, before there is an answer at all.
 
 pub mod delay;
+pub mod elsewhere;
 pub mod outlier;
 pub mod ramp;
 pub mod retry;

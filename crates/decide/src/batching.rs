@@ -12,7 +12,8 @@
 //!   so at once can go elsewhere, and the work of an answer that comes too late would make the others late as well.
 //! - **Before a run** a request that cannot make it any more is dropped, for the same reason.
 //!
-//! Without a target and without a limit of the request's own nothing is refused or dropped, and the cap is `max_rows`.
+//! Without a target and without a limit of the request's own nothing is refused or dropped, and the cap is `max_rows`. A target
+//! below a single run is as none: nobody can keep it, and refusing would help no one.
 //! Times are seconds, as numbers: the rules multiply and add them.
 
 pub mod cost;
@@ -32,9 +33,8 @@ const WORTH: f64 = 0.2;
 /// Where batches are not worth it, one run of so many may be one all the same, so that the ratio is learned anew.
 const EXPLORE: u64 = 64;
 /// After so many seconds without a run, and as many as it would take, the estimate is not trusted to refuse a request that
-/// nobody else waits with. A server whose estimate is wrong, or whose target is below a single run, still answers now and
-/// then, and so learns; and one large request after the other cannot keep it from the small ones for more than half of
-/// the time.
+/// nobody else waits with. A server whose estimate is wrong still answers now and then, and so learns; and one large request
+/// after the other cannot keep it from the small ones for more than half of the time.
 const STALE: f64 = 1.0;
 /// The longest of these times: an estimate may be wrong by any factor.
 const LONGEST_STALE: f64 = 10.0;
@@ -75,6 +75,8 @@ pub struct Asked {
     pub cap: usize,
     /// Seconds until it must be done.
     pub left: f64,
+    /// The client itself wants no answer after that; else it is the target of the model that says so.
+    pub is_own: bool,
     /// Seconds since the last run ended, when nothing runs and nothing waits.
     pub idle: Option<f64>,
 }
@@ -151,6 +153,11 @@ impl Control {
         self.cost.seconds(rows) * self.tail.factor()
     }
 
+    /// Whether a target can be kept at all: a run of one row alone takes no longer on average.
+    pub fn is_feasible(&self, target: Duration) -> bool {
+        self.cost.seconds(1) <= budget(target).as_secs_f64()
+    }
+
     /// Most rows of a batch: the largest `b` with `2 * upper(b) <= budget(target)`. A request of more rows runs alone.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is clamped")]
     pub fn cap(&self, target: Option<Duration>) -> usize {
@@ -188,9 +195,11 @@ impl Control {
         // It begins at once with those that are there, or later with all that come until then.
         let size = if start > 0.0 { own.max(cap) } else { own };
         let done = start + self.upper(size);
+        // On average it makes the target, if not 99 times of 100: an idle server that refuses it keeps the target no better.
+        let is_likely = !asked.is_own && self.cost.seconds(size) <= asked.left;
         if done <= asked.left {
             Admission::Fits
-        } else if asked.idle.is_some_and(|idle| idle >= done.clamp(STALE, LONGEST_STALE)) {
+        } else if asked.idle.is_some_and(|idle| is_likely || idle >= done.clamp(STALE, LONGEST_STALE)) {
             Admission::Trial
         } else {
             Admission::TooLate { drain: start, done }

@@ -7,6 +7,7 @@
 //! - [`metrics`]: the latency histogram as a Prometheus metric.
 //! - [`body`] and [`reply`]: bounded bodies, JSON answers.
 //! - [`target`]: the header in which the router tells pods the latency target.
+//! - [`untouched`]: the header in which pods tell the router that they have not begun with a request.
 //! - [`logs`] and [`exit`]: how a process speaks and how it ends.
 
 pub mod admin;
@@ -22,6 +23,7 @@ pub mod metrics;
 pub mod reply;
 pub mod target;
 pub mod tls;
+pub mod untouched;
 
 /// An error of any kind, as bodies and services carry it.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -30,6 +30,8 @@ pub struct Job {
     /// By when the answer must be there, where its client or a latency target says so: it is refused or dropped when that
     /// cannot be.
     pub due: Option<Instant>,
+    /// The same by the word of the client alone, which holds also when nobody could keep the target.
+    pub own: Option<Instant>,
     /// Dropped with the request.
     pub held: Held,
     /// Where the answer goes. Closed when the client has gone.
@@ -92,6 +94,8 @@ pub enum Refused {
         expected: Duration,
         /// Whole seconds after which another one has a chance.
         retry_after: u64,
+        /// Its client's own limit was the shorter one.
+        is_own: bool,
     },
 }
 
@@ -233,14 +237,17 @@ impl Queue {
 
     /// Queues a request, unless the queue is full or its answer could not come in time. `target` is the latency target by
     /// now: batches are formed by it from here on.
-    pub fn push(&self, job: Job, target: Option<Duration>) -> Result<(), Refused> {
+    pub fn push(&self, mut job: Job, target: Option<Duration>) -> Result<(), Refused> {
         let mut state = self.lock();
         state.target = target;
+        if state.feasible().is_none() {
+            job.due = job.own;
+        }
         if state.jobs.len() >= self.rules.capacity {
             state.sweep(job.queued);
         }
         if state.closed || state.jobs.len() >= self.rules.capacity {
-            let (rows, cap) = (state.jobs.rows(), state.control.cap(target));
+            let (rows, cap) = (state.jobs.rows(), state.control.cap(state.feasible()));
             return Err(Refused::Full { retry_after: batching::retry_after(state.control.drain(rows, cap)) });
         }
         let lane = lane(job.priority);
@@ -345,6 +352,11 @@ impl State {
         }
     }
 
+    /// The latency target, unless it is below a single run: nothing is refused for what nobody could keep.
+    fn feasible(&self) -> Option<Duration> {
+        self.target.filter(|target| self.control.is_feasible(*target))
+    }
+
     /// Whether a request can be answered in time. Gives whether it is queued as a trial.
     fn admit(&mut self, job: &Job, lane: usize, due: Instant) -> Result<bool, Refused> {
         let now = job.queued;
@@ -365,8 +377,9 @@ impl State {
         let asked = Asked {
             rows: job.cost,
             ahead: self.jobs.ahead(lane, due),
-            cap: self.control.cap(self.target),
+            cap: self.control.cap(self.feasible()),
             left: due.saturating_duration_since(now).as_secs_f64(),
+            is_own: job.own == Some(due),
             idle: is_idle.then(|| now.saturating_duration_since(self.last_end).as_secs_f64()),
         };
         match self.control.admit(asked, &mut self.busy) {
@@ -375,6 +388,7 @@ impl State {
             Admission::TooLate { drain, done } => Err(Refused::TooLate {
                 expected: Duration::try_from_secs_f64(done).unwrap_or(Duration::MAX),
                 retry_after: batching::retry_after(drain),
+                is_own: asked.is_own,
             }),
         }
     }
@@ -400,7 +414,7 @@ impl State {
         }
         let first = &self.jobs.front()?.job;
         let rows = self.jobs.rows();
-        if rows >= self.control.cap(self.target).min(max_rows) {
+        if rows >= self.control.cap(self.feasible()).min(max_rows) {
             return None;
         }
         let (mut oldest, mut due) = (first.queued, first.due);
@@ -424,7 +438,7 @@ impl State {
     /// Takes the next batch: in order, up to the first request that cannot be joined or does not fit any more. A request of
     /// more rows than the cap runs alone.
     fn form(&mut self, executor: usize, now: Instant, max_rows: usize, was_held: bool) -> Taken {
-        let cap = self.control.cap(self.target).min(max_rows).max(1);
+        let cap = self.control.cap(self.feasible()).min(max_rows).max(1);
         let cost = self.control.cost();
         let learned = Learned { fixed: cost.fixed(), per_row: cost.per_row(), cap, target: self.target };
         let release = if was_held { Release::Delay } else { Release::Idle };

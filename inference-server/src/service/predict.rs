@@ -68,22 +68,24 @@ impl App {
         cache: CacheStatus,
     ) -> Result<Ran, Refusal> {
         let InferRequest { inputs, outputs: wanted, priority, timeout, held, .. } = asked;
-        let own = timeout.and_then(|timeout| begun.checked_add(timeout));
-        let deadline = own.map_or(deadline, |own| own.min(deadline));
+        let over = timeout.and_then(|timeout| begun.checked_add(timeout));
+        let deadline = over.map_or(deadline, |over| over.min(deadline));
         let limit = deadline::shorter(timeout, target);
-        let due = limit.and_then(|limit| begun.checked_add(batching::budget(limit)));
+        let within = |limit: Duration| begun.checked_add(batching::budget(limit));
+        let (due, own) = (limit.and_then(within), timeout.and_then(within));
         let common = common_rows(&inputs);
         let rows = common.filter(|_| ready.model.joinable);
         let cost = common.filter(|_| ready.model.signature.batch_axis).unwrap_or(1);
         let (reply, outcome) = oneshot::channel();
         let queued = Instant::now();
-        let job = Job { inputs, rows, cost, priority, queued, deadline, due, held, reply };
+        let job = Job { inputs, rows, cost, priority, queued, deadline, due, own, held, reply };
         let _waiting = self.metrics.waiting();
         ready.model.queue.push(job, target).map_err(|refused| match refused {
             Refused::Full { retry_after } => Refusal::QueueFull { retry_after },
-            Refused::TooLate { expected, retry_after } => {
+            Refused::TooLate { expected, retry_after, is_own } => {
                 // To the client it began with its first byte.
                 let expected = expected.saturating_add(queued.saturating_duration_since(begun));
+                let limit = if is_own { timeout } else { limit };
                 Refusal::TooLate { limit: limit.unwrap_or_default(), expected, retry_after }
             }
         })?;

@@ -6,6 +6,7 @@ use http::StatusCode;
 use http::header::{ACCEPT_ENCODING, HeaderValue, RETRY_AFTER};
 use stoker_edge::BoxError;
 use stoker_edge::reply::Reply;
+use stoker_edge::untouched::UNTOUCHED;
 
 use super::rest::json;
 use crate::batch::Failure;
@@ -97,7 +98,7 @@ impl Refusal {
         }
     }
 
-    /// Whole seconds after which the same request has a chance, where only the moment was wrong.
+    /// Whole seconds after which the same request has a chance, where only the moment was wrong: the model was not run for it.
     pub fn retry_after(&self) -> Option<u64> {
         match self {
             Self::QueueFull { retry_after }
@@ -129,6 +130,8 @@ impl Refusal {
         let mut reply = json(self.status(), answer::error(&self.to_string()));
         if let Some(seconds) = self.retry_after() {
             reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            // Only what was not begun may be asked for again as it is.
+            reply.headers_mut().insert(UNTOUCHED, HeaderValue::from_static(self.reason()));
         }
         if self.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
             // Says that the coding was the reason, and which one is taken (RFC 9110, 15.5.16).

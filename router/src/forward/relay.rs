@@ -2,7 +2,7 @@
 
 mod call;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -32,6 +32,8 @@ pub struct Attempt {
     pub sent: Instant,
     /// How it ends if nothing breaks: by its status.
     pub outcome: Outcome,
+    /// The pod turned it away before it began with it: nothing is wrong with the pod.
+    pub is_untouched: bool,
     /// Where it is counted when the client goes away.
     pub aborted: Counter,
     /// What becomes copies once the answer has ended.
@@ -59,6 +61,9 @@ pub struct Relay {
     alarm: Pin<Box<Sleep>>,
 }
 
+/// What is read of an answer that nobody gets, in bytes.
+const LONGEST_DISCARDED: usize = 64 << 10;
+
 /// The pod did not finish its answer in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer did not end before the request's deadline")]
@@ -83,6 +88,17 @@ impl Relay {
             }
         }
         relay
+    }
+
+    /// Reads an answer that nobody gets to its end, so that its connection can take another request.
+    pub async fn discard(mut self) {
+        let mut read = 0;
+        while let Some(Ok(frame)) = poll_fn(|cx| Pin::new(&mut self).poll_frame(cx)).await {
+            read += frame.data_ref().map_or(0, Bytes::len);
+            if read > LONGEST_DISCARDED {
+                return self.fail();
+            }
+        }
     }
 
     /// The answer has ended as it should: count it, and keep the connection for the next request.

@@ -1,13 +1,20 @@
-//! The budget for second attempts of one model, shared by all its requests.
+//! Second attempts of one model: the budget for those of requests that failed, and whether those of requests that were turned
+//! away are worth it. Shared by all its requests.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use stoker_decide::balance::elsewhere::Elsewhere;
 use stoker_decide::balance::retry::{SLOTS, Slot, is_within, position};
 
-/// Requests and retries of the last seconds. The rule is in [`stoker_decide::balance::retry`].
+/// Second attempts. The rules are in [`stoker_decide::balance::retry`] and [`stoker_decide::balance::elsewhere`].
 #[derive(Debug, Default)]
-pub struct Retries([AtomicU64; SLOTS]);
+pub struct Retries {
+    /// Requests and retries of the last seconds.
+    slots: [AtomicU64; SLOTS],
+    /// An [`Elsewhere`].
+    elsewhere: AtomicU64,
+}
 
 impl Retries {
     /// A request has come.
@@ -18,7 +25,7 @@ impl Retries {
     /// Takes a retry out of the budget, if there is one left.
     pub fn take(&self, now: Duration) -> bool {
         self.change(now, |slot| slot.retried(now));
-        let slots = self.0.iter().map(|slot| Slot::from_bits(slot.load(Ordering::Relaxed)));
+        let slots = self.slots.iter().map(|slot| Slot::from_bits(slot.load(Ordering::Relaxed)));
         let allowed = is_within(slots, now);
         if !allowed {
             self.change(now, |slot| slot.forgone(now));
@@ -26,8 +33,26 @@ impl Retries {
         allowed
     }
 
+    /// Whether a request that a pod turned away is sent to another one.
+    pub fn goes_elsewhere(&self) -> bool {
+        let before = Elsewhere::from_bits(self.elsewhere.load(Ordering::Relaxed));
+        let (goes, after) = before.next();
+        if after != before {
+            // Two at once may count as one: it is a matter of some.
+            self.elsewhere.store(after.to_bits(), Ordering::Relaxed);
+        }
+        goes
+    }
+
+    /// The other pod took the request, or turned it away as well.
+    pub fn went_elsewhere(&self, was_taken: bool) {
+        let change = |bits: u64| Some(Elsewhere::from_bits(bits).ended(was_taken).to_bits());
+        // A closure that always gives a value cannot fail.
+        let _ = self.elsewhere.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+    }
+
     fn change(&self, now: Duration, change: impl Fn(Slot) -> Slot) {
-        let Some(slot) = self.0.get(position(now)) else { return };
+        let Some(slot) = self.slots.get(position(now)) else { return };
         let changed = |bits: u64| Some(change(Slot::from_bits(bits)).to_bits());
         // A closure that always gives a value cannot fail.
         let _ = slot.fetch_update(Ordering::Relaxed, Ordering::Relaxed, changed);

@@ -14,6 +14,8 @@ mod cluster;
 #[cfg(test)]
 mod cut;
 #[cfg(test)]
+mod elsewhere;
+#[cfg(test)]
 mod failures;
 #[cfg(test)]
 mod framing;

@@ -130,6 +130,7 @@ impl World {
             ahead: self.queue.ahead(1, due),
             cap: self.cap(),
             left: seconds(now, due),
+            is_own: false,
             idle: idle.then(|| seconds(self.last_end, now)),
         };
         let admission = self.control.admit(asked, &mut busy);

@@ -148,7 +148,7 @@ fn sizes_are_told_apart_before_batches_are_ruled_out() {
 }
 
 fn asked(rows: usize, ahead: usize, left: f64) -> Asked {
-    Asked { rows, ahead, cap: 32, left, idle: None }
+    Asked { rows, ahead, cap: 32, left, is_own: true, idle: None }
 }
 
 #[test]
@@ -205,6 +205,33 @@ fn a_wrong_estimate_is_tried_again() {
 }
 
 #[test]
+fn a_target_below_a_single_run_is_not_feasible() {
+    let control = seeded(0.004, 0.001);
+    assert!(
+        control.is_feasible(millis(6)) && !control.is_feasible(millis(5)),
+        "a part of it is for the network"
+    );
+    assert!(
+        Control::new(Limits { max_rows: 1, executors: 1 }).is_feasible(millis(1)),
+        "nothing is known yet"
+    );
+}
+
+#[test]
+fn an_idle_server_answers_though_it_just_misses_the_target_and_never_for_a_limit_of_the_client() {
+    // T(1) = 5 ms, 6.5 ms with the factor; T(8) = 12 ms on average.
+    let control = seeded(0.004, 0.001);
+    let admit = |rows, left, is_own, idle| {
+        let asked = Asked { rows, ahead: 0, cap: 32, left, is_own, idle };
+        control.admit(asked, &mut [0.0])
+    };
+    assert_eq!(admit(1, 0.006, false, Some(0.0)), Admission::Trial);
+    assert!(matches!(admit(1, 0.006, true, Some(0.0)), Admission::TooLate { .. }));
+    assert!(matches!(admit(1, 0.006, false, None), Admission::TooLate { .. }), "others wait or run");
+    assert!(matches!(admit(8, 0.01, false, Some(0.0)), Admission::TooLate { .. }), "fewer rows would fit");
+}
+
+#[test]
 fn priorities_are_four_lanes_and_none_is_the_second() {
     let lanes = [0, 1, 2, 3, 4, 5, u32::MAX].map(lane);
     assert_eq!(lanes, [1, 0, 1, 2, 3, 3, 3]);
@@ -244,7 +271,7 @@ proptest! {
         let control = with_executors(fixed, per_row, executors);
         let left = control.upper(rows) * spare * (1.0 + 1e-9);
         let cap = control.cap(Some(millis(100)));
-        let admission = control.admit(Asked { rows, ahead: 0, cap, left, idle: Some(idle) }, &mut vec![0.0; executors]);
+        let admission = control.admit(Asked { rows, ahead: 0, cap, left, is_own: true, idle: Some(idle) }, &mut vec![0.0; executors]);
         prop_assert_eq!(admission, Admission::Fits);
     }
 
@@ -262,7 +289,7 @@ proptest! {
         let rate = executors as f64 * cap as f64 / control.cost().seconds(cap);
         let in_time = Duration::from_secs_f64(rate * left).as_secs();
         let ahead = usize::try_from(in_time).unwrap() + cap * executors + more;
-        let admission = control.admit(Asked { rows: 1, ahead, cap, left, idle: None }, &mut vec![0.0; executors]);
+        let admission = control.admit(Asked { rows: 1, ahead, cap, left, is_own: true, idle: None }, &mut vec![0.0; executors]);
         let too_late = matches!(admission, Admission::TooLate { .. });
         prop_assert!(too_late, "{:?}", admission);
     }
@@ -354,7 +381,7 @@ fn a_slow_time_that_is_over_is_forgotten_with_the_first_trial() {
         let rows = 1 + run % 4;
         control.ran(rows, 20.0 * seconds(rows));
     }
-    let asked = |idle| Asked { rows: 1, ahead: 0, cap: 1, left: 0.04, idle };
+    let asked = |idle| Asked { rows: 1, ahead: 0, cap: 1, left: 0.04, is_own: true, idle };
     assert!(matches!(control.admit(asked(None), &mut [0.0]), Admission::TooLate { .. }));
     assert_eq!(control.admit(asked(Some(60.0)), &mut [0.0]), Admission::Trial);
     control.tried(1, seconds(1));
@@ -368,7 +395,7 @@ fn a_slow_time_that_is_over_is_forgotten_with_the_first_trial() {
 fn a_trial_waits_for_as_long_as_it_may_take() {
     let mut control = Control::new(Limits { max_rows: 32, executors: 1 });
     control.ran(1, 0.01);
-    let asked = |idle| Asked { rows: 1000, ahead: 0, cap: 32, left: 0.1, idle: Some(idle) };
+    let asked = |idle| Asked { rows: 1000, ahead: 0, cap: 32, left: 0.1, is_own: false, idle: Some(idle) };
     let expected = control.upper(1000);
     assert!(expected > LONGEST_STALE);
     assert!(matches!(control.admit(asked(2.0), &mut [0.0]), Admission::TooLate { .. }));

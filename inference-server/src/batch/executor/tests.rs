@@ -72,7 +72,18 @@ fn job(items: &[i64]) -> (Job, oneshot::Receiver<Outcome>) {
     let inputs = vec![Value::new(vec![items.len()], Data::I64(items.to_vec())).unwrap()];
     let (rows, cost, deadline) = (Some(items.len()), items.len(), queued + Duration::from_hours(1));
     (
-        Job { inputs, rows, cost, priority: 0, queued, deadline, due: None, held: Held::default(), reply },
+        Job {
+            inputs,
+            rows,
+            cost,
+            priority: 0,
+            queued,
+            deadline,
+            due: None,
+            own: None,
+            held: Held::default(),
+            reply,
+        },
         answer,
     )
 }

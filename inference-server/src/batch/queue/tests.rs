@@ -24,6 +24,7 @@ fn job(rows: usize, columns: usize) -> (Job, Answer) {
         queued,
         deadline: queued + HOUR,
         due: None,
+        own: None,
         held: Held::default(),
         reply,
     };
@@ -218,7 +219,14 @@ fn requests_run_by_priority_and_then_by_the_earliest_deadline() {
 /// A job that is queued at `now` and must be done `millis` later.
 fn due(now: Instant, rows: usize, millis: u64) -> (Job, Answer) {
     let (job, answer) = job(rows, 4);
-    (Job { queued: now, due: Some(now + Duration::from_millis(millis)), ..job }, answer)
+    let due = Some(now + Duration::from_millis(millis));
+    (Job { queued: now, due, own: due, ..job }, answer)
+}
+
+/// The same where it is the target that says so.
+fn targeted(now: Instant, rows: usize, millis: u64) -> (Job, Answer) {
+    let (job, answer) = due(now, rows, millis);
+    (Job { own: None, ..job }, answer)
 }
 
 const TARGET: Option<Duration> = Some(Duration::from_millis(100));
@@ -296,6 +304,36 @@ fn an_estimate_that_forbids_every_request_is_tried_again() {
     assert_eq!(queue.push(trial, target), Ok(()));
     assert_eq!(form(&queue, later).batch.len(), 1, "and it is run");
     assert!(queue.push(due(later, 1, 2).0, target).is_err(), "one at a time");
+}
+
+#[test]
+fn a_target_that_nobody_could_keep_refuses_nothing() {
+    // A run of one row takes 5 ms.
+    let queue = holding(rules(64, 64), vec![]);
+    let (target, now) = (Some(Duration::from_millis(2)), Instant::now());
+    let (jobs, _answers): (Vec<_>, Vec<_>) = (0..40).map(|_| targeted(now, 1, 2)).unzip();
+    for job in jobs {
+        assert_eq!(queue.push(job, target), Ok(()));
+    }
+    let taken = form(&queue, now + Duration::from_millis(50));
+    assert_eq!((taken.batch.len(), taken.late), (40, 0), "all of them together, as without a target");
+    assert_eq!(taken.learned.target, target, "it is still shown");
+    // What a client wants for itself is kept to all the same.
+    let refused = queue.push(due(now, 1, 2).0, target);
+    assert!(matches!(refused, Err(Refused::TooLate { is_own: true, .. })), "{refused:?}");
+}
+
+#[test]
+fn a_target_that_single_runs_just_miss_is_tried_by_one_at_a_time() {
+    // A run of one row takes 5 ms, and 6.5 ms at its 99th percentile.
+    let queue = holding(rules(64, 64), vec![]);
+    let (target, now) = (Some(Duration::from_millis(6)), Instant::now());
+    queue.lock().last_end = now;
+    let (alone, _answer) = targeted(now, 1, 6);
+    assert_eq!(queue.push(alone, target), Ok(()));
+    let refused = queue.push(targeted(now, 1, 6).0, target);
+    assert!(matches!(refused, Err(Refused::TooLate { is_own: false, .. })), "{refused:?}");
+    assert_eq!(form(&queue, now + Duration::from_millis(1)).batch.len(), 1, "and is not dropped");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use http::header::RETRY_AFTER;
+use stoker_edge::untouched;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
@@ -31,6 +32,7 @@ impl From<Refusal> for Status {
         // When to come again, as HTTP's answer says it.
         if let Some(seconds) = refusal.retry_after() {
             metadata.insert(RETRY_AFTER.as_str(), MetadataValue::from(seconds));
+            metadata.insert(untouched::NAME, MetadataValue::from_static(refusal.reason()));
         }
         let mut message = refusal.to_string();
         if message.len() > LONGEST_MESSAGE {
@@ -94,6 +96,7 @@ mod tests {
             let answer = Status::from(refusal);
             assert_eq!((answer.code(), answer.message()), (code, sentence.as_str()));
             assert_eq!(answer.metadata().contains_key("retry-after"), code == Code::Unavailable);
+            assert_eq!(answer.metadata().contains_key("stoker-untouched"), code == Code::Unavailable);
         }
     }
 }

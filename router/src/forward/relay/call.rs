@@ -70,12 +70,12 @@ impl Relay {
     pub(super) fn finish_call(&mut self) {
         let Some(call) = &mut self.call else { return };
         call.over = true;
-        if let Some(Attempt { flight, mut busy, sent, outcome, .. }) = self.attempt.take() {
+        if let Some(Attempt { flight, mut busy, sent, outcome, is_untouched, .. }) = self.attempt.take() {
             let good = outcome == Outcome::Succeeded;
             let class = grpc::class(call.status.filter(|_| good));
             let outcome = match class {
                 class if class.is_success() => Outcome::Succeeded,
-                class if class.is_server_error() => Outcome::Failed,
+                class if class.is_server_error() && !is_untouched => Outcome::Failed,
                 _ => Outcome::Refused,
             };
             // A stream is as slow as its first piece: how long it lasts is its client's affair.

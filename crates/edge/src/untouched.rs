@@ -1,0 +1,18 @@
+//! The word of a pod that it has not begun with a request: `stoker-untouched: queue`.
+//!
+//! A pod that turns a request away before any work on it says so in this header of its answer, with the reason. The router
+//! then sends the request to another pod, which it may not do with a request that failed: that one may have been run. Status
+//! 503 alone does not say it. Clients never see the header: the router takes out all with its prefix.
+
+use http::HeaderMap;
+use http::header::HeaderName;
+
+/// The header's name, for gRPC's metadata.
+pub const NAME: &str = "stoker-untouched";
+/// The header.
+pub const UNTOUCHED: HeaderName = HeaderName::from_static(NAME);
+
+/// Whether an answer with these headers says so.
+pub fn is_said(headers: &HeaderMap) -> bool {
+    headers.contains_key(&UNTOUCHED)
+}
