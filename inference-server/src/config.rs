@@ -11,7 +11,7 @@ use stoker_decide::address::Network;
 
 use crate::artifact::{Digest, Location};
 
-/// Serves one ONNX model behind the Open Inference Protocol v2.
+/// Serves ONNX models behind the Open Inference Protocol v2.
 ///
 /// `stoker-server MODEL.onnx... [OPTION]...` is short for `serve` with the path or URI of each model and the name of its file.
 #[derive(Debug, Parser)]
@@ -47,7 +47,8 @@ pub struct Serve {
     #[arg(long, requires = "model_uri")]
     pub digest: Option<Digest>,
     /// A model by name and URI, in the place of the three above or beside them. `@sha256:<64 hex digits>` behind the URI says
-    /// what the artifact must be. May be given several times; all other settings are of each of the models.
+    /// what the artifact must be. May be given several times; the other settings hold for each of the models, but for bounds of
+    /// bodies and connections together, which are of the process.
     #[arg(long, value_name = "NAME=URI[@DIGEST]", value_parser = named)]
     pub model: Vec<Named>,
     #[command(flatten)]
@@ -375,8 +376,8 @@ mod tests {
         assert_eq!(twice, Err(ModelsError::Twice("a".to_owned())));
         assert!(twice.unwrap_err().to_string().contains("--model NAME=URI"));
         let many = |count: usize| {
-            let more: String = (1..count).map(|number| format!(" --model m{number}=file:///m")).collect();
-            models(&format!("{serve}{more}")).map(|models| models.len())
+            let more: Vec<_> = (1..count).map(|number| format!("--model m{number}=file:///m")).collect();
+            models(&format!("{serve} {}", more.join(" "))).map(|models| models.len())
         };
         assert_eq!((many(64), many(65)), (Ok(64), Err(ModelsError::TooMany(65))));
         let secret = "stoker-server serve --credentials /c --model a=https://host/a";

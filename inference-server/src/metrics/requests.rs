@@ -16,7 +16,7 @@ use crate::statistics::{Passed, Statistics};
 #[derive(Clone, Debug)]
 pub struct Requests {
     model: Arc<str>,
-    requests: Family<RequestLabels, Counter>,
+    by_code: Family<RequestLabels, Counter>,
     /// The counter that nearly all requests go to, without the way through the family.
     answered: OnceLock<Counter>,
     refused: Family<ReasonLabels, Counter>,
@@ -41,7 +41,7 @@ impl Requests {
     fn new(families: &Families, model: &Arc<str>) -> Self {
         Self {
             model: Arc::clone(model),
-            requests: families.requests.clone(),
+            by_code: families.requests.clone(),
             answered: OnceLock::new(),
             refused: families.refused.clone(),
             phases: Phases::new(&families.phases, model),
@@ -65,7 +65,7 @@ impl Requests {
             if code != StatusCode::NOT_FOUND {
                 self.statistics.failed(total);
             }
-            self.requests.get_or_create(&self.labels(code)).inc();
+            self.by_code.get_or_create(&self.labels(code)).inc();
         }
     }
 
@@ -94,7 +94,7 @@ impl Requests {
     }
 
     fn succeeded(&self) -> &Counter {
-        self.answered.get_or_init(|| self.requests.get_or_create_owned(&self.labels(StatusCode::OK)))
+        self.answered.get_or_init(|| self.by_code.get_or_create_owned(&self.labels(StatusCode::OK)))
     }
 
     fn labels(&self, code: StatusCode) -> RequestLabels {

@@ -85,7 +85,9 @@ pub(super) async fn all(parts: Vec<Part>, settings: &Serve) -> Result<Vec<Runnin
 
 /// Waits for the executors of all models to end: those that are at work finish their runs.
 pub(super) fn end(running: Vec<Running>) {
-    running.iter().for_each(|running| running.queue.close());
+    for running in &running {
+        running.queue.close();
+    }
     for mut running in running {
         for executor in running.executors.drain(..) {
             drop(executor.join());

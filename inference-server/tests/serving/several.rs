@@ -241,8 +241,8 @@ async fn one_is_served_while_another_is_loaded() {
     let (_, index) = server.ask(Method::POST, "/v2/repository/index", "{\"ready\": true}").await;
     let index: Value = serde_json::from_str(&index).unwrap();
     assert_eq!((&index[0]["name"], index.get(1)), (&json!("small"), None));
-    let stats = get(&server, "/v2/models/stats").await;
-    assert_eq!((&stats["model_stats"][0]["name"], stats["model_stats"].get(1)), (&json!("small"), None));
+    let all = get(&server, "/v2/models/stats").await;
+    assert_eq!((&all["model_stats"][0]["name"], all["model_stats"].get(1)), (&json!("small"), None));
     server.end().await;
 }
 

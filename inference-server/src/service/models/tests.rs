@@ -39,8 +39,8 @@ fn models(names: &[&str]) -> (Models, Registry) {
         latency_target: None,
         behind_router: false,
     };
-    let named = names.iter().map(|name| ((*name).to_owned(), Metrics::new(&families, name)));
-    let models = Models::new(named, Requests::unnamed(&families), limits, Drain::new(Duration::ZERO));
+    let counted = names.iter().map(|name| ((*name).to_owned(), Metrics::new(&families, name)));
+    let models = Models::new(counted, Requests::unnamed(&families), limits, Drain::new(Duration::ZERO));
     (models, registry)
 }
 
@@ -91,7 +91,9 @@ async fn a_panic_in_one_model_fails_its_requests_and_no_others() {
         let runs = models.app(name).unwrap().metrics.statistics().snapshot().execution_count;
         assert_eq!(runs, 20 - panics, "{name}");
     }
-    queues.iter().for_each(|queue| queue.close());
+    for queue in queues {
+        queue.close();
+    }
 }
 
 #[tokio::test]
