@@ -1,4 +1,4 @@
-//! `stoker-server MODEL.onnx`: the short form of `serve`, for a person with a file and no cluster.
+//! `stoker-server MODEL.onnx...`: the short form of `serve`, for a person with files and no cluster.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -10,26 +10,38 @@ const COMMANDS: [&str; 4] = ["serve", "resolve", "fetch", "help"];
 /// The name of a model whose file name has no letter that a name may have.
 const NAMELESS: &str = "model";
 
-/// The command line with `serve` spelled out, where its first word is a model: a path or a URI. Options may follow it and
+/// The command line with `serve` spelled out, where its first words are models: paths or URIs. Options may follow them and
 /// win over what is put in here. Any other command line stays what it is.
 pub fn spelled_out(arguments: Vec<OsString>) -> Vec<OsString> {
-    let Some(model) = arguments.get(1).and_then(|word| word.to_str()) else { return arguments };
-    if model.is_empty() || model.starts_with('-') || COMMANDS.contains(&model) {
+    let words = || arguments.iter().skip(1).map_while(|word| word.to_str());
+    if words().next().is_none_or(|first| COMMANDS.contains(&first)) {
         return arguments;
     }
-    let Some(uri) = uri(model) else { return arguments };
+    let Some(uris) = words().take_while(|word| !word.starts_with('-')).map(uri).collect::<Option<Vec<_>>>()
+    else {
+        return arguments;
+    };
+    if uris.is_empty() {
+        return arguments;
+    }
     let mut words = arguments.into_iter();
     let program = words.next();
-    let rest: Vec<OsString> = words.skip(1).collect();
+    let rest: Vec<OsString> = words.skip(uris.len()).collect();
     let given = |option: &str| {
         rest.iter().filter_map(|word| word.to_str()).any(|word| word.split('=').next() == Some(option))
     };
     let mut spelled: Vec<OsString> = program.into_iter().collect();
     spelled.push("serve".into());
-    if !given("--model-name") {
-        spelled.extend(["--model-name".into(), name(&uri).into()]);
+    match <[String; 1]>::try_from(uris) {
+        Ok([uri]) => {
+            if !given("--model-name") {
+                spelled.extend(["--model-name".into(), name(&uri).into()]);
+            }
+            spelled.extend(["--model-uri".into(), uri.into()]);
+        }
+        Err(uris) => spelled
+            .extend(uris.iter().flat_map(|uri| ["--model".into(), format!("{}={uri}", name(uri)).into()])),
     }
-    spelled.extend(["--model-uri".into(), uri.into()]);
     // No router has to learn that this process goes away.
     if !given("--drain-delay") {
         spelled.extend(["--drain-delay".into(), "0s".into()]);
@@ -38,7 +50,7 @@ pub fn spelled_out(arguments: Vec<OsString>) -> Vec<OsString> {
     spelled
 }
 
-/// The URI of a model: the word itself where it is one, else that of a file on this machine.
+/// The URI of a model: the word itself where it is one, else that of a file on this machine. None for the empty word.
 fn uri(model: &str) -> Option<String> {
     if model.contains("://") {
         return Some(model.to_owned());
@@ -76,9 +88,47 @@ mod tests {
         else {
             panic!("no `serve`");
         };
-        assert_eq!((serve.model_name.as_str(), serve.threads), ("digits_v2", Some(1)));
-        assert_eq!(serve.source.model_uri.to_string(), "file:///models/digits_v2.onnx");
+        assert_eq!((serve.model_name.as_deref(), serve.threads), (Some("digits_v2"), Some(1)));
+        let uri = serve.model_uri.map(|uri| uri.to_string());
+        assert_eq!(uri.as_deref(), Some("file:///models/digits_v2.onnx"));
         assert!(serve.drain_delay.is_zero());
+    }
+
+    #[test]
+    fn several_files_are_served_each_under_its_own_name() {
+        let line = "stoker-server /m/cats.onnx https://h/dogs.onnx?x=1 /n/birds.onnx --threads 1";
+        assert_eq!(
+            spelled(line)[1..],
+            [
+                "serve",
+                "--model",
+                "cats=file:///m/cats.onnx",
+                "--model",
+                "dogs=https://h/dogs.onnx?x=1",
+                "--model",
+                "birds=file:///n/birds.onnx",
+                "--drain-delay",
+                "0s",
+                "--threads",
+                "1"
+            ]
+        );
+        let models = |line: &str| match Cli::try_parse_from(spelled(line)) {
+            Ok(Cli { command: Command::Serve(serve) }) => serve.models(),
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(models(line).unwrap().len(), 3);
+        // Folders are no part of names.
+        assert_eq!(
+            models("stoker-server /m/a.onnx /n/a.onnx"),
+            Err(crate::config::ModelsError::Twice("a".to_owned()))
+        );
+        let mended = models("stoker-server /m/a.onnx --model b=file:///n/a.onnx").unwrap();
+        assert_eq!(mended.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        // One name is not the name of several.
+        assert!(Cli::try_parse_from(spelled("stoker-server /m/a.onnx /n/b.onnx --model-name c")).is_err());
+        // A word behind an option may be its value.
+        assert!(Cli::try_parse_from(spelled("stoker-server /m/a.onnx --threads 1 /n/b.onnx")).is_err());
     }
 
     #[test]

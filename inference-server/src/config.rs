@@ -11,9 +11,9 @@ use stoker_decide::address::Network;
 
 use crate::artifact::{Digest, Location};
 
-/// Serves one ONNX model behind the Open Inference Protocol v2.
+/// Serves ONNX models behind the Open Inference Protocol v2.
 ///
-/// `stoker-server MODEL.onnx [OPTION]...` is short for `serve` with the model's path or URI and the name of its file.
+/// `stoker-server MODEL.onnx... [OPTION]...` is short for `serve` with the path or URI of each model and the name of its file.
 #[derive(Debug, Parser)]
 #[command(name = "stoker-server", version)]
 pub struct Cli {
@@ -25,7 +25,7 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Loads a model and serves it.
+    /// Loads a model, or several, and serves them.
     Serve(Box<Serve>),
     /// Prints the digest of a model, for pinning it; also the termination message.
     Resolve(Resolve),
@@ -37,21 +37,30 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct Serve {
     /// Name of the model in URLs and answers.
-    #[arg(long, value_parser = model_name)]
-    pub model_name: String,
+    #[arg(long, value_parser = model_name, required_unless_present = "model", requires = "model_uri")]
+    pub model_name: Option<String>,
+    /// The artifact: https://host/path, http://host/path, s3://bucket/key, gs://bucket/object, az://account/container/blob or
+    /// file:///path.
+    #[arg(long, required_unless_present = "model", requires = "model_name")]
+    pub model_uri: Option<Location>,
     /// What the artifact must be, `sha256:<64 hex digits>`. Without it the digest is logged and not checked.
-    #[arg(long)]
+    #[arg(long, requires = "model_uri")]
     pub digest: Option<Digest>,
+    /// A model by name and URI, in the place of the three above or beside them. `@sha256:<64 hex digits>` behind the URI says
+    /// what the artifact must be. May be given several times; the other settings hold for each of the models, but for bounds of
+    /// bodies and connections together, which are of the process.
+    #[arg(long, value_name = "NAME=URI[@DIGEST]", value_parser = named)]
+    pub model: Vec<Named>,
     #[command(flatten)]
     #[expect(missing_docs, reason = "clap shows a doc comment here as the heading of the command")]
-    pub source: Source,
+    pub access: Access,
     /// Address of the Open Inference Protocol.
     #[arg(long, default_value = "0.0.0.0:8080")]
     pub listen: SocketAddr,
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, default_value = "0.0.0.0:9090")]
     pub metrics_listen: SocketAddr,
-    /// Threads for connections and for the model; default: the CPUs that this process may use.
+    /// Threads for connections and for the models; default: the CPUs that this process may use.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Threads that one run of the model may use; default: 1, so that there are as many runs at a time as --threads.
@@ -143,6 +152,14 @@ pub struct Source {
     /// file:///path.
     #[arg(long)]
     pub model_uri: Location,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "clap shows a doc comment here as the heading of the command")]
+    pub access: Access,
+}
+
+/// How to get artifacts.
+#[derive(Debug, Clone, Args)]
+pub struct Access {
     /// Folder with a file for each part of the credentials. http(s): `token`, or `username` and `password`; s3: `accessKeyId`,
     /// `secretAccessKey`, `sessionToken`, `region`, `endpoint`; gs: `serviceAccount`; az: `accountKey` or `sasToken`, `endpoint`.
     #[arg(long)]
@@ -165,6 +182,79 @@ pub struct Source {
     /// The whole fetch ends by then.
     #[arg(long, default_value = "15m", value_parser = humantime::parse_duration)]
     pub fetch_timeout: Duration,
+}
+
+/// A model to serve.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// Its name in URLs and answers.
+    pub name: String,
+    /// Where its artifact is.
+    pub uri: Location,
+    /// What the artifact must be, where that is said.
+    pub digest: Option<Digest>,
+}
+
+/// Models that one process serves at most. Each has threads of its own.
+const MOST_MODELS: usize = 64;
+
+/// Why models cannot be served by one process.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ModelsError {
+    /// Requests could not say which of the two they are for.
+    #[error(
+        "two models are named `{0}`: give each a name of its own, as --model NAME=URI (the short form takes the name of the file)"
+    )]
+    Twice(String),
+    /// Their threads would take the machine.
+    #[error("{0} models are too many for one process: it serves at most {MOST_MODELS}")]
+    TooMany(usize),
+    /// A secret must not be sent to whoever else serves an artifact.
+    #[error(
+        "--credentials are for one place, and the models come from several: have each served by a process of its own"
+    )]
+    Credentials,
+}
+
+impl Serve {
+    /// The models to serve: one at least, in the order of the command line, no two of the same name.
+    pub fn models(&self) -> Result<Vec<Named>, ModelsError> {
+        let first = self.model_name.as_ref().zip(self.model_uri.as_ref());
+        let first =
+            first.map(|(name, uri)| Named { name: name.clone(), uri: uri.clone(), digest: self.digest });
+        let models: Vec<Named> = first.into_iter().chain(self.model.iter().cloned()).collect();
+        if models.len() > MOST_MODELS {
+            return Err(ModelsError::TooMany(models.len()));
+        }
+        for (position, model) in models.iter().enumerate() {
+            if models.iter().take(position).any(|before| before.name == model.name) {
+                return Err(ModelsError::Twice(model.name.clone()));
+            }
+        }
+        let mut places = models.iter().map(|model| model.uri.place());
+        let first = places.next();
+        if self.access.credentials.is_some() && places.any(|place| Some(place) != first) {
+            return Err(ModelsError::Credentials);
+        }
+        Ok(models)
+    }
+}
+
+/// A model as `NAME=URI` or `NAME=URI@DIGEST`. What is wrong with the URI is said without it: it may hold a password.
+fn named(text: &str) -> Result<Named, String> {
+    let Some((name, rest)) = text.split_once('=') else {
+        return Err("it has no `=`; use NAME=URI".to_owned());
+    };
+    let name = model_name(name).map_err(|error| format!("the name before the `=` must be {error}"))?;
+    let (uri, digest) = match rest.rsplit_once("@sha256:") {
+        Some((uri, digits)) => {
+            let digest: Result<Digest, _> = format!("sha256:{digits}").parse();
+            (uri, Some(digest.map_err(|error| error.to_string())?))
+        }
+        None => (rest, None),
+    };
+    let uri = uri.parse::<Location>().map_err(|error| error.to_string())?;
+    Ok(Named { name, uri, digest })
 }
 
 /// A name that stands in a URL as it is.
@@ -226,7 +316,11 @@ mod tests {
         let line = "stoker-server serve --model-name digits --model-uri file:///mnt/models/a.onnx --digest \
                     sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855 --threads 2";
         let Ok(Cli { command: Command::Serve(serve) }) = parse(line) else { panic!("{:?}", parse(line)) };
-        assert_eq!((serve.model_name.as_str(), serve.threads, serve.max_body), ("digits", Some(2), 32 << 20));
+        assert_eq!((serve.threads, serve.max_body), (Some(2), 32 << 20));
+        let models = serve.models().unwrap();
+        assert_eq!(models.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["digits"]);
+        assert_eq!(models[0].uri.to_string(), "file:///mnt/models/a.onnx");
+        assert!(models[0].digest.is_some_and(|digest| digest.to_string().ends_with("7852b855")));
         assert_eq!((serve.cache, serve.prediction_metrics), (0, Switch::On));
         assert_eq!((serve.latency_target, serve.max_delay), (None, Duration::ZERO));
         let Ok(Cli { command: Command::Serve(serve) }) = parse(&format!("{line} --latency-target 80ms"))
@@ -240,12 +334,61 @@ mod tests {
         )) else {
             panic!("it takes networks")
         };
-        let networks: Vec<_> = serve.source.allow_network.iter().map(ToString::to_string).collect();
+        let networks: Vec<_> = serve.access.allow_network.iter().map(ToString::to_string).collect();
         assert_eq!((serve.behind_router, networks.join(" ")), (true, "10.0.0.0/8 fd12::/16 ::1/128".into()));
         assert!(matches!(
             parse("stoker-server resolve --model-uri https://a/b"),
             Ok(Cli { command: Command::Resolve(_) })
         ));
+    }
+
+    fn models(line: &str) -> Result<Vec<Named>, ModelsError> {
+        match parse(line) {
+            Ok(Cli { command: Command::Serve(serve) }) => serve.models(),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn several_models_have_names_of_their_own() {
+        let digest = format!("sha256:{}", "ab".repeat(32));
+        let line = format!(
+            "stoker-server serve --model a=file:///m/a.onnx@{digest} --model b=https://u@h/x?a=b@c --threads 2"
+        );
+        let models_of = |line: &str| {
+            let shown = |model: Named| {
+                format!("{} {} {}", model.name, model.uri, model.digest.map_or("-".into(), |d| d.to_string()))
+            };
+            models(line).unwrap().into_iter().map(shown).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            models_of(&line),
+            [format!("a file:///m/a.onnx {digest}"), "b https://h/x?... -".to_owned()]
+        );
+        let both = "stoker-server serve --model b=file:///b --model-name a --model-uri file:///a --model c=file:///c";
+        assert_eq!(models_of(both), ["a file:///a -", "b file:///b -", "c file:///c -"]);
+    }
+
+    #[test]
+    fn models_that_one_process_cannot_serve_are_refused() {
+        let serve = "stoker-server serve --model-name a --model-uri file:///a";
+        let twice = models(&format!("{serve} --model b=file:///b --model a=file:///c"));
+        assert_eq!(twice, Err(ModelsError::Twice("a".to_owned())));
+        assert!(twice.unwrap_err().to_string().contains("--model NAME=URI"));
+        let many = |count: usize| {
+            let more: Vec<_> = (1..count).map(|number| format!("--model m{number}=file:///m")).collect();
+            models(&format!("{serve} {}", more.join(" "))).map(|models| models.len())
+        };
+        assert_eq!((many(64), many(65)), (Ok(64), Err(ModelsError::TooMany(65))));
+        let secret = "stoker-server serve --credentials /c --model a=https://host/a";
+        assert_eq!(models(secret).map(|models| models.len()), Ok(1));
+        assert_eq!(models(&format!("{secret} --model b=https://host/b")).map(|models| models.len()), Ok(2));
+        for other in
+            ["https://elsewhere/b", "http://host/b", "https://host:444/b", "s3://host/b", "file:///b"]
+        {
+            let refused = models(&format!("{secret} --model b={other}"));
+            assert_eq!(refused, Err(ModelsError::Credentials), "{other}");
+        }
     }
 
     #[test]
@@ -254,6 +397,17 @@ mod tests {
         for line in [
             "stoker-server".to_owned(),
             "stoker-server serve --model-name m".to_owned(),
+            "stoker-server serve --threads 1".to_owned(),
+            "stoker-server serve --model a=file:///a --model-uri file:///b".to_owned(),
+            "stoker-server serve --model a=file:///a --model-name b".to_owned(),
+            format!("stoker-server serve --model a=file:///a --digest sha256:{}", "0".repeat(64)),
+            "stoker-server serve --model file:///a".to_owned(),
+            "stoker-server serve --model a/b=file:///a".to_owned(),
+            "stoker-server serve --model =file:///a".to_owned(),
+            "stoker-server serve --model a=".to_owned(),
+            "stoker-server serve --model a=pvc://a/b".to_owned(),
+            "stoker-server serve --model a=file:///a@sha256:12".to_owned(),
+            "stoker-server resolve --model a=file:///a".to_owned(),
             format!("{serve} a/b"),
             format!("{serve} m --max-batch 0"),
             format!("{serve} m --threads 0"),

@@ -1,4 +1,4 @@
-//! The inference server: one ONNX model on burn behind the Open Inference Protocol v2.
+//! The inference server: ONNX models on burn behind the Open Inference Protocol v2.
 //!
 //! - [`config`]: the command line; [`alone`] its short form.
 //! - [`artifact`]: where the model comes from, fetched with bounds and checked.

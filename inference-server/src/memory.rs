@@ -1,6 +1,7 @@
 //! How much memory the process may have, and what is left of it for runs of the model.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Where the limit of the process's own cgroup stands, as containers see it: version 2, and version 1.
 const LIMITS: [&str; 2] = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
@@ -15,6 +16,39 @@ pub fn for_each_run(runs: usize) -> Option<u64> {
     let limit = LIMITS.iter().find_map(|path| limit(&std::fs::read_to_string(path).ok()?))?;
     let held = resident(&std::fs::read_to_string(Path::new("/proc/self/status")).ok()?)?;
     Some(share(limit, held, runs))
+}
+
+/// Stands for no bound.
+const UNBOUNDED: u64 = u64::MAX;
+
+/// What one run of a model may take, where several models share the process: the runs of all of them may happen at a time.
+#[derive(Debug)]
+pub struct Share {
+    runs: usize,
+    bytes: AtomicU64,
+}
+
+impl Share {
+    /// Among so many runs at a time. There is no bound before the first [`Self::measure`].
+    pub fn among(runs: usize) -> Self {
+        Self { runs, bytes: AtomicU64::new(UNBOUNDED) }
+    }
+
+    /// Divides what is left by now. Done whenever a model was loaded: what it holds is no longer left for runs, of the models
+    /// before it neither. Tensors of runs under way count as held, which errs on the safe side.
+    pub fn measure(&self) -> Option<u64> {
+        self.set(for_each_run(self.runs))
+    }
+
+    fn set(&self, bytes: Option<u64>) -> Option<u64> {
+        self.bytes.store(bytes.unwrap_or(UNBOUNDED), Ordering::Relaxed);
+        bytes
+    }
+
+    /// Bytes for one run, as measured last. `None` where there is no limit.
+    pub fn bytes(&self) -> Option<u64> {
+        Some(self.bytes.load(Ordering::Relaxed)).filter(|bytes| *bytes != UNBOUNDED)
+    }
 }
 
 /// What a run gets.
@@ -60,5 +94,14 @@ mod tests {
         assert_eq!(share(1 << 30, 512 << 20, 2), 256 << 20);
         assert_eq!(share(1 << 30, 512 << 20, 0), 512 << 20);
         assert_eq!(share(1 << 30, 2 << 30, 2), LEAST);
+    }
+
+    #[test]
+    fn a_share_is_what_was_measured_last() {
+        let all = Share::among(4);
+        assert_eq!(all.bytes(), None);
+        for bytes in [Some(1 << 30), Some(1 << 29), None] {
+            assert_eq!((all.set(bytes), all.bytes()), (bytes, bytes));
+        }
     }
 }

@@ -1,68 +1,45 @@
 //! What the server counts, as Prometheus metrics with the prefix `stoker_server_`. docs/metrics/server.md lists them.
+//!
+//! Families are registered once for the process; each model has a [`Metrics`] with its series.
 
+mod families;
 mod phases;
+mod requests;
 
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::StatusCode;
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
 use stoker_graph::Value;
 
 use crate::artifact::Digest;
 use crate::batch::{Learned, Release, Stages, Telemetry};
 use crate::cache::{CacheMetrics, CacheStatus};
 use crate::health::{PredictionMetrics, Sampler};
-use crate::statistics::{Passed, Statistics};
+use crate::statistics::Statistics;
+pub use families::Families;
+pub(crate) use families::ModelLabels;
+use families::{InfoLabels, ReasonLabels, Seconds, StepLabels};
 pub use phases::Phase;
-use phases::Phases;
+pub use requests::Requests;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
-    model: Arc<str>,
-    code: u16,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReasonLabels {
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct InfoLabels {
-    model: Arc<str>,
-    digest: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StepLabels {
-    step: &'static str,
-}
-
-/// The counts of one server. Clones share them.
+/// The counts of one model. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     model: Arc<str>,
-    requests: Family<RequestLabels, Counter>,
-    /// The counter that nearly all requests go to, without the way through the family.
-    answered: Counter,
-    phases: Phases,
+    requests: Requests,
     batch_rows: Histogram,
     batch_requests: Histogram,
     waiting: Gauge,
     dropped: Family<ReasonLabels, Counter>,
-    refused: Family<ReasonLabels, Counter>,
     batching: Batching,
     panics: Counter,
     info: Family<InfoLabels, Gauge>,
-    start: Family<StepLabels, Gauge<f64, AtomicU64>>,
-    statistics: Arc<Statistics>,
+    start: Family<StepLabels, Seconds>,
     /// Of the prediction cache.
     pub cache: CacheMetrics,
     /// Of what the model predicts.
@@ -72,109 +49,55 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Puts the metrics of `model` into a registry. `max_batch` bounds the buckets of the batch sizes.
-    pub fn new(registry: &mut Registry, model: &str, max_batch: usize) -> Self {
+    /// The series of a model in the families.
+    pub fn new(families: &Families, model: &str) -> Self {
         let model: Arc<str> = model.into();
-        let doubling = |most: usize| {
-            std::iter::successors(Some(1_usize), |size| size.checked_mul(2))
-                .take_while(move |size| *size <= most)
-        };
-        let sizes = || Histogram::new(doubling(max_batch).map(|size| size as f64));
-
-        let requests = Family::<RequestLabels, Counter>::default();
-        registry.register("requests", "Infer requests by status code", requests.clone());
-        let phases = Phases::new(registry, &model);
-        let (batch_rows, batch_requests) = (sizes(), sizes());
-        registry.register("batch_rows", "Rows of each run of the model", batch_rows.clone());
-        registry.register("batch_requests", "Requests of each run of the model", batch_requests.clone());
-        let waiting = Gauge::default();
-        registry.register("queue_requests", "Infer requests that wait for the model or run", waiting.clone());
-        let dropped = Family::<ReasonLabels, Counter>::default();
-        let help = "Requests that left the queue without a run: the client had gone, the time limit had passed, or the answer could not come in time";
-        registry.register("requests_dropped", help, dropped.clone());
-        let refused = Family::<ReasonLabels, Counter>::default();
-        registry.register(
-            "refusals",
-            "Infer requests without an answer of the model, by reason",
-            refused.clone(),
-        );
-        let batching = Batching::new(registry);
-        let panics = Counter::default();
-        registry.register(
-            "model_panics",
-            "Panics while the model ran; above 0 is a fault of ours",
-            panics.clone(),
-        );
-        let info = Family::<InfoLabels, Gauge>::default();
-        registry.register("model_info", "The model that is served", info.clone());
-        let start = Family::<StepLabels, Gauge<f64, AtomicU64>>::default();
-        let help = "Time of each step of the start: fetch, load, warm";
-        registry.register_with_unit("start", help, Unit::Seconds, start.clone());
-
+        let labels = ModelLabels { model: Arc::clone(&model) };
         Self {
-            answered: requests.get_or_create_owned(&RequestLabels { model: Arc::clone(&model), code: 200 }),
-            phases,
-            model,
-            requests,
-            batch_rows,
-            batch_requests,
-            waiting,
-            dropped,
-            refused,
-            batching,
-            panics,
-            info,
-            start,
-            statistics: Arc::default(),
-            cache: CacheMetrics::new(registry),
-            predictions: PredictionMetrics::new(registry),
+            requests: Requests::of(families, &model),
+            batch_rows: families.batch_rows.get_or_create_owned(&labels),
+            batch_requests: families.batch_requests.get_or_create_owned(&labels),
+            waiting: families.waiting.get_or_create_owned(&labels),
+            dropped: families.dropped.clone(),
+            batching: Batching::new(families, &labels),
+            panics: families.panics.get_or_create_owned(&labels),
+            info: families.info.clone(),
+            start: families.start.clone(),
+            cache: families.cache.of(&labels),
+            predictions: families.predictions.clone(),
             sampler: Arc::default(),
+            model,
         }
+    }
+
+    /// The part that is about requests.
+    pub fn requests(&self) -> &Requests {
+        &self.requests
     }
 
     /// What is counted for the statistics extension.
     pub fn statistics(&self) -> &Statistics {
-        &self.statistics
+        self.requests.statistics()
     }
 
-    /// Counts an infer request that was answered. Refusals are answers in which the cache has no part.
+    /// As [`Requests::answered`].
     pub fn answered(&self, code: StatusCode, cache: CacheStatus, total: Duration) {
-        self.phase(Phase::Total, cache, total);
-        if code == StatusCode::OK {
-            self.answered.inc();
-            self.statistics.succeeded(total, SystemTime::now());
-        } else {
-            // A request for another model says nothing of this one.
-            if code != StatusCode::NOT_FOUND {
-                self.statistics.failed(total);
-            }
-            let labels = RequestLabels { model: Arc::clone(&self.model), code: code.as_u16() };
-            self.requests.get_or_create(&labels).inc();
-        }
+        self.requests.answered(code, cache, total);
     }
 
-    /// Counts an infer request that got no answer of the model.
+    /// As [`Requests::refused`].
     pub fn refused(&self, reason: &'static str) {
-        self.refused.get_or_create(&ReasonLabels { reason }).inc();
+        self.requests.refused(reason);
     }
 
-    /// Counts the time of one phase of a request that passed it.
+    /// As [`Requests::phase`].
     pub fn phase(&self, phase: Phase, cache: CacheStatus, time: Duration) {
-        self.phases.record(phase, cache, time);
-        let passed = match phase {
-            Phase::Parse => Passed::Input,
-            Phase::Queue => Passed::Queue,
-            Phase::Compute => Passed::Infer,
-            Phase::Serialise => Passed::Output,
-            // Counted with its outcome.
-            Phase::Total => return,
-        };
-        self.statistics.passed(passed, time);
+        self.requests.phase(phase, cache, time);
     }
 
     /// Shows the outputs of runs to `sampler`. A second call changes nothing.
     pub fn samples(&self, sampler: Arc<Sampler>) {
-        // One model is served for as long as the process lives.
+        // A model is served for as long as the process lives.
         let _ = self.sampler.set(sampler);
     }
 
@@ -191,14 +114,15 @@ impl Metrics {
 
     /// Says which model is served.
     pub fn serves(&self, digest: Digest) {
-        self.phases.serves(&digest.version());
+        self.requests.serves(&digest.version());
         let labels = InfoLabels { model: Arc::clone(&self.model), digest: digest.to_string() };
         self.info.get_or_create(&labels).set(1);
     }
 
     /// Says how long a step of the start took.
     pub fn started(&self, step: &'static str, time: Duration) {
-        self.start.get_or_create(&StepLabels { step }).set(time.as_secs_f64());
+        let labels = StepLabels { model: Arc::clone(&self.model), step };
+        self.start.get_or_create(&labels).set(time.as_secs_f64());
     }
 }
 
@@ -215,7 +139,7 @@ impl Telemetry for Metrics {
     }
 
     fn did(&self, rows: usize, stages: Stages) {
-        self.statistics.ran(rows, stages);
+        self.statistics().ran(rows, stages);
     }
 
     fn released(&self, release: Release, learned: &Learned) {
@@ -225,7 +149,8 @@ impl Telemetry for Metrics {
     fn dropped(&self, cancelled: usize, expired: usize, late: usize) {
         for (reason, count) in [("cancelled", cancelled), ("expired", expired), ("deadline", late)] {
             if count > 0 {
-                self.dropped.get_or_create(&ReasonLabels { reason }).inc_by(count as u64);
+                let labels = ReasonLabels { model: Arc::clone(&self.model), reason };
+                self.dropped.get_or_create(&labels).inc_by(count as u64);
             }
         }
     }
@@ -242,37 +167,27 @@ struct Batching {
     idle: Counter,
     shape: Counter,
     delay: Counter,
-    fixed: Gauge<f64, AtomicU64>,
-    per_row: Gauge<f64, AtomicU64>,
+    fixed: Seconds,
+    per_row: Seconds,
     cap: Gauge,
-    target: Gauge<f64, AtomicU64>,
+    target: Seconds,
 }
 
 impl Batching {
-    fn new(registry: &mut Registry) -> Self {
-        let releases = Family::<ReasonLabels, Counter>::default();
-        let help = "Batches by why no more requests are in them: full, none waited (idle), another shape, or held back long enough (delay)";
-        registry.register("batch_releases", help, releases.clone());
-        let release = |reason| releases.get_or_create_owned(&ReasonLabels { reason });
-        let mut seconds = |name: &str, help: &str| {
-            let gauge = Gauge::<f64, AtomicU64>::default();
-            registry.register_with_unit(name, help, Unit::Seconds, gauge.clone());
-            gauge
+    fn new(families: &Families, labels: &ModelLabels) -> Self {
+        let release = |reason| {
+            let labels = ReasonLabels { model: Arc::clone(&labels.model), reason };
+            families.releases.get_or_create_owned(&labels)
         };
-        let fixed = seconds("run_fixed", "What a run of the model takes whatever its rows, as learned");
-        let per_row = seconds("run_row", "What each row adds to a run of the model, as learned");
-        let target = seconds("latency_target", "The latency target; 0 without one");
-        let cap = Gauge::default();
-        registry.register("batch_cap_rows", "Most rows of a batch by now", cap.clone());
         Self {
             full: release("full"),
             idle: release("idle"),
             shape: release("shape"),
             delay: release("delay"),
-            fixed,
-            per_row,
-            cap,
-            target,
+            fixed: families.fixed.get_or_create_owned(labels),
+            per_row: families.per_row.get_or_create_owned(labels),
+            cap: families.cap.get_or_create_owned(labels),
+            target: families.target.get_or_create_owned(labels),
         }
     }
 

@@ -48,7 +48,7 @@ pub enum Service {
 /// Why a URI is not such a place.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "--model-uri: {reason}; use https://host/path, http://host/path, s3://bucket/key, gs://bucket/object, az://account/container/blob or file:///path"
+    "{reason}; use https://host/path, http://host/path, s3://bucket/key, gs://bucket/object, az://account/container/blob or file:///path"
 )]
 pub struct LocationError {
     // The URI itself may hold a password, and a wrong one cannot be taken apart to hide it.
@@ -59,6 +59,15 @@ pub struct LocationError {
 const LONGEST_BUCKET: usize = 222;
 
 impl Location {
+    /// Whom credentials for it are shown to: the same text means the same server, or the same bucket of a store.
+    pub fn place(&self) -> String {
+        match self {
+            Self::File(_) => "file".to_owned(),
+            Self::Http(url) => url.origin().ascii_serialization(),
+            Self::Object(object) => format!("{:?} {}", object.service, object.bucket),
+        }
+    }
+
     /// The name of the artifact's file: the last part of the path. What a file system or a shell could take for more than a
     /// name becomes `_`.
     pub fn file_name(&self) -> String {

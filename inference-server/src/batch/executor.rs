@@ -10,6 +10,7 @@ use stoker_graph::{Graph, Limits, RunError, Value};
 use tokio::sync::mpsc;
 
 use super::queue::{Done, Failure, Job, Learned, Outcome, Queue, Release, Reply};
+use crate::memory::Share;
 use crate::protocol::Signature;
 
 /// Something that runs a model: the graph, or a double in tests.
@@ -26,14 +27,14 @@ pub type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
 pub struct Bounded {
     /// The graph.
     pub graph: Graph,
-    /// Bytes of all tensors of a run that are alive at a time; `None` is the graph's own bound.
-    pub memory: Option<u64>,
+    /// Bytes of all tensors of a run that are alive at a time; without a limit it is the graph's own bound.
+    pub memory: Arc<Share>,
 }
 
 impl Runner for Bounded {
     fn run(&self, inputs: Vec<(String, Value)>, stop: Stop<'_>) -> Result<Vec<(String, Value)>, RunError> {
         let mut limits = Limits { stop: Some(stop), ..Limits::default() };
-        limits.memory = self.memory.map_or(limits.memory, |memory| memory.min(limits.memory));
+        limits.memory = self.memory.bytes().map_or(limits.memory, |memory| memory.min(limits.memory));
         self.graph.run_within(inputs, limits)
     }
 }

@@ -26,7 +26,7 @@ use crate::artifact::Digest;
 pub use directives::{AGE_HEADER, CACHE_HEADER, CacheStatus, Directives};
 pub use flight::{Followed, Follower, Lead};
 pub use key::{Fingerprint, Key, keyed_fingerprint};
-pub use metrics::{Bypass, CacheMetrics};
+pub use metrics::{Bypass, CacheFamilies, CacheMetrics};
 pub use store::Kept;
 
 use flight::Flights;

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use stoker_graph::Data;
 
 use super::*;
+use crate::metrics::ModelLabels;
 
 const LIFE: Duration = Duration::from_secs(100);
 
@@ -15,7 +16,7 @@ fn settings() -> Settings {
 /// A cache with the registry of its counts.
 fn cache_with(settings: Settings, fingerprint: Fingerprint, now: Instant) -> (Arc<Cache>, Registry) {
     let mut registry = Registry::default();
-    let metrics = CacheMetrics::new(&mut registry);
+    let metrics = CacheFamilies::new(&mut registry).of(&ModelLabels { model: "m".into() });
     let model = Digest::from_raw([1; 32]);
     (Arc::new(Cache::new(settings, model, fingerprint, metrics, now)), registry)
 }
@@ -28,7 +29,11 @@ fn cache(now: Instant) -> (Arc<Cache>, Registry) {
 fn count(registry: &Registry, name: &str) -> i64 {
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, registry).unwrap();
-    let line = text.lines().find(|line| line.split_once(' ').is_some_and(|(start, _)| start == name));
+    let series = match name.split_once('{') {
+        Some((family, labels)) => format!("{family}{{model=\"m\",{labels}"),
+        None => format!("{name}{{model=\"m\"}}"),
+    };
+    let line = text.lines().find(|line| line.split_once(' ').is_some_and(|(start, _)| start == series));
     line.unwrap_or_else(|| panic!("{name} is not in\n{text}")).split_once(' ').unwrap().1.parse().unwrap()
 }
 

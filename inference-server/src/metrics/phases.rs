@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::registry::{Registry, Unit};
 use stoker_edge::metrics::LatencyHistogram;
 
 use crate::cache::CacheStatus;
@@ -26,7 +25,7 @@ pub enum Phase {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Labels {
+pub(super) struct Labels {
     model: Arc<str>,
     version: Arc<str>,
     phase: &'static str,
@@ -52,18 +51,14 @@ struct Served {
 }
 
 impl Phases {
-    /// Puts them into a registry.
-    pub fn new(registry: &mut Registry, model: &Arc<str>) -> Self {
-        let family = Family::default();
-        let help = "Time of infer requests by phase (parse, queue, compute, serialise; total is the whole), by version \
-                    of the model, and by the cache's part: off, miss, hit; nothing for parse, which is before it";
-        registry.register_with_unit("phase", help, Unit::Seconds, Family::clone(&family));
-        Self { family, model: Arc::clone(model), served: Arc::default() }
+    /// Those of a model in the family.
+    pub(super) fn new(family: &Family<Labels, LatencyHistogram>, model: &Arc<str>) -> Self {
+        Self { family: Family::clone(family), model: Arc::clone(model), served: Arc::default() }
     }
 
     /// From here on the version is known. A second call changes nothing.
     pub fn serves(&self, version: &str) {
-        // One model is served for as long as the process lives.
+        // A model is served for as long as the process lives.
         let _ = self.served.set(Served { version: version.into(), series: Default::default() });
     }
 

@@ -216,20 +216,25 @@ pub fn model_ready(name: &str, ready: bool) -> Vec<u8> {
     to_json(&Ready { name, ready }, 64)
 }
 
-/// Writes the counts of the model, as the statistics extension has them.
-pub fn statistics(name: &str, version: &str, snapshot: &Snapshot) -> Vec<u8> {
+/// The counts of a model.
+#[derive(Debug, Serialize)]
+pub struct Counted<'a> {
+    /// The model's name.
+    pub name: &'a str,
+    /// Its version.
+    pub version: &'a str,
+    /// What was counted of it.
+    #[serde(flatten)]
+    pub snapshot: Snapshot,
+}
+
+/// Writes the counts of models, as the statistics extension has them.
+pub fn statistics(models: Vec<Counted<'_>>) -> Vec<u8> {
     #[derive(Serialize)]
     struct All<'a> {
-        model_stats: [Model<'a>; 1],
+        model_stats: Vec<Counted<'a>>,
     }
-    #[derive(Serialize)]
-    struct Model<'a> {
-        name: &'a str,
-        version: &'a str,
-        #[serde(flatten)]
-        snapshot: &'a Snapshot,
-    }
-    to_json(&All { model_stats: [Model { name, version, snapshot }] }, 1024)
+    to_json(&All { model_stats: models }, 1024)
 }
 
 /// The state of a model in the index of the repository.
@@ -254,26 +259,29 @@ impl State {
     }
 }
 
-/// Writes the index of the repository: the model, unless only ready ones are asked for and it is not.
-pub fn repository_index(
-    name: &str,
-    version: Option<&str>,
-    state: State,
-    reason: &str,
-    ready_only: bool,
-) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Entry<'a> {
-        name: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        version: Option<&'a str>,
-        state: &'static str,
-        reason: &'a str,
+impl Serialize for State {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
     }
-    let listed = !ready_only || state == State::Ready;
-    let entries: Vec<_> =
-        listed.then_some(Entry { name, version, state: state.name(), reason }).into_iter().collect();
-    to_json(&entries, 256)
+}
+
+/// A model in the index of the repository.
+#[derive(Debug, Serialize)]
+pub struct Entry<'a> {
+    /// The model's name.
+    pub name: &'a str,
+    /// Its version, as soon as that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<&'a str>,
+    /// How it is.
+    pub state: State,
+    /// Why it is not ready.
+    pub reason: String,
+}
+
+/// Writes the index of the repository.
+pub fn repository_index(models: &[Entry<'_>]) -> Vec<u8> {
+    to_json(&models, 256)
 }
 
 /// The first number that JSON cannot carry, as an error.
@@ -410,16 +418,17 @@ mod tests {
     }
 
     #[test]
-    fn the_index_lists_the_model_with_its_state() {
-        let index = |version, state, ready_only| -> serde_json::Value {
-            serde_json::from_slice(&repository_index("m", version, state, "why", ready_only)).unwrap()
+    fn the_index_lists_models_with_their_states() {
+        let entry = |name, version, state| Entry { name, version, state, reason: "why".to_owned() };
+        let index = |entries: &[Entry<'_>]| -> serde_json::Value {
+            serde_json::from_slice(&repository_index(entries)).unwrap()
         };
-        let ready = serde_json::json!([{"name": "m", "version": "v", "state": "READY", "reason": "why"}]);
-        assert_eq!(index(Some("v"), State::Ready, false), ready);
-        assert_eq!(index(Some("v"), State::Ready, true), ready);
-        let loading = serde_json::json!([{"name": "m", "state": "LOADING", "reason": "why"}]);
-        assert_eq!(index(None, State::Loading, false), loading);
-        assert_eq!(index(Some("v"), State::Unavailable, true), serde_json::json!([]));
+        let ready = serde_json::json!({"name": "m", "version": "v", "state": "READY", "reason": "why"});
+        let loading = serde_json::json!({"name": "n", "state": "LOADING", "reason": "why"});
+        let both = [entry("m", Some("v"), State::Ready), entry("n", None, State::Loading)];
+        assert_eq!(index(&both), serde_json::json!([ready, loading]));
+        assert_eq!(index(&[]), serde_json::json!([]));
+        assert_eq!(index(&[entry("m", None, State::Unavailable)])[0]["state"], "UNAVAILABLE");
     }
 
     #[test]

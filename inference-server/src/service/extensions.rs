@@ -11,43 +11,37 @@ use stoker_edge::reply::Reply;
 
 use super::bodies::refuse_body;
 use super::rest::json;
-use super::{App, Refusal};
-use crate::protocol::answer::{self, State};
+use super::{App, Models, Ready, Refusal};
+use crate::protocol::answer::{self, Counted, Entry, State};
 use crate::protocol::message;
 use crate::protocol::path::Model;
 
 /// The longest body that asks for the index, in bytes: it holds one truth value.
 const INDEX_BODY: usize = 4 << 10;
 
-impl App {
+impl Models {
     /// The counts of a model since the start.
     pub(super) fn statistics(&self, model: Model<'_>) -> Reply {
-        match self.find(model) {
-            Ok(ready) => {
-                let snapshot = self.metrics.statistics().snapshot();
-                json(StatusCode::OK, answer::statistics(&self.model_name, &ready.version, &snapshot))
-            }
-            Err(refusal) => refusal.reply(),
-        }
+        written_statistics(self.find(model).map(|found| vec![found]))
     }
 
-    /// The counts of all models: of the one that there is.
+    /// The counts of all models that are loaded.
     pub(super) fn all_statistics(&self) -> Reply {
-        self.statistics(Model { name: &self.model_name, version: None })
+        written_statistics(self.loaded())
     }
 
     /// What is to be known of the model, as its configuration has it.
     pub(super) fn configuration(&self, model: Model<'_>) -> Reply {
         match self.find(model) {
-            Ok(ready) => {
-                let config = message::config(&self.model_name, &ready.model.signature);
+            Ok((app, ready)) => {
+                let config = message::config(&app.model_name, &ready.model.signature);
                 json(StatusCode::OK, answer::model_config(&config))
             }
             Err(refusal) => refusal.reply(),
         }
     }
 
-    /// The one model, with its state. A request may ask for those that are ready only.
+    /// The models, with their states. A request may ask for those that are ready only.
     pub(super) async fn repository_index(&self, headers: &HeaderMap, mut body: Incoming) -> Reply {
         #[derive(Default, Deserialize)]
         struct Asked {
@@ -68,13 +62,36 @@ impl App {
             }
             Err(_) => return Refusal::BodyLate(self.limits.request_time).reply(),
         };
-        let (state, reason) = self.state();
-        let version = self.loaded.get().map(|ready| ready.version.as_str());
-        json(StatusCode::OK, answer::repository_index(&self.model_name, version, state, &reason, asked.ready))
+        json(StatusCode::OK, answer::repository_index(&self.index(asked.ready)))
     }
 
+    /// The models with their states, or only those that are ready.
+    pub(super) fn index(&self, ready_only: bool) -> Vec<Entry<'_>> {
+        let entries = self.apps().iter().map(|app| {
+            let (state, reason) = app.state();
+            let version = app.loaded.get().map(|ready| ready.version.as_str());
+            Entry { name: &app.model_name, version, state, reason }
+        });
+        entries.filter(|entry| !ready_only || entry.state == State::Ready).collect()
+    }
+
+    /// A server serves the same models for as long as it lives.
+    pub(super) fn load_or_unload(&self, name: &str, headers: &HeaderMap, body: Incoming) -> Reply {
+        refuse_body(headers, body);
+        let refusal = match self.app(name) {
+            Err(refusal) => refusal,
+            Ok(_) => Refusal::Repository(
+                "models are not loaded and unloaded here: a server serves what it was started with; change its \
+                 deployment or its command line instead",
+            ),
+        };
+        refusal.reply()
+    }
+}
+
+impl App {
     /// The state of the model, and why it is not ready.
-    pub(super) fn state(&self) -> (State, String) {
+    fn state(&self) -> (State, String) {
         match self.readiness() {
             Ok(()) => (State::Ready, String::new()),
             Err(reason) if self.loaded.get().is_some() || self.drain.phase() > DrainPhase::Serving => {
@@ -83,17 +100,19 @@ impl App {
             Err(reason) => (State::Loading, reason),
         }
     }
+}
 
-    /// A pod serves one model for as long as it lives.
-    pub(super) fn load_or_unload(&self, name: &str, headers: &HeaderMap, body: Incoming) -> Reply {
-        refuse_body(headers, body);
-        let refusal = match self.find(Model { name, version: None }) {
-            Err(refusal @ Refusal::NotFound(_)) => refusal,
-            _ => Refusal::Repository(
-                "models are not loaded and unloaded here: a server serves the one model that it was started with; \
-                 change its deployment instead",
-            ),
-        };
-        refusal.reply()
+/// The counts of some models.
+fn written_statistics(models: Result<Vec<(&App, &Ready)>, Refusal>) -> Reply {
+    match models {
+        Ok(models) => {
+            let counted = models.into_iter().map(|(app, ready)| Counted {
+                name: &app.model_name,
+                version: &ready.version,
+                snapshot: app.metrics.statistics().snapshot(),
+            });
+            json(StatusCode::OK, answer::statistics(counted.collect()))
+        }
+        Err(refusal) => refusal.reply(),
     }
 }

@@ -1,6 +1,6 @@
 //! Answers requests of the Open Inference Protocol.
 //!
-//! `predict` is the way of a request through the model, the same for every transport, and `cached` the way around it;
+//! `models` finds the model that a request names; `predict` is the way of a request through the model, the same for every transport, and `cached` the way around it;
 //! `rest` is HTTP with JSON and raw bytes; `grpc` is gRPC; `extensions` is statistics and the repository; `echo` is what
 //! headers give back; `refusal` is why there is no answer; `bodies` bounds what requests may hold.
 
@@ -9,6 +9,7 @@ mod cached;
 mod echo;
 mod extensions;
 mod grpc;
+mod models;
 mod predict;
 mod refusal;
 mod rest;
@@ -26,8 +27,8 @@ use crate::batch::Queue;
 use crate::cache::Cache;
 use crate::metrics::Metrics;
 use crate::protocol::Signature;
-use crate::protocol::path::Model;
 pub use grpc::{Answer, STREAM_REQUESTS};
+pub use models::Models;
 pub use refusal::Refusal;
 use target::Target;
 
@@ -40,7 +41,7 @@ pub struct Limits {
     pub max_body_total: u64,
     /// Time from the head of a request to its answer.
     pub request_time: Duration,
-    /// The latency target as long as the router names none.
+    /// The latency target as long as the router names none; of each model.
     pub latency_target: Option<Duration>,
     /// Requests come from a router, whose headers are believed.
     pub behind_router: bool,
@@ -61,14 +62,14 @@ pub struct Loaded {
     pub cache: Option<Arc<Cache>>,
 }
 
-/// Answers requests. Shared by all connections.
+/// Answers requests for one model. Shared by all connections.
 #[derive(Debug)]
 pub struct App {
     model_name: String,
     limits: Limits,
     metrics: Metrics,
     drain: Drain,
-    /// Bytes of bodies that are in the process.
+    /// Bytes of bodies that are in the process, whichever model they are for.
     body_bytes: Arc<AtomicU64>,
     target: Target,
     loaded: OnceLock<Ready>,
@@ -82,9 +83,15 @@ struct Ready {
 }
 
 impl App {
-    /// Nothing is loaded yet: health answers, everything else is 503.
-    pub fn new(model_name: String, limits: Limits, metrics: Metrics, drain: Drain) -> Self {
-        let (body_bytes, target) = (Arc::default(), Target::new(limits.latency_target, limits.behind_router));
+    /// Nothing is loaded yet: health answers, everything else is 503. `body_bytes` are those that are in the process.
+    pub fn new(
+        model_name: String,
+        limits: Limits,
+        metrics: Metrics,
+        drain: Drain,
+        body_bytes: Arc<AtomicU64>,
+    ) -> Self {
+        let target = Target::new(limits.latency_target, limits.behind_router);
         Self { model_name, limits, metrics, drain, body_bytes, target, loaded: OnceLock::new() }
     }
 
@@ -96,7 +103,7 @@ impl App {
         }
     }
 
-    /// Says why this server is not ready, if it is not.
+    /// Says why this model is not ready, if it is not.
     pub fn readiness(&self) -> Result<(), String> {
         if self.drain.phase() > DrainPhase::Serving {
             return Err("draining: this process is about to end".to_owned());
@@ -104,17 +111,10 @@ impl App {
         self.loaded.get().map(|_| ()).ok_or_else(|| Refusal::Loading.to_string())
     }
 
-    /// The model that a request names, if it is this one.
-    fn find(&self, model: Model<'_>) -> Result<&Ready, Refusal> {
-        if model.name != self.model_name {
-            return Err(Refusal::NotFound(format!(
-                "there is no model `{}` here; this server serves `{}`",
-                shortened(model.name),
-                self.model_name
-            )));
-        }
+    /// The model, where it is loaded and has the version that a request names.
+    fn find(&self, version: Option<&str>) -> Result<&Ready, Refusal> {
         let ready = self.loaded.get().ok_or(Refusal::Loading)?;
-        match model.version {
+        match version {
             Some(version) if version != ready.version => Err(Refusal::NotFound(format!(
                 "model `{}` has no version `{}` here; this server serves version `{}`",
                 self.model_name,
@@ -122,6 +122,14 @@ impl App {
                 ready.version
             ))),
             _ => Ok(ready),
+        }
+    }
+
+    /// Whether the model is ready; refused where it has no such version.
+    fn is_ready(&self, version: Option<&str>) -> Result<bool, Refusal> {
+        match self.find(version) {
+            Ok(_) | Err(Refusal::Loading) => Ok(self.readiness().is_ok()),
+            Err(refusal) => Err(refusal),
         }
     }
 }

@@ -124,7 +124,7 @@ mod tests {
     use super::*;
     use crate::artifact::Digest;
     use crate::batch::{Held, Queue, Rules};
-    use crate::metrics::Metrics;
+    use crate::metrics::{Families, Metrics};
     use crate::protocol::Signature;
     use crate::service::bodies::Counted;
     use crate::service::{Limits, Loaded};
@@ -139,8 +139,9 @@ mod tests {
             latency_target: None,
             behind_router: false,
         };
-        let metrics = Metrics::new(&mut Registry::default(), "m", 64);
-        let app = Arc::new(App::new("m".to_owned(), limits, metrics, Drain::new(Duration::ZERO)));
+        let metrics = Metrics::new(&Families::new(&mut Registry::default(), 64), "m");
+        let app =
+            Arc::new(App::new("m".to_owned(), limits, metrics, Drain::new(Duration::ZERO), Arc::default()));
         let rules = Rules { capacity: 8, max_rows: 8, max_delay: Duration::ZERO, executors: 1 };
         let queue = Arc::new(Queue::new(rules, &[]));
         let info = |name: &str| ValueInfo::tensor(name, DType::U8, vec![None]);

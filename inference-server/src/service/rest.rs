@@ -1,4 +1,4 @@
-//! The protocol over HTTP, with tensors as JSON or as raw bytes: reads, asks the model, writes. Every refusal is `{"error": ...}`.
+//! The protocol over HTTP, with tensors as JSON or as raw bytes: reads, asks the model that is named, writes. Every refusal is `{"error": ...}`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,11 +15,11 @@ use tracing::Instrument as _;
 use super::bodies::{BodiesFull, Counted, Metered, refuse_body};
 use super::echo::Echo;
 use super::predict::{Predicted, Times};
-use super::{App, Ready, Refusal};
+use super::{App, Models, Ready, Refusal};
 use crate::batch::Held;
 use crate::cache::{CacheStatus, Directives};
 use crate::metrics::Phase;
-use crate::protocol::path::Call;
+use crate::protocol::path::{Call, Model};
 use crate::protocol::{Asked, Signature, answer, binary, deadline, request};
 
 /// Bodies and answers above this are read and written on a thread of their own, so that they do not hold up others.
@@ -31,7 +31,7 @@ const RAW_BYTES_PER_JSON: usize = 16;
 /// Tells the router how many requests wait for the model or run; no client sees it.
 pub(super) const LOAD: HeaderName = HeaderName::from_static("stoker-load");
 
-impl App {
+impl Models {
     /// Answers one request.
     pub async fn answer(&self, request: Request<Incoming>) -> Reply {
         let echo = Echo::of(request.headers());
@@ -58,21 +58,23 @@ impl App {
         match call {
             Call::ServerMetadata => json(StatusCode::OK, answer::server_metadata()),
             Call::ServerLive => empty(StatusCode::OK),
-            Call::ServerReady => empty(self.ready_status()),
+            Call::ServerReady => empty(ready_status(self.readiness().is_ok())),
             Call::ModelMetadata(model) => match self.find(model) {
-                Ok(ready) => json(
+                Ok((app, ready)) => json(
                     StatusCode::OK,
-                    answer::model_metadata(&self.model_name, &ready.version, &ready.model.signature),
+                    answer::model_metadata(&app.model_name, &ready.version, &ready.model.signature),
                 ),
                 Err(refusal) => refusal.reply(),
             },
-            Call::ModelReady(model) => match self.find(model) {
-                Ok(_) | Err(Refusal::Loading) => {
-                    let status = self.ready_status();
-                    json(status, answer::model_ready(&self.model_name, status == StatusCode::OK))
+            Call::ModelReady(Model { name, version }) => {
+                let asked = self.app(name).and_then(|app| Ok((app, app.is_ready(version)?)));
+                match asked {
+                    Ok((app, ready)) => {
+                        json(ready_status(ready), answer::model_ready(&app.model_name, ready))
+                    }
+                    Err(refusal) => refusal.reply(),
                 }
-                Err(refusal) => refusal.reply(),
-            },
+            }
             Call::AllStatistics => self.all_statistics(),
             Call::Statistics(model) => self.statistics(model),
             Call::Configuration(model) => self.configuration(model),
@@ -87,10 +89,12 @@ impl App {
             }
             Call::Infer(model) => {
                 let begun = Instant::now();
-                let found = self.find(model);
+                let app = self.app(model.name);
+                let counts = app.as_ref().map_or(&self.unnamed, |app| app.metrics.requests());
+                let found = app.and_then(|app| Ok((app, app.find(model.version)?)));
                 let (head, body) = request.into_parts();
                 let outcome = match found {
-                    Ok(ready) => self.infer(ready, &head.headers, body, begun).await,
+                    Ok((app, ready)) => app.infer(ready, &head.headers, body, begun).await,
                     Err(refusal) => {
                         refuse_body(&head.headers, body);
                         Err(refusal)
@@ -99,24 +103,22 @@ impl App {
                 let (mut reply, cache) = match outcome {
                     Ok((answer, cache)) => (answered(answer), cache),
                     Err(refusal) => {
-                        self.metrics.refused(refusal.reason());
+                        counts.refused(refusal.reason());
                         (refusal.reply(), CacheStatus::Off)
                     }
                 };
                 let took = begun.elapsed();
-                self.metrics.answered(reply.status(), cache, took);
+                counts.answered(reply.status(), cache, took);
                 tracing::debug!(status = reply.status().as_u16(), ?took, "an infer request was answered");
                 cache.write_to(reply.headers_mut());
-                reply.headers_mut().insert(LOAD, HeaderValue::from(self.metrics.in_work()));
+                reply.headers_mut().insert(LOAD, HeaderValue::from(self.in_work()));
                 reply
             }
         }
     }
+}
 
-    fn ready_status(&self) -> StatusCode {
-        if self.readiness().is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
-    }
-
+impl App {
     /// The answer to an infer request, and the cache's part in it.
     async fn infer(
         &self,
@@ -247,6 +249,11 @@ fn answered(answer: answer::Answer) -> Reply {
 /// An answer in JSON.
 pub fn json(status: StatusCode, text: Vec<u8>) -> Reply {
     reply::content(status, "application/json", text)
+}
+
+/// The status that says whether something is ready.
+fn ready_status(ready: bool) -> StatusCode {
+    if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
 }
 
 /// An answer without a body, as the protocol has it for health.

@@ -30,11 +30,21 @@ impl Target {
 
     /// The target for a request with these headers, and for those after it.
     pub fn of(&self, headers: &HeaderMap) -> Option<Duration> {
-        let said = if self.behind_router { target::read(headers) } else { None };
+        self.after(if self.behind_router { target::read(headers) } else { None })
+    }
+
+    /// The target for a request whose headers said so, and for those after it.
+    pub fn after(&self, said: Option<Duration>) -> Option<Duration> {
+        let said = said.filter(|_| self.behind_router);
         if said.is_none() && self.heard.load(Ordering::Relaxed) == 0 {
             return self.flag;
         }
         self.at(said, self.began.elapsed().as_secs())
+    }
+
+    /// The target for a request of a stream whose headers said so, and were heard before.
+    pub fn within(&self, said: Option<Duration>) -> Option<Duration> {
+        said.filter(|_| self.behind_router).or_else(|| self.after(None))
     }
 
     fn at(&self, said: Option<Duration>, now: u64) -> Option<Duration> {
@@ -78,5 +88,16 @@ mod tests {
         assert_eq!(target.of(&HeaderMap::new()), None);
         assert_eq!(target.of(&headers), Some(Duration::from_millis(20)));
         assert_eq!(target.of(&HeaderMap::new()), Some(Duration::from_millis(20)));
+    }
+
+    #[test]
+    fn a_stream_keeps_its_word_and_does_not_repeat_it_to_others() {
+        let millis = |millis| Some(Duration::from_millis(millis));
+        let target = Target::new(millis(50), true);
+        assert_eq!(target.after(millis(100)), millis(100));
+        assert_eq!(target.within(millis(80)), millis(80));
+        assert_eq!((target.after(None), target.within(None)), (millis(100), millis(100)));
+        let open = Target::new(millis(50), false);
+        assert_eq!((open.after(millis(100)), open.within(millis(100))), (millis(50), millis(50)));
     }
 }

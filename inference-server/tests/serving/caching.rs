@@ -43,7 +43,11 @@ async fn status(server: &Started, body: &Value, headers: &[(&str, &str)]) -> Opt
 /// A number of the metrics, 0 where there is none.
 async fn count(server: &Started, name: &str) -> u64 {
     let text = server.metrics().await;
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let series = match name.split_once('{') {
+        Some((family, labels)) => format!("{family}{{model=\"digits\",{labels}"),
+        None => format!("{name}{{model=\"digits\"}}"),
+    };
+    let value = text.lines().find_map(|line| line.strip_prefix(&series)?.strip_prefix(' '));
     value.map_or(0, |value| value.parse().unwrap_or_else(|_| panic!("{name} is {value}")))
 }
 
@@ -70,10 +74,10 @@ async fn the_second_answer_is_the_first_to_the_bit_and_the_model_ran_once() {
 
     let metrics = server.metrics().await;
     for line in [
-        "stoker_server_cache_hits_total 2\n",
-        "stoker_server_cache_misses_total 1\n",
-        "stoker_server_cache_entries 1\n",
-        "stoker_server_cache_enabled 1\n",
+        "stoker_server_cache_hits_total{model=\"digits\"} 2\n",
+        "stoker_server_cache_misses_total{model=\"digits\"} 1\n",
+        "stoker_server_cache_entries{model=\"digits\"} 1\n",
+        "stoker_server_cache_enabled{model=\"digits\"} 1\n",
         "phase=\"total\",cache=\"hit\"} 2\n",
         "phase=\"total\",cache=\"miss\"} 1\n",
         "phase=\"serialise\",cache=\"hit\"} 2\n",

@@ -54,7 +54,9 @@ async fn a_request_that_is_in_the_model_when_the_port_closes_is_answered() {
     let asked =
         server.client.post(server.url("/v2/models/digits/infer")).body(request(images).to_string()).send();
     let asked = tokio::spawn(asked);
-    while !server.metrics().await.contains("stoker_server_queue_requests 1") && !asked.is_finished() {
+    while !server.metrics().await.contains("stoker_server_queue_requests{model=\"digits\"} 1")
+        && !asked.is_finished()
+    {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let finished = server.end().await;

@@ -140,7 +140,7 @@ async fn refusals_have_a_code_and_the_sentence_of_http() {
         "code=\"404\"} 2",
         "code=\"413\"} 1",
         "code=\"200\"} 1",
-        "refusals_total{reason=\"size\"} 1",
+        "refusals_total{model=\"digits\",reason=\"size\"} 1",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
@@ -154,7 +154,7 @@ async fn more_bytes_than_may_be_in_work_are_turned_away_with_a_time_to_come_agai
     let outcome = client.model_infer(raw(&digits().images[..1])).await;
     let status = assert_refused(outcome, Code::Unavailable, "too many bytes of request bodies");
     assert_eq!(status.metadata().get("retry-after").unwrap(), "1");
-    assert!(server.metrics().await.contains("refusals_total{reason=\"bodies\"} 1"));
+    assert!(server.metrics().await.contains("refusals_total{model=\"digits\",reason=\"bodies\"} 1"));
     server.end().await;
 }
 
@@ -180,7 +180,7 @@ async fn deadlines_of_the_client_and_of_the_server_hold() {
     let status = called(&mut sender, &server, body).await;
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
     assert!(status.message().contains("did not come within 200ms"), "{status:?}");
-    assert!(server.metrics().await.contains("refusals_total{reason=\"timeout\"} 1"));
+    assert!(server.metrics().await.contains("refusals_total{model=\"digits\",reason=\"timeout\"} 1"));
     server.end().await;
 }
 

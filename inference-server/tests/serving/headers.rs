@@ -154,8 +154,18 @@ async fn the_repository_has_the_one_model() {
     let refused = [
         ("/v2/repository/index", "[".repeat(3), StatusCode::BAD_REQUEST, "must be empty or"),
         ("/v2/repository/index", " ".repeat(5000), StatusCode::PAYLOAD_TOO_LARGE, "4096 bytes"),
-        ("/v2/repository/models/digits/load", String::new(), StatusCode::BAD_REQUEST, "one model"),
-        ("/v2/repository/models/digits/unload", "{}".to_owned(), StatusCode::BAD_REQUEST, "one model"),
+        (
+            "/v2/repository/models/digits/load",
+            String::new(),
+            StatusCode::BAD_REQUEST,
+            "not loaded and unloaded here",
+        ),
+        (
+            "/v2/repository/models/digits/unload",
+            "{}".to_owned(),
+            StatusCode::BAD_REQUEST,
+            "not loaded and unloaded here",
+        ),
         ("/v2/repository/models/cats/load", String::new(), StatusCode::NOT_FOUND, "no model `cats`"),
     ];
     for (path, body, status, part) in refused {

@@ -52,8 +52,8 @@ async fn a_target_that_cannot_be_kept_is_told_to_clients_and_tried_now_and_then(
         }
     }
     assert!(refused > 0, "the first request comes right after the start");
-    let count = format!("stoker_server_refusals_total{{reason=\"deadline\"}} {refused}");
-    assert_metrics(&server, &[&count, "stoker_server_latency_target_seconds 0.001"]).await;
+    let count = format!("stoker_server_refusals_total{{model=\"digits\",reason=\"deadline\"}} {refused}");
+    assert_metrics(&server, &[&count, "stoker_server_latency_target_seconds{model=\"digits\"} 0.001"]).await;
     server.end().await;
 }
 
@@ -63,15 +63,15 @@ async fn the_router_changes_the_target_without_a_restart() {
     let server = Started::new("digits-v2.onnx", &["--threads", "1", "--behind-router"]).await;
     assert_eq!(ask(&server, &large, None).await.0, StatusCode::OK);
     assert_eq!(ask(&server, &small, None).await.0, StatusCode::OK);
-    assert_metrics(&server, &["stoker_server_latency_target_seconds 0.0\n"]).await;
+    assert_metrics(&server, &["stoker_server_latency_target_seconds{model=\"digits\"} 0.0\n"]).await;
     let (status, wait, text) = ask(&server, &large, Some("1")).await;
     assert_eq!((status, wait), (StatusCode::SERVICE_UNAVAILABLE, Some(1)), "{text}");
     assert_eq!(ask(&server, &large, Some("60000")).await.0, StatusCode::OK);
     assert_eq!(ask(&server, &small, None).await.0, StatusCode::OK);
     let lines = [
-        "stoker_server_latency_target_seconds 60.0\n",
-        "stoker_server_refusals_total{reason=\"deadline\"} 1\n",
-        "stoker_server_batch_releases_total{reason=\"idle\"}",
+        "stoker_server_latency_target_seconds{model=\"digits\"} 60.0\n",
+        "stoker_server_refusals_total{model=\"digits\",reason=\"deadline\"} 1\n",
+        "stoker_server_batch_releases_total{model=\"digits\",reason=\"idle\"}",
         "stoker_server_batch_cap_rows",
         "stoker_server_run_fixed_seconds",
         "stoker_server_run_row_seconds",
@@ -86,7 +86,7 @@ async fn without_a_router_before_it_nobody_sets_the_target() {
     let server = Started::new("digits-v2.onnx", &["--threads", "1"]).await;
     assert_eq!(ask(&server, &large, Some("1")).await.0, StatusCode::OK);
     assert_eq!(ask(&server, &small, None).await.0, StatusCode::OK);
-    assert_metrics(&server, &["stoker_server_latency_target_seconds 0.0\n"]).await;
+    assert_metrics(&server, &["stoker_server_latency_target_seconds{model=\"digits\"} 0.0\n"]).await;
     server.end().await;
 }
 
@@ -102,7 +102,7 @@ async fn requests_that_come_together_and_have_time_are_all_answered() {
     while let Some(status) = asked.join_next().await {
         assert_eq!(status.unwrap(), StatusCode::OK);
     }
-    assert_metrics(&server, &["stoker_server_batch_requests_sum 40.0"]).await;
+    assert_metrics(&server, &["stoker_server_batch_requests_sum{model=\"digits\"} 40.0"]).await;
     assert!(!server.metrics().await.contains("stoker_server_refusals_total{"), "nobody was refused");
     server.end().await;
 }

@@ -24,5 +24,6 @@ mod raw;
 mod reference;
 mod refusals;
 mod resumed;
+mod several;
 mod started;
 mod statistics;

@@ -110,7 +110,7 @@ fn a_wrong_command_line_does_not_repeat_its_values() {
     let misspelt = format!("--modle-uri={canary}");
     let named = ["serve", "--model-name", "m"];
     let cases: [(&[&str], &str); 10] = [
-        (&["--model-uri", canary], "--model-uri <MODEL_URI> cannot be used: --model-uri: it is not a URI"),
+        (&["--model-uri", canary], "--model-uri <MODEL_URI> cannot be used: it is not a URI"),
         (&["--model-uri", dotted], "%2e"),
         (&["--model-uri", "file:///a", canary], "belongs to no option"),
         (&["--model-uri", "file:///a", &assigned], "--use-proxies"),

@@ -61,11 +61,11 @@ async fn requests_that_come_together_get_their_own_answers() {
         "phase=\"compute\",cache=\"off\"} 200\n",
         "phase=\"serialise\",cache=\"off\"} 200\n",
         "phase=\"total\",cache=\"off\"} 200\n",
-        "stoker_server_batch_rows_sum 200.0",
-        "stoker_server_queue_requests 0",
+        "stoker_server_batch_rows_sum{model=\"digits\"} 200.0",
+        "stoker_server_queue_requests{model=\"digits\"} 0",
         "stoker_server_model_info{model=\"digits\",digest=\"sha256:",
-        "stoker_server_start_seconds{step=\"load\"}",
-        "stoker_server_model_panics_total 0",
+        "stoker_server_start_seconds{model=\"digits\",step=\"load\"}",
+        "stoker_server_model_panics_total{model=\"digits\"} 0",
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }

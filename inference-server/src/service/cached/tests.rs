@@ -12,7 +12,7 @@ use super::*;
 use crate::artifact::Digest;
 use crate::batch::{Done, Failure, Job, Queue, Rules};
 use crate::cache::{Settings, keyed_fingerprint};
-use crate::metrics::Metrics;
+use crate::metrics::{Families, Metrics};
 use crate::protocol::Signature;
 use crate::service::{Limits, Loaded};
 
@@ -32,7 +32,7 @@ impl World {
     fn new() -> Self {
         let info = |name: &str| ValueInfo::tensor(name, DType::F32, vec![None]);
         let signature = Signature { inputs: vec![info("x")], outputs: vec![info("y")], batch_axis: true };
-        let metrics = Metrics::new(&mut Registry::default(), "m", 64);
+        let metrics = Metrics::new(&Families::new(&mut Registry::default(), 64), "m");
         let digest = Digest::from_raw([1; 32]);
         let settings = Settings { budget: 1 << 20, time_to_live: TIME, worth: WorthSettings::default() };
         let cache = Cache::new(settings, digest, keyed_fingerprint(), metrics.cache.clone(), Instant::now());
@@ -43,7 +43,7 @@ impl World {
             latency_target: None,
             behind_router: false,
         };
-        let app = App::new("m".to_owned(), limits, metrics, Drain::new(Duration::ZERO));
+        let app = App::new("m".to_owned(), limits, metrics, Drain::new(Duration::ZERO), Arc::default());
         let rules = Rules { capacity: 1000, max_rows: 64, max_delay: Duration::ZERO, executors: 1 };
         let queue = Arc::new(Queue::new(rules, &[]));
         app.ready(Loaded {

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -10,12 +10,15 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tonic::Status;
 
 use super::super::bodies::Counted;
-use super::super::{App, Refusal};
+use super::super::{App, Models, Refusal};
+use crate::metrics::Requests;
 
 /// Bytes of the messages of one call, counted against the bound of all bodies until whoever took them is done.
 #[derive(Debug)]
 pub(super) struct Account {
-    app: Arc<App>,
+    models: Arc<Models>,
+    /// The model that the message names, once it was read.
+    app: OnceLock<Arc<App>>,
     /// Held for a sum at a time.
     counted: Mutex<Counted>,
     /// The message that the call begins with is there.
@@ -24,9 +27,19 @@ pub(super) struct Account {
 
 impl Account {
     /// Nothing yet.
-    pub(super) fn new(app: Arc<App>) -> Self {
-        let counted = Counted::new(Arc::clone(&app.body_bytes), app.limits.max_body_total);
-        Self { app, counted: Mutex::new(counted), was_read: AtomicBool::new(false) }
+    pub(super) fn new(models: Arc<Models>) -> Self {
+        let counted = Counted::new(Arc::clone(&models.body_bytes), models.limits.max_body_total);
+        Self { models, app: OnceLock::new(), counted: Mutex::new(counted), was_read: AtomicBool::new(false) }
+    }
+
+    /// The message is for this model. A call of one message names one.
+    pub(super) fn is_for(&self, app: &Arc<App>) {
+        let _ = self.app.set(Arc::clone(app));
+    }
+
+    /// Where the call is counted: with its model, where it is known which one that is.
+    pub(super) fn counts(&self) -> &Requests {
+        self.app.get().map_or(&self.models.unnamed, |app| app.metrics.requests())
     }
 
     /// Counts further bytes, unless the bound would be passed.
@@ -91,7 +104,7 @@ impl Messages {
     fn refused(&self, refusal: &Refusal) {
         let breaks_off = matches!(refusal, Refusal::Broken(_)) && !self.framing.single;
         if self.infer && (!breaks_off || self.framing.is_within()) {
-            self.account.app.metrics.refused(refusal.reason());
+            self.account.counts().refused(refusal.reason());
         }
     }
 }

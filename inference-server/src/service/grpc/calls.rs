@@ -1,4 +1,4 @@
-//! The calls: what the server and its model are and how they are, and the way into `infer`.
+//! The calls: what the server and its models are and how they are, and the way into `infer`.
 
 use std::sync::Arc;
 
@@ -6,9 +6,9 @@ use stoker_graph::ValueInfo;
 use tonic::codegen::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::super::{App, Refusal};
+use super::super::{Models, Refusal};
 use super::Call;
-use super::infer::{answers, named};
+use super::infer::{answers, named, version};
 use crate::proto::health::health_check_response::ServingStatus;
 use crate::proto::health::health_server::Health;
 use crate::proto::health::{HealthCheckRequest, HealthCheckResponse};
@@ -23,16 +23,16 @@ use crate::proto::inference::{
     ServerMetadataRequest, ServerMetadataResponse, ServerReadyRequest, ServerReadyResponse,
     StatisticDuration,
 };
-use crate::protocol::answer::{EXTENSIONS, PLATFORM, SERVER_NAME, SERVER_VERSION, State};
+use crate::protocol::answer::{EXTENSIONS, PLATFORM, SERVER_NAME, SERVER_VERSION};
 use crate::protocol::message::config;
 use crate::protocol::signature::declared;
 use crate::statistics::{BatchSnapshot, Snapshot, Tally};
 
-/// The service of a health check that asks whether the process answers at all, whatever its model: for liveness probes.
+/// The service of a health check that asks whether the process answers at all, whatever its models: for liveness probes.
 const LIVENESS: &str = "liveness";
 
 #[tonic::async_trait]
-impl GrpcInferenceService for App {
+impl GrpcInferenceService for Models {
     type ModelStreamInferStream = BoxStream<ModelStreamInferResponse>;
 
     async fn server_live(
@@ -54,12 +54,8 @@ impl GrpcInferenceService for App {
         request: Request<ModelReadyRequest>,
     ) -> Result<Response<ModelReadyResponse>, Status> {
         let asked = request.get_ref();
-        match self.find(named(&asked.name, &asked.version)) {
-            Ok(_) | Err(Refusal::Loading) => {
-                Ok(Response::new(ModelReadyResponse { ready: self.readiness().is_ok() }))
-            }
-            Err(refusal) => Err(refusal.into()),
-        }
+        let ready = self.app(&asked.name)?.is_ready(version(&asked.version))?;
+        Ok(Response::new(ModelReadyResponse { ready }))
     }
 
     async fn server_metadata(
@@ -78,7 +74,7 @@ impl GrpcInferenceService for App {
         request: Request<ModelMetadataRequest>,
     ) -> Result<Response<ModelMetadataResponse>, Status> {
         let asked = request.get_ref();
-        let ready = self.find(named(&asked.name, &asked.version))?;
+        let (app, ready) = self.find(named(&asked.name, &asked.version))?;
         let tensors = |infos: &[ValueInfo]| {
             let tensor = |info: &ValueInfo| TensorMetadata {
                 name: info.name.clone(),
@@ -88,7 +84,7 @@ impl GrpcInferenceService for App {
             infos.iter().map(tensor).collect()
         };
         Ok(Response::new(ModelMetadataResponse {
-            name: self.model_name.clone(),
+            name: app.model_name.clone(),
             versions: vec![ready.version.clone()],
             platform: PLATFORM.to_owned(),
             inputs: tensors(&ready.model.signature.inputs),
@@ -101,7 +97,10 @@ impl GrpcInferenceService for App {
         request: Request<ModelInferRequest>,
     ) -> Result<Response<ModelInferResponse>, Status> {
         let call = call(&request)?;
-        let (answer, cache) = self.infer_message(request.into_inner(), &call, call.begun, call.time).await?;
+        let message = request.into_inner();
+        let app = self.app_for(&message, &call)?;
+        call.account.is_for(app);
+        let (answer, cache) = app.infer_message(message, &call, call.begun, call.time).await?;
         let mut response = Response::new(answer);
         response.extensions_mut().insert(cache);
         Ok(response)
@@ -120,8 +119,8 @@ impl GrpcInferenceService for App {
         request: Request<ModelConfigRequest>,
     ) -> Result<Response<ModelConfigResponse>, Status> {
         let asked = request.get_ref();
-        let ready = self.find(named(&asked.name, &asked.version))?;
-        let config = config(&self.model_name, &ready.model.signature);
+        let (app, ready) = self.find(named(&asked.name, &asked.version))?;
+        let config = config(&app.model_name, &ready.model.signature);
         Ok(Response::new(ModelConfigResponse { config: Some(config) }))
     }
 
@@ -130,32 +129,40 @@ impl GrpcInferenceService for App {
         request: Request<ModelStatisticsRequest>,
     ) -> Result<Response<ModelStatisticsResponse>, Status> {
         let asked = request.get_ref();
-        // No name is all models, and there is one.
-        let name = if asked.name.is_empty() { &self.model_name } else { &asked.name };
-        let ready = self.find(named(name, &asked.version))?;
-        let counts = statistics(&self.model_name, &ready.version, self.metrics.statistics().snapshot());
-        Ok(Response::new(ModelStatisticsResponse { model_stats: vec![counts] }))
+        // No name is all models, of which those that have a version where one is named.
+        let models = if asked.name.is_empty() {
+            let mut models = self.loaded()?;
+            models.retain(|(app, _)| app.find(version(&asked.version)).is_ok());
+            if models.is_empty() {
+                return Err(Refusal::NotFound("no model has that version here".to_owned()).into());
+            }
+            models
+        } else {
+            vec![self.find(named(&asked.name, &asked.version))?]
+        };
+        let counts = models.into_iter().map(|(app, ready)| {
+            statistics(&app.model_name, &ready.version, app.metrics.statistics().snapshot())
+        });
+        Ok(Response::new(ModelStatisticsResponse { model_stats: counts.collect() }))
     }
 
     async fn repository_index(
         self: Arc<Self>,
         request: Request<RepositoryIndexRequest>,
     ) -> Result<Response<RepositoryIndexResponse>, Status> {
-        let (state, reason) = self.state();
-        let hidden = request.get_ref().ready && state != State::Ready;
-        let model = ModelIndex {
-            name: self.model_name.clone(),
-            version: self.loaded.get().map(|ready| ready.version.clone()).unwrap_or_default(),
-            state: state.name().to_owned(),
-            reason,
-        };
-        let models = if hidden { Vec::new() } else { vec![model] };
+        let models = self.index(request.get_ref().ready).into_iter().map(|entry| ModelIndex {
+            name: entry.name.to_owned(),
+            version: entry.version.unwrap_or_default().to_owned(),
+            state: entry.state.name().to_owned(),
+            reason: entry.reason,
+        });
+        let models = models.collect();
         Ok(Response::new(RepositoryIndexResponse { models }))
     }
 }
 
 #[tonic::async_trait]
-impl Health for App {
+impl Health for Models {
     async fn check(
         self: Arc<Self>,
         request: Request<HealthCheckRequest>,
@@ -173,7 +180,7 @@ impl Health for App {
     }
 }
 
-/// What [`App::respond`] knows of the call, whose message is there.
+/// What [`Models::respond`] knows of the call, whose message is there.
 fn call<T>(request: &Request<T>) -> Result<Call, Status> {
     let call = request.extensions().get::<Call>().ok_or(Refusal::Internal)?;
     call.account.read();

@@ -12,7 +12,7 @@ use tonic::{Status, Streaming};
 
 use super::super::predict::{Predicted, Times};
 use super::super::rest::{HEAVY_BYTES, HEAVY_ELEMENTS};
-use super::super::{App, Ready, Refusal};
+use super::super::{App, Models, Ready, Refusal};
 use super::Call;
 use crate::batch::Held;
 use crate::cache::CacheStatus;
@@ -25,9 +25,24 @@ use crate::protocol::{InferRequest, Signature, deadline, message};
 /// [`crate::serve`]), so that the last request is answered.
 pub const STREAM_REQUESTS: u32 = 2;
 
-/// The model that a message names. An empty version is whichever is served.
-pub(super) fn named<'a>(name: &'a str, version: &'a str) -> Model<'a> {
-    Model { name, version: (!version.is_empty()).then_some(version) }
+/// The model that a message names.
+pub(super) fn named<'a>(name: &'a str, of: &'a str) -> Model<'a> {
+    Model { name, version: version(of) }
+}
+
+/// The version that a message names. An empty one is whichever is served.
+pub(super) fn version(version: &str) -> Option<&str> {
+    (!version.is_empty()).then_some(version)
+}
+
+impl Models {
+    /// The model that a message is for. Refused, the message's bytes are let go, and it is counted.
+    pub(super) fn app_for(&self, message: &ModelInferRequest, call: &Call) -> Result<&Arc<App>, Refusal> {
+        self.app(&message.model_name).inspect_err(|refusal| {
+            drop(call.account.take());
+            self.unnamed.refused(refusal.reason());
+        })
+    }
 }
 
 impl App {
@@ -56,7 +71,7 @@ impl App {
         // The values take as much room as the message did, so its bytes count until the answer is there, and for as long
         // as a request whose client has gone is in work.
         let held = Held::new(counted);
-        let ready = self.find(named(&message.model_name, &message.model_version))?;
+        let ready = self.find(version(&message.model_version))?;
         let as_raw = !message.raw_input_contents.is_empty();
         let mut asked = self.read_message(ready, message, heavy, &held).await?;
         asked.held = held.clone();
@@ -64,7 +79,8 @@ impl App {
         asked.timeout = deadline::shorter(asked.timeout, call.patience);
         let id = asked.id.take();
         asked.cache = call.cache;
-        let times = Times { begun, deadline: begun + time, target: call.target };
+        let target = if call.is_news { self.target.after(call.said) } else { self.target.within(call.said) };
+        let times = Times { begun, deadline: begun + time, target };
         let Predicted { outputs, cache } = self.predict(ready, asked, times).await?;
         Ok((self.write_message(ready, id, outputs, as_raw, cache, held).await?, cache))
     }
@@ -132,7 +148,7 @@ fn written(
 /// A stream of requests. One is in work at a time, and its answer is taken by the client before the next is read: that is
 /// the bound.
 struct Requests {
-    app: Arc<App>,
+    models: Arc<Models>,
     messages: Streaming<ModelInferRequest>,
     call: Call,
     /// When the stream takes no more requests.
@@ -141,13 +157,13 @@ struct Requests {
 
 /// The answers to a stream.
 pub(super) fn answers(
-    app: Arc<App>,
+    models: Arc<Models>,
     messages: Streaming<ModelInferRequest>,
     call: Call,
 ) -> BoxStream<ModelStreamInferResponse> {
-    let open = app.limits.request_time * STREAM_REQUESTS;
+    let open = models.limits.request_time * STREAM_REQUESTS;
     let until = call.begun + call.patience.map_or(open, |wait| wait.min(open));
-    let requests = Requests { app, messages, call, until };
+    let requests = Requests { models, messages, call, until };
     Box::pin(futures::stream::unfold(Some(requests), |requests| async move {
         let mut requests = requests?;
         match requests.next().await {
@@ -164,8 +180,8 @@ pub(super) fn answers(
 impl Requests {
     /// The next request; none when the client has no more.
     async fn next(&mut self) -> Result<Option<ModelInferRequest>, Status> {
-        let Self { app, messages, call, until } = self;
-        next(messages, &app.drain, *until).await.map_err(|end| match (end, call.patience) {
+        let Self { models, messages, call, until } = self;
+        next(messages, &models.drain, *until).await.map_err(|end| match (end, call.patience) {
             (End::Broken(status), _) => status,
             (End::Leaving, _) => again("this process is about to end; open a new stream"),
             (End::Over, Some(wait)) if call.begun + wait <= *until => {
@@ -180,18 +196,23 @@ impl Requests {
     }
 
     /// The answer to one request. One that is refused does not end the stream.
-    async fn answer(&self, message: ModelInferRequest) -> ModelStreamInferResponse {
+    async fn answer(&mut self, message: ModelInferRequest) -> ModelStreamInferResponse {
         let begun = Instant::now();
-        let limit = self.app.limits.request_time;
+        let limit = self.models.limits.request_time;
         let time = match self.call.patience {
             Some(_) => limit.min(self.until.saturating_duration_since(begun)),
             None => limit,
         };
         let id = message.id.clone();
-        let outcome = self.app.infer_message(message, &self.call, begun, time).await;
+        // Each message may name another model.
+        let (counts, outcome) = match self.models.app_for(&message, &self.call) {
+            Ok(app) => (app.metrics.requests(), app.infer_message(message, &self.call, begun, time).await),
+            Err(refusal) => (&self.models.unnamed, Err(refusal)),
+        };
+        self.call.is_news = false;
         let status = outcome.as_ref().map_or_else(Refusal::status, |_| http::StatusCode::OK);
         let cache = outcome.as_ref().map_or(CacheStatus::Off, |(_, cache)| *cache);
-        self.app.metrics.answered(status, cache, begun.elapsed());
+        counts.answered(status, cache, begun.elapsed());
         match outcome {
             Ok((answer, _)) => {
                 ModelStreamInferResponse { error_message: String::new(), infer_response: Some(answer) }

@@ -20,6 +20,7 @@ use http::{Request, Response, StatusCode, Version};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use stoker_edge::reply::Reply;
+use stoker_edge::target;
 use tonic::Status;
 use tower::Service;
 use tracing::Instrument as _;
@@ -28,7 +29,7 @@ use self::body::{Account, Messages};
 use super::bodies::refuse_body;
 use super::echo::Echo;
 use super::rest::{LOAD, json};
-use super::{App, Refusal};
+use super::{Models, Refusal};
 use crate::cache::{CacheStatus, Directives};
 use crate::proto::health::health_server::{HealthServer, SERVICE_NAME as HEALTH};
 use crate::proto::inference::grpc_inference_service_server::{
@@ -56,13 +57,15 @@ struct Call {
     patience: Option<Duration>,
     /// How long the answer may take: the limit of the server, and no longer than the client waits.
     time: Duration,
-    /// The latency target by now.
-    target: Option<Duration>,
+    /// The latency target that its headers say.
+    said: Option<Duration>,
+    /// What they say was not heard yet.
+    is_news: bool,
     /// What the call lets the cache do.
     cache: Directives,
 }
 
-impl App {
+impl Models {
     /// Answers one request over HTTP or gRPC.
     pub async fn respond(self: &Arc<Self>, request: Request<Incoming>) -> Answer {
         match content(&request) {
@@ -98,9 +101,9 @@ impl App {
         }
         let patience = deadline::asked(&head.headers);
         let time = patience.map_or(self.limits.request_time, |wait| wait.min(self.limits.request_time));
-        let (target, cache) = (self.target.of(&head.headers), Directives::of(&head.headers));
+        let (said, cache) = (target::read(&head.headers), Directives::of(&head.headers));
         let account = Arc::new(Account::new(Arc::clone(self)));
-        let call = Call { account, begun, patience, time, target, cache };
+        let call = Call { account, begun, patience, time, said, is_news: true, cache };
         head.extensions.insert(call.clone());
         let limit = if health { MAX_HEALTH } else { self.limits.max_body };
         let is_infer = !health && (infer || stream);
@@ -119,7 +122,7 @@ impl App {
                 let late = if call.account.was_read() { Refusal::AnswerLate } else { Refusal::BodyLate };
                 let refusal = late(time);
                 if is_infer {
-                    self.metrics.refused(refusal.reason());
+                    call.account.counts().refused(refusal.reason());
                 }
                 Status::from(refusal).into_http()
             }
@@ -129,10 +132,10 @@ impl App {
                 .map_or(StatusCode::OK, |status| status::counted(status.code()));
             let took = begun.elapsed();
             let cache = answer.extensions().get::<CacheStatus>().copied().unwrap_or_default();
-            self.metrics.answered(code, cache, took);
+            call.account.counts().answered(code, cache, took);
             cache.write_to(answer.headers_mut());
             tracing::debug!(status = code.as_u16(), ?took, "an infer request was answered");
-            answer.headers_mut().insert(LOAD, HeaderValue::from(self.metrics.in_work()));
+            answer.headers_mut().insert(LOAD, HeaderValue::from(self.in_work()));
         }
         answer
     }
