@@ -14,7 +14,7 @@ use stoker_edge::admin::Admin;
 use stoker_edge::drain::Drain;
 use stoker_edge::listen::{self, Finished, Http2, Options, Stats};
 use stoker_edge::{drain, exit};
-use stoker_graph::{Graph, LoadError};
+use stoker_graph::LoadError;
 use tokio::net::TcpListener;
 
 use crate::artifact::{
@@ -23,6 +23,7 @@ use crate::artifact::{
 use crate::batch::{Bounded, Queue, Rules, start, warm};
 use crate::cache::{Cache, Settings as CacheSettings, keyed_fingerprint};
 use crate::config::{Fetch, Serve, Source, Switch};
+use crate::device::{Device, Model};
 use crate::health::Predictions;
 use crate::memory;
 use crate::metrics::Metrics;
@@ -49,6 +50,24 @@ pub enum ServeError {
         /// Where it came from.
         location: String,
         /// What is wrong with it.
+        error: LoadError,
+    },
+    /// The device is not on this machine.
+    #[error("--device {device} is not there: no such GPU, or no driver of it, was found on this machine")]
+    NoDevice {
+        /// What was asked for.
+        device: Device,
+    },
+    /// The artifact is a model that the processor may run, and the device does not.
+    #[error(
+        "the artifact at {location} cannot be run on {device}: {error}\nwith --device cpu more operators run"
+    )]
+    NotPlaced {
+        /// Where it came from.
+        location: String,
+        /// Where it was to run.
+        device: Device,
+        /// Which operators or values do not run there.
         error: LoadError,
     },
     /// The artifact is something else, and is known to be.
@@ -87,10 +106,12 @@ impl ServeError {
     /// The code to end the process with.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Credentials(_) => exit::BAD_CONFIGURATION,
+            Self::Credentials(_) | Self::NoDevice { .. } => exit::BAD_CONFIGURATION,
             Self::Fetch(error) => error.exit_code(),
             Self::Load { error: LoadError::Read { .. }, .. } => exit::UNAVAILABLE,
-            Self::Load { .. } | Self::Format { .. } | Self::NotServable { .. } => exit::BAD_ARTIFACT,
+            Self::Load { .. } | Self::NotPlaced { .. } | Self::Format { .. } | Self::NotServable { .. } => {
+                exit::BAD_ARTIFACT
+            }
             Self::Bind { .. } | Self::Start(_) | Self::Panicked => exit::INTERNAL,
         }
     }
@@ -121,6 +142,10 @@ impl Server {
     /// Checks the settings, then binds the ports: a wrong setting ends the process before it can be seen.
     pub async fn bind(settings: Serve, drain: Drain) -> Result<Self, ServeError> {
         let fetcher = fetcher(&settings.source)?;
+        let device = settings.device;
+        if !device.is_there() {
+            return Err(ServeError::NoDevice { device });
+        }
         let (registry, stats, metrics) = metrics(&settings);
         let limits = Limits {
             // The size of a body was checked to fit into an address when it was read.
@@ -217,27 +242,29 @@ async fn start_model(
     let begun = Instant::now();
     let size = bytes.len();
     // The loader would name the byte at which it gave up; what the file is says more. Asked only then, no model is refused for it.
-    let load = move || Graph::from_bytes(&bytes).map_err(|error| (error, Format::of(&bytes)));
+    let device = settings.device;
+    let load = move || device.load(&bytes).map_err(|error| (error, Format::of(&bytes)));
     let loaded = tokio::task::spawn_blocking(load).await;
-    let graph = loaded.map_err(|_| ServeError::Panicked)?.map_err(|(error, format)| {
+    let model = loaded.map_err(|_| ServeError::Panicked)?.map_err(|(error, format)| {
         let location = location.to_string();
         match format {
             Some(format) => ServeError::Format { location, format },
+            None if device.refuses(&error) => ServeError::NotPlaced { location, device, error },
             None => ServeError::Load { location, error },
         }
     })?;
     metrics.started("load", begun.elapsed());
 
     let begun = Instant::now();
-    let signature = Signature::of(&graph)
+    let signature = Signature::of(&*model)
         .map_err(|error| ServeError::NotServable { location: location.to_string(), error })?;
     let signature = Arc::new(signature);
     let max_rows = settings.max_batch as usize;
     let per_run = usize::from(settings.threads_per_run);
-    let executors = (threads(settings.threads) / per_run).max(1);
+    let executors = device.executors((threads(settings.threads) / per_run).max(1));
     // A request that asks for more fails alone, and before the kernel ends the process.
-    let memory = memory::for_each_run(executors);
-    let model = Arc::new(Bounded { graph, memory });
+    let memory = memory::for_each_run(executors).filter(|_| device.counts_memory());
+    let model = Arc::new(Bounded { model, memory });
     let warmth = {
         let (model, signature) = (Arc::clone(&model), Arc::clone(&signature));
         let warmed = tokio::task::spawn_blocking(move || {
@@ -258,7 +285,7 @@ async fn start_model(
         tracing::warn!("the model declares a batch axis but mixes rows; requests run one by one");
     }
 
-    let cache = cache(settings, &model.graph, digest, metrics);
+    let cache = cache(settings, &*model.model, digest, metrics);
     if settings.prediction_metrics == Switch::On {
         let version = digest.version();
         let sampler = Predictions::start(&metrics.predictions, &settings.model_name, &version, &signature)
@@ -282,6 +309,7 @@ async fn start_model(
         model = settings.model_name,
         %digest,
         bytes = size,
+        %device,
         executors,
         memory_of_a_run = memory,
         batching = warmth.joinable,
@@ -304,11 +332,11 @@ pub fn metrics(settings: &Serve) -> (Registry, Stats, Metrics) {
 }
 
 /// The prediction cache, where it is wanted and the model gives equal answers to equal requests.
-fn cache(settings: &Serve, graph: &Graph, digest: Digest, metrics: &Metrics) -> Option<Arc<Cache>> {
+fn cache(settings: &Serve, model: &dyn Model, digest: Digest, metrics: &Metrics) -> Option<Arc<Cache>> {
     if settings.cache == 0 {
         return None;
     }
-    if !graph.is_deterministic() {
+    if !model.is_deterministic() {
         tracing::warn!("the model draws random numbers: its answers are not kept, and --cache does nothing");
         return None;
     }
