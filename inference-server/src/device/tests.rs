@@ -113,7 +113,7 @@ fn executors_give_the_graph_s_answers_on_a_backend() {
 }
 
 #[test]
-fn a_request_that_fails_on_a_backend_fails_alone_and_with_the_graph_s_words() {
+fn a_request_that_fails_on_a_backend_fails_alone_and_at_the_graph_s_node() {
     let requests: Vec<Value> = images().chunks(1).take(100).map(rows).collect();
     let bytes = fixture("digits-v3.onnx");
     let graph = Graph::from_bytes(&bytes).unwrap();
@@ -122,10 +122,15 @@ fn a_request_that_fails_on_a_backend_fails_alone_and_with_the_graph_s_words() {
     for (request, answer) in requests.into_iter().zip(answers) {
         match graph.run(vec![("input".to_owned(), request)]) {
             Ok(wanted) => assert!(distance(&answer.unwrap()[1], &wanted[1].1) < 1e-5),
-            Err(error) => {
-                assert_eq!(answer.unwrap_err(), Failure::Model(error));
+            Err(RunError::Node { node: wanted, .. }) => {
+                let Err(Failure::Model(RunError::Node { node, op, reason })) = answer else {
+                    panic!("{answer:?} instead of a failure at {wanted}")
+                };
+                assert_eq!((node.as_str(), op.as_str()), (wanted.as_str(), "Gather"));
+                assert!(reason.contains("is out of range"), "{reason}");
                 failed += 1;
             }
+            Err(error) => panic!("{error}"),
         }
     }
     assert!((10..60).contains(&failed), "about 30 of 100 images fail, not {failed}");
