@@ -123,7 +123,7 @@ fn a_request_that_fails_on_a_backend_fails_alone_and_at_the_graph_s_node() {
         match graph.run(vec![("input".to_owned(), request)]) {
             Ok(wanted) => assert!(distance(&answer.unwrap()[1], &wanted[1].1) < 1e-5),
             Err(RunError::Node { node: wanted, .. }) => {
-                let Err(Failure::Model(RunError::Node { node, op, reason })) = answer else {
+                let Err(Failure::Model(RunError::Node { node, op, reason })) = &answer else {
                     panic!("{answer:?} instead of a failure at {wanted}")
                 };
                 assert_eq!((node.as_str(), op.as_str()), (wanted.as_str(), "Gather"));
