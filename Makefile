@@ -1,6 +1,6 @@
 # The two commands: `make demo` and `make test`. Each target is a line or two; what it does is in the script that it calls.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint deny unit e2e soak soak-server faults partitions interleavings verdicts cluster cluster-down images install generate fixtures bench bench-router bench-rollout bench-serving onnx-conformance onnx-networks onnx-predictors onnx-fine-tuned protocol fuzz clean
+.PHONY: help demo demo-down test lint deny unit e2e soak soak-server faults partitions interleavings verdicts devices cluster cluster-down images install generate fixtures bench bench-router bench-rollout bench-serving onnx-conformance onnx-networks onnx-predictors onnx-fine-tuned protocol fuzz clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -25,6 +25,10 @@ unit: ## Tests that need no cluster.
 
 e2e: ## Tests on a local cluster, which is removed again.
 	.ci/test cluster
+
+# DOCS_RS keeps the crates below `cuda` from downloading LLVM, which only linking needs.
+devices: ## Whether the inference server compiles for GPUs, with `cuda` and with `wgpu`; not a part of `make test`, for its time.
+	for feature in cuda wgpu; do DOCS_RS=1 cargo check --locked -p stoker-server --features $$feature || exit 1; done
 
 soak: ## Fifty rollouts under load: no request may fail.
 	e2e/soak

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use stoker_decide::address::Network;
 
 use crate::artifact::{Digest, Location};
+use crate::device::Device;
 
 /// Serves ONNX models behind the Open Inference Protocol v2.
 ///
@@ -60,6 +61,11 @@ pub struct Serve {
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, default_value = "0.0.0.0:9090")]
     pub metrics_listen: SocketAddr,
+    /// Where the models run: cpu, cuda or cuda:N, wgpu or wgpu:N. N counts GPUs from 0; for wgpu those that are cards of their own,
+    /// and without N it takes the best one that it finds. GPUs need a program that was built with the feature `cuda` or `wgpu`.
+    // As a variable for the same reason as STOKER_ALLOW_NETWORKS.
+    #[arg(long, default_value = "cpu", env = "STOKER_DEVICE", value_parser = Device::parse)]
+    pub device: Device,
     /// Threads for connections and for the models; default: the CPUs that this process may use.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,

@@ -4,6 +4,7 @@
 //! - [`artifact`]: where the model comes from, fetched with bounds and checked.
 //! - [`protocol`]: JSON and messages to typed values and back; pure.
 //! - [`proto`]: the messages and services of gRPC.
+//! - [`device`]: where the model runs: the processor or a GPU.
 //! - [`batch`]: the queue, the rule that joins requests, the threads that run them, warm-up.
 //! - [`cache`]: answers that are given again without a run.
 //! - [`health`]: how sure the model is of what it predicts.
@@ -18,6 +19,7 @@ pub mod artifact;
 pub mod batch;
 pub mod cache;
 pub mod config;
+pub mod device;
 pub mod health;
 pub mod memory;
 pub mod metrics;

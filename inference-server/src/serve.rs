@@ -21,6 +21,7 @@ use crate::artifact::{
     Credentials, CredentialsError, Digest, FetchError, Fetcher, Format, Limits as FetchLimits, Location,
 };
 use crate::config::{Access, Fetch, ModelsError, Serve, Source};
+use crate::device::Device;
 use crate::metrics::{Families, Metrics, Requests};
 use crate::protocol::NotServable;
 use crate::service::{Limits, Models, STREAM_REQUESTS};
@@ -55,6 +56,24 @@ pub enum ServeError {
         /// Where it came from.
         location: String,
         /// What is wrong with it.
+        error: LoadError,
+    },
+    /// The device is not on this machine.
+    #[error("--device {device} is not there: no such GPU, or no driver of it, was found on this machine")]
+    NoDevice {
+        /// What was asked for.
+        device: Device,
+    },
+    /// The artifact is a model that the processor may run, and the device does not.
+    #[error(
+        "the artifact at {location} cannot be run on {device}: {error}\nwith --device cpu more operators run"
+    )]
+    NotPlaced {
+        /// Where it came from.
+        location: String,
+        /// Where it was to run.
+        device: Device,
+        /// Which operators or values do not run there.
         error: LoadError,
     },
     /// The artifact is something else, and is known to be.
@@ -94,10 +113,12 @@ impl ServeError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Of { error, .. } => error.exit_code(),
-            Self::Models(_) | Self::Credentials(_) => exit::BAD_CONFIGURATION,
+            Self::Models(_) | Self::Credentials(_) | Self::NoDevice { .. } => exit::BAD_CONFIGURATION,
             Self::Fetch(error) => error.exit_code(),
             Self::Load { error: LoadError::Read { .. }, .. } => exit::UNAVAILABLE,
-            Self::Load { .. } | Self::Format { .. } | Self::NotServable { .. } => exit::BAD_ARTIFACT,
+            Self::Load { .. } | Self::NotPlaced { .. } | Self::Format { .. } | Self::NotServable { .. } => {
+                exit::BAD_ARTIFACT
+            }
             Self::Bind { .. } | Self::Start(_) | Self::Panicked => exit::INTERNAL,
         }
     }
@@ -129,6 +150,10 @@ impl Server {
         let named = settings.models()?;
         let fetchers = named.iter().map(|model| fetcher(&settings.access, &model.uri));
         let fetchers = fetchers.collect::<Result<Vec<_>, _>>()?;
+        let device = settings.device;
+        if !device.is_there() {
+            return Err(ServeError::NoDevice { device });
+        }
         let (registry, stats, families) = metrics(&settings);
         let limits = Limits {
             // The size of a body was checked to fit into an address when it was read.

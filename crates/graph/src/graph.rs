@@ -170,8 +170,7 @@ impl Graph {
     /// This is what the file declares. A graph may declare it and still mix rows (a mean over axis 0)
     /// or give another number of rows; [`Value::split`] notices the second.
     pub fn batch_axis(&self) -> bool {
-        let free_first = |value: &ValueInfo| value.kind == Kind::Tensor && value.shape.first() == Some(&None);
-        !self.inputs.is_empty() && self.inputs.iter().chain(&self.outputs).all(free_first)
+        batch_axis(&self.inputs, &self.outputs)
     }
 
     /// True when no node draws random numbers, so that equal inputs have equal answers.
@@ -183,12 +182,18 @@ impl Graph {
     }
 }
 
+/// True when the first dimension of all that goes in and comes out is free.
+pub(crate) fn batch_axis(inputs: &[ValueInfo], outputs: &[ValueInfo]) -> bool {
+    let free_first = |value: &ValueInfo| value.kind == Kind::Tensor && value.shape.first() == Some(&None);
+    !inputs.is_empty() && inputs.iter().chain(outputs).all(free_first)
+}
+
 /// The most elements that all outputs may have together.
 const MAX_ANSWER: usize = MAX_TENSOR_BYTES;
 
 /// A fault where the outputs are too large as values of their own: any number of them may be views of the same
 /// elements.
-fn check_answer(outputs: &[Held]) -> Result<(), Fault> {
+pub(crate) fn check_answer(outputs: &[Held]) -> Result<(), Fault> {
     let weight = |held: &Held| match held {
         Held::Tensor(tensor) => tensor.weight(),
         Held::Sequence(sequence) => sequence.items.iter().map(Tensor::weight).sum(),

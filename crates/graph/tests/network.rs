@@ -14,7 +14,7 @@ use burn_autodiff::Autodiff;
 use cases::{close, tensors};
 use serde_json::Value as Json;
 use stoker_graph::{
-    AnyValue, Argument, Data, Graph, LoadError, Model, Network, ParameterError, RunError, Value,
+    AnyValue, Argument, Data, Graph, Limits, LoadError, Model, Network, ParameterError, RunError, Value,
 };
 
 type Recording = Autodiff<Flex>;
@@ -78,6 +78,7 @@ fn check_run<B: Backend>(
 ) -> Result<(), String> {
     let inputs = tensors(&run["inputs"]);
     let answer = network.run(given(inputs.clone()));
+    let hosted = network.run_within(inputs.clone(), Limits::default());
     let wanted = match graph.run(inputs) {
         Ok(wanted) => wanted,
         Err(error) => {
@@ -85,12 +86,22 @@ fn check_run<B: Backend>(
                 Err(RunError::Node { reason, .. }) if reason.contains("gave up") => {
                     Err(format!("panicked: {reason}"))
                 }
+                Err(other) if hosted.as_ref().err() != Some(&other) => {
+                    Err(format!("on the host {hosted:?} instead of {other}"))
+                }
                 Err(_) => Ok(()),
                 Ok(_) => Err(format!("should fail as the graph does: {error}")),
             };
         }
     };
-    let answer = answer.map_err(|error| error.to_string())?;
+    let (answer, hosted) =
+        (answer.map_err(|error| error.to_string())?, hosted.map_err(|error| error.to_string())?);
+    for ((name, actual), (wanted_name, wanted)) in hosted.iter().zip(&wanted) {
+        let alike = name == wanted_name && actual.shape() == wanted.shape();
+        if !alike || !close(actual.data(), wanted.data(), tolerance) {
+            return Err(format!("on the host {name} {actual:?} instead of {wanted_name} {wanted:?}"));
+        }
+    }
     for ((name, actual), (wanted_name, wanted)) in answer.into_iter().zip(wanted) {
         let actual = value(network, actual);
         // A scalar has one dimension on the backend.

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use stoker_graph::{Graph, Limits, RunError, Value};
+use stoker_graph::{Limits, RunError, Value};
 use tokio::sync::mpsc;
 
 use super::queue::{Done, Failure, Job, Learned, Outcome, Queue, Release, Reply};
+use crate::device::Model;
 use crate::memory::Share;
 use crate::protocol::Signature;
 
-/// Something that runs a model: the graph, or a double in tests.
+/// Something that runs a model: that of the file, or a double in tests.
 pub trait Runner: Send + Sync + 'static {
     /// Runs the model once. It may give up with [`RunError::Stopped`] as soon as `stop` says so.
     fn run(&self, inputs: Vec<(String, Value)>, stop: Stop<'_>) -> Result<Vec<(String, Value)>, RunError>;
@@ -22,20 +23,20 @@ pub trait Runner: Send + Sync + 'static {
 /// Whether nobody waits for a run any more.
 pub type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
 
-/// A graph, and the memory that one run of it may take.
-#[derive(Debug)]
+/// A model, and the memory that one run of it may take.
 pub struct Bounded {
-    /// The graph.
-    pub graph: Graph,
-    /// Bytes of all tensors of a run that are alive at a time; without a limit it is the graph's own bound.
-    pub memory: Arc<Share>,
+    /// The model, on its device.
+    pub model: Box<dyn Model>,
+    /// Bytes of all tensors of a run that are alive at a time; without it or without a limit it is the model's own bound.
+    pub memory: Option<Arc<Share>>,
 }
 
 impl Runner for Bounded {
     fn run(&self, inputs: Vec<(String, Value)>, stop: Stop<'_>) -> Result<Vec<(String, Value)>, RunError> {
         let mut limits = Limits { stop: Some(stop), ..Limits::default() };
-        limits.memory = self.memory.bytes().map_or(limits.memory, |memory| memory.min(limits.memory));
-        self.graph.run_within(inputs, limits)
+        let bytes = self.memory.as_ref().and_then(|memory| memory.bytes());
+        limits.memory = bytes.map_or(limits.memory, |memory| memory.min(limits.memory));
+        self.model.run_within(inputs, limits)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a model declares: its inputs and outputs, and whether requests can be joined.
 
-use stoker_graph::{DType, Graph, Kind, ValueInfo};
+use stoker_graph::{DType, Kind, ValueInfo};
+
+use crate::device::Model;
 
 /// The inputs and outputs of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,17 +16,17 @@ pub struct Signature {
 }
 
 impl Signature {
-    /// What `graph` declares; an error for an input or output that requests and answers cannot carry.
-    pub fn of(graph: &Graph) -> Result<Self, NotServable> {
-        if let Some(info) = graph.inputs().iter().chain(graph.outputs()).find(|info| !servable(info)) {
+    /// What `model` declares; an error for an input or output that requests and answers cannot carry.
+    pub fn of(model: &dyn Model) -> Result<Self, NotServable> {
+        if let Some(info) = model.inputs().iter().chain(model.outputs()).find(|info| !servable(info)) {
             let what =
                 if info.kind == Kind::Tensor { info.dtype.to_string() } else { "no tensor".to_owned() };
             return Err(NotServable { name: info.name.clone(), what });
         }
         Ok(Self {
-            inputs: graph.inputs().to_vec(),
-            outputs: graph.outputs().to_vec(),
-            batch_axis: graph.batch_axis() && !graph.inputs().is_empty(),
+            inputs: model.inputs().to_vec(),
+            outputs: model.outputs().to_vec(),
+            batch_axis: model.batch_axis() && !model.inputs().is_empty(),
         })
     }
 }

@@ -5,7 +5,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use stoker_decide::caching::Settings as WorthSettings;
-use stoker_graph::Graph;
 use tokio::sync::Mutex;
 
 use super::{ServeError, threads};
@@ -13,6 +12,7 @@ use crate::artifact::{Digest, Fetcher, Format};
 use crate::batch::{self, Bounded, Queue, Rules, warm};
 use crate::cache::{Cache, Settings as CacheSettings, keyed_fingerprint};
 use crate::config::{Named, Serve, Switch};
+use crate::device::Model;
 use crate::health::Predictions;
 use crate::memory::{self, Share};
 use crate::metrics::Metrics;
@@ -68,7 +68,9 @@ struct Shared<'a> {
 /// by smaller batches and by refusals. So no model can take more than its part from one that needs it. What that costs is
 /// memory: all executors of all models may run at a time, so that a run may take less ([`Share`]).
 pub(super) async fn all(parts: Vec<Part>, settings: &Serve) -> Result<Vec<Running>, ServeError> {
-    let executors = (threads(settings.threads) / usize::from(settings.threads_per_run)).max(1);
+    let device = settings.device;
+    let executors =
+        device.executors((threads(settings.threads) / usize::from(settings.threads_per_run)).max(1));
     let models = parts.len();
     let share = Arc::new(Share::among(executors.saturating_mul(models)));
     let shared = Shared { settings, models, turn: Mutex::new(()), share, executors };
@@ -116,26 +118,29 @@ async fn one(part: Part, shared: &Shared<'_>) -> Result<Running, ServeError> {
     let begun = Instant::now();
     let size = bytes.len();
     // The loader would name the byte at which it gave up; what the file is says more. Asked only then, no model is refused for it.
-    let load = move || Graph::from_bytes(&bytes).map_err(|error| (error, Format::of(&bytes)));
+    let device = settings.device;
+    let load = move || device.load(&bytes).map_err(|error| (error, Format::of(&bytes)));
     let loaded = tokio::task::spawn_blocking(load).await;
-    let graph = loaded.map_err(|_| ServeError::Panicked)?.map_err(|(error, format)| {
+    let model = loaded.map_err(|_| ServeError::Panicked)?.map_err(|(error, format)| {
         let location = location.to_string();
         match format {
             Some(format) => ServeError::Format { location, format },
+            None if device.refuses(&error) => ServeError::NotPlaced { location, device, error },
             None => ServeError::Load { location, error },
         }
     })?;
     metrics.started("load", begun.elapsed());
 
     let begun = Instant::now();
-    let signature = Signature::of(&graph)
+    let signature = Signature::of(&*model)
         .map_err(|error| ServeError::NotServable { location: location.to_string(), error })?;
     let signature = Arc::new(signature);
     let max_rows = settings.max_batch as usize;
     let per_run = usize::from(settings.threads_per_run);
     // A request that asks for more fails alone, and before the kernel ends the process.
-    let memory = share.measure();
-    let model = Arc::new(Bounded { graph, memory: Arc::clone(share) });
+    let memory = share.measure().filter(|_| device.counts_memory());
+    let bound = device.counts_memory().then(|| Arc::clone(share));
+    let model = Arc::new(Bounded { model, memory: bound });
     let warmth = {
         let (model, signature) = (Arc::clone(&model), Arc::clone(&signature));
         let warmed = tokio::task::spawn_blocking(move || {
@@ -160,7 +165,7 @@ async fn one(part: Part, shared: &Shared<'_>) -> Result<Running, ServeError> {
         );
     }
 
-    let cache = cache(settings, &model.graph, digest, &metrics);
+    let cache = cache(settings, &*model.model, digest, &metrics);
     if settings.prediction_metrics == Switch::On {
         let version = digest.version();
         let sampler = Predictions::start(&metrics.predictions, &named.name, &version, &signature)
@@ -184,6 +189,7 @@ async fn one(part: Part, shared: &Shared<'_>) -> Result<Running, ServeError> {
         model = named.name,
         %digest,
         bytes = size,
+        %device,
         executors,
         memory_of_a_run = memory,
         batching = warmth.joinable,
@@ -196,11 +202,11 @@ async fn one(part: Part, shared: &Shared<'_>) -> Result<Running, ServeError> {
 }
 
 /// The prediction cache, where it is wanted and the model gives equal answers to equal requests.
-fn cache(settings: &Serve, graph: &Graph, digest: Digest, metrics: &Metrics) -> Option<Arc<Cache>> {
+fn cache(settings: &Serve, model: &dyn Model, digest: Digest, metrics: &Metrics) -> Option<Arc<Cache>> {
     if settings.cache == 0 {
         return None;
     }
-    if !graph.is_deterministic() {
+    if !model.is_deterministic() {
         tracing::warn!("the model draws random numbers: its answers are not kept, and --cache does nothing");
         return None;
     }

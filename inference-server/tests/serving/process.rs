@@ -84,12 +84,13 @@ fn a_wrong_command_line_ends_with_64() {
     let uri = model_uri("digits-v2.onnx");
     let folder = tempfile::tempdir().unwrap();
     let empty = folder.path().to_str().unwrap();
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
         (&["--model-uri", "ftp://host/a"], "the scheme \"ftp\" is not known"),
         (&["--model-uri", "s3://bucket"], "it names no object"),
         (&["--model-uri", &uri, "--allow-network", "10.0.0.1/8"], "--allow-network"),
         (&["--model-uri", &uri, "--digest", "sha256:12"], "64 lower-case hex digits"),
         (&["--model-uri", &uri, "--threads", "0"], "--threads"),
+        (&["--model-uri", &uri, "--device", "gpu"], "--device <DEVICE> cannot be used: cpu, cuda, cuda:N"),
         (&["--model-uri", &uri, "--credentials", empty], "neither a file `token`"),
     ];
     for (arguments, part) in cases {
@@ -99,6 +100,27 @@ fn a_wrong_command_line_ends_with_64() {
     }
     assert_eq!(run(&["--help"]).status.code(), Some(0));
     assert_eq!(run(&[]).status.code(), Some(64));
+}
+
+/// GPUs are features: a program without them says how to build one.
+#[cfg(not(any(feature = "cuda", feature = "wgpu")))]
+#[test]
+fn a_device_that_is_not_built_ends_with_64_and_names_its_feature() {
+    let uri = model_uri("digits-v2.onnx");
+    for device in ["cuda", "cuda:1", "wgpu", "wgpu:0"] {
+        let name = &device[..4];
+        let by_option = serve(&["--model-uri", &uri, "--device", device]);
+        let by_variable = Command::new(env!("CARGO_BIN_EXE_stoker-server"))
+            .args(["serve", "--model-name", "m", "--model-uri", &uri])
+            .env("STOKER_DEVICE", device)
+            .output()
+            .unwrap();
+        for output in [by_option, by_variable] {
+            let (code, message) = ending(&output);
+            assert_eq!(code, 64, "{message}");
+            assert!(message.contains(&format!("--features {name}`")), "{message}");
+        }
+    }
 }
 
 /// A URI may hold a password and a signature, also one that cannot be read.

@@ -33,6 +33,7 @@ pub use run::Argument;
 pub use train::Gradients;
 
 use crate::error::{LoadError, ParameterError};
+use crate::graph::batch_axis;
 use crate::load;
 use crate::model::Model;
 use crate::plan::Plan;
@@ -85,6 +86,7 @@ pub struct Network<B: Backend> {
     constants: Vec<Constant<B>>,
     parameters: Vec<Parameter<B>>,
     device: B::Device,
+    random: bool,
 }
 
 /// What is known of a parameter.
@@ -162,6 +164,7 @@ impl<B: Backend> Network<B> {
             constants,
             parameters: loaded.parameters.into_iter().map(place).collect::<Result<_, LoadError>>()?,
             device: device.clone(),
+            random: loaded.random,
         })
     }
 
@@ -173,6 +176,17 @@ impl<B: Backend> Network<B> {
     /// The outputs, in the order of the graph.
     pub fn outputs(&self) -> &[ValueInfo] {
         &self.outputs
+    }
+
+    /// As [`Graph::batch_axis`](crate::Graph::batch_axis).
+    pub fn batch_axis(&self) -> bool {
+        batch_axis(&self.inputs, &self.outputs)
+    }
+
+    /// As [`Graph::is_deterministic`](crate::Graph::is_deterministic): what a device does with the order of
+    /// additions is not known here.
+    pub fn is_deterministic(&self) -> bool {
+        !self.random
     }
 
     /// The device that the parameters are on.

@@ -10,7 +10,7 @@ use super::Network;
 use super::arguments::{Arguments, Carried, Input};
 use super::real::Real;
 use crate::error::RunError;
-use crate::graph::{Limits, at_edge, check_input, check_shape};
+use crate::graph::{Limits, at_edge, check_answer, check_input, check_shape};
 use crate::held::Held;
 use crate::load::is_real;
 use crate::ops::Context;
@@ -57,14 +57,7 @@ impl<B: Backend> Network<B> {
     /// of the host. Outputs that depend on them or on a parameter are tensors of the backend. An error is that
     /// of this request only.
     pub fn run(&self, inputs: Vec<(String, Argument<B>)>) -> Result<Vec<(String, Argument<B>)>, RunError> {
-        let given = guarded(|_| self.given(inputs))??;
-        let rounds = Cell::new(Limits::default().rounds);
-        // What is on the backend cannot be counted: no bound would hold.
-        let context = Context { stop: None, rounds: Some(&rounds), memory: None };
-        let carried = guarded(|current| {
-            self.run_steps(given, context, current).map_err(|fault| self.failed(current.get(), fault.0))
-        });
-        let carried = carried.map_err(|gave_up| self.failed(gave_up.position, gave_up.reason))??;
+        let carried = self.answer(inputs, Limits::default())?;
         let give = |(output, carried): (&ValueInfo, Carried<B>)| {
             let argument = match carried {
                 Carried::Real(real) => Argument::Float(real.into_primitive()),
@@ -75,6 +68,56 @@ impl<B: Backend> Network<B> {
             Ok((output.name.clone(), argument))
         };
         self.outputs.iter().zip(carried).map(give).collect()
+    }
+
+    /// Answers one request of tensors on the host, all of whose outputs are brought back to it, as
+    /// [`Graph::run_within`](crate::Graph::run_within) does.
+    ///
+    /// [`Limits::memory`] bounds nothing here: what a backend takes cannot be counted. [`Limits::stop`] is asked
+    /// before each node. A device may be behind: what it was told to compute it computes, and a fault of it may
+    /// show only where an output is read.
+    pub fn run_within(
+        &self,
+        inputs: Vec<(String, Value)>,
+        limits: Limits<'_>,
+    ) -> Result<Vec<(String, Value)>, RunError> {
+        let inputs = inputs.into_iter().map(|(name, value)| (name, value.into())).collect();
+        let carried = self.answer(inputs, limits)?;
+        let bring = |(output, carried): (&ValueInfo, Carried<B>)| match carried {
+            Carried::Held(held) => Ok(held),
+            Carried::Real(real) => {
+                let brought = guarded(|_| real.to_host())?;
+                brought.map(Held::from).map_err(|fault| at_edge(&output.name, fault.0))
+            }
+        };
+        let held = self.outputs.iter().zip(carried).map(bring).collect::<Result<Vec<_>, RunError>>()?;
+        check_answer(&held).map_err(|fault| at_edge("outputs", fault.0))?;
+        let give = |(output, held): (&ValueInfo, Held)| {
+            let name = output.name.clone();
+            match AnyValue::try_from(held).map_err(|fault| at_edge(&name, fault.0))? {
+                AnyValue::Tensor(value) => Ok((name, value)),
+                AnyValue::Sequence(..) | AnyValue::Nothing => Err(RunError::NotTensor { name }),
+            }
+        };
+        self.outputs.iter().zip(held).map(give).collect()
+    }
+
+    /// The outputs of a request, wherever they are.
+    fn answer(
+        &self,
+        inputs: Vec<(String, Argument<B>)>,
+        limits: Limits<'_>,
+    ) -> Result<Vec<Carried<B>>, RunError> {
+        let given = guarded(|_| self.given(inputs))??;
+        let rounds = Cell::new(limits.rounds);
+        // What is on the backend cannot be counted: no bound would hold.
+        let context = Context { stop: limits.stop, rounds: Some(&rounds), memory: None };
+        let carried = guarded(|current| {
+            self.run_steps(given, context, current).map_err(|fault| self.failed(current.get(), fault.0))
+        });
+        let carried = carried.unwrap_or_else(|gave_up| Err(self.failed(gave_up.position, gave_up.reason)));
+        carried
+            .map_err(|error| if limits.stop.is_some_and(|stop| stop()) { RunError::Stopped } else { error })
     }
 
     /// Brings a value of `FP32` or `FP64` numbers to the device.
@@ -158,6 +201,9 @@ impl<B: Backend> Network<B> {
         }
         for (position, step) in self.plan.steps.iter().enumerate() {
             current.set(Some(position));
+            if context.stop.is_some_and(|stop| stop()) {
+                fault!("the request was stopped");
+            }
             let inputs = step.inputs.iter().map(|&source| self.fetch(source, &mut slots)).collect();
             let mut arguments = Arguments { inputs, step, device: &self.device, context };
             let outputs = if let Some(form) = &step.form {
