@@ -1,7 +1,8 @@
-"""A model that is slow for one row and hardly slower for some: a network whose weights do not fit into the caches.
+"""A model that is slow whatever the rows, and a little slower with each: what batching is for.
 
-A run reads all of them from memory, whatever the rows: that is what batching is for. Run by the Python of the environment
-`mlserver`, which has onnx.
+What a run takes is `a + b * rows` by construction. The fixed part multiplies two matrices again and again; it hangs on the
+shape of the input alone, so that nobody can compute it before, and adds nothing to any row. The part of each row is a chain
+of functions of many numbers. Run by the Python of the environment `mlserver`, which has onnx.
 """
 
 import pathlib
@@ -12,23 +13,43 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 PIXELS, CLASSES = 64, 10
+# The matrices of the fixed part, and the numbers of a row in its own part.
+SIDE, WIDTH = 64, 2048
 
 
-def write(path, layers, width):
-    """Writes [rows, 64] to [rows, 10] through `layers` square layers of `width` with ReLU."""
+def write(path, products, functions):
+    """Writes [rows, 64] to [rows, 10]: `products` of the fixed part, and `functions` of each row's."""
     dice = numpy.random.default_rng(0)
-    widths = [PIXELS, *[width] * (layers + 1), CLASSES]
-    nodes, weights, last = [], [], "input"
-    for number, (rows, columns) in enumerate(zip(widths, widths[1:])):
-        # He's initialisation: what comes out is neither nothing nor infinite.
-        values = (dice.standard_normal((rows, columns), numpy.float32) * (2 / rows) ** 0.5).astype(numpy.float32)
-        weights.append(numpy_helper.from_array(values, f"w_{number}"))
-        ends = number == len(widths) - 2
-        product = "scores" if ends else f"product_{number}"
-        nodes.append(helper.make_node("MatMul", [last, f"w_{number}"], [product]))
-        if not ends:
-            last = f"layer_{number}"
-            nodes.append(helper.make_node("Relu", [product], [last]))
+
+    def random(name, *shape):
+        # What comes out is neither nothing nor infinite, however long the chain.
+        return numpy_helper.from_array((dice.standard_normal(shape, numpy.float32) / shape[0] ** 0.5).astype(numpy.float32), name)
+
+    weights = [
+        random("mixing", SIDE, SIDE),
+        random("widening", PIXELS, WIDTH),
+        random("narrowing", WIDTH, CLASSES),
+        numpy_helper.from_array(numpy.array([1], numpy.int64), "columns"),
+        numpy_helper.from_array(numpy.array(0, numpy.float32), "nothing"),
+    ]
+    # The number of columns, which is 64 in every request: a matrix of ones, as far as anybody can tell before a run.
+    nodes = [
+        helper.make_node("Shape", ["input"], ["shape"]),
+        helper.make_node("Gather", ["shape", "columns"], ["length"]),
+        helper.make_node("Cast", ["length"], ["number"], to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["mixing", "number"], ["fixed_0"]),
+    ]
+    for number in range(products):
+        nodes.append(helper.make_node("MatMul", [f"fixed_{number}", "mixing"], [f"product_{number}"]))
+        # Keeps the numbers in their bounds.
+        nodes.append(helper.make_node("Tanh", [f"product_{number}"], [f"fixed_{number + 1}"]))
+    nodes.append(helper.make_node("ReduceMax", [f"fixed_{products}"], ["most"], keepdims=0))
+    nodes.append(helper.make_node("Mul", ["most", "nothing"], ["added"]))
+    nodes.append(helper.make_node("MatMul", ["input", "widening"], ["wide_0"]))
+    for number in range(functions):
+        nodes.append(helper.make_node("Tanh", [f"wide_{number}"], [f"wide_{number + 1}"]))
+    nodes.append(helper.make_node("MatMul", [f"wide_{functions}", "narrowing"], ["own"]))
+    nodes.append(helper.make_node("Add", ["own", "added"], ["scores"]))
     graph = helper.make_graph(
         nodes,
         "slow",

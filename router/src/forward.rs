@@ -154,9 +154,13 @@ impl Forward {
         }
     }
 
-    async fn forward(&self, request: Request<Incoming>, is_call: bool) -> Result<Response<Relay>, Refused> {
-        let start = Instant::now();
-        let mut deadline = start + self.settings.request_timeout;
+    /// What a request is for, and what is sent to pods for it.
+    async fn accept(
+        &self,
+        request: Request<Incoming>,
+        is_call: bool,
+        mut deadline: Instant,
+    ) -> Result<(Arc<Route>, Message), Refused> {
         let (parts, body) = request.into_parts();
         let (route, call) = match self.route(&parts, is_call) {
             Ok(route) => route,
@@ -170,15 +174,23 @@ impl Forward {
             deadline = asked.map_or(deadline, |asked| deadline.min(Instant::now() + asked));
         }
         route.retries.requested(clock());
-        let mut message = self.message(parts, body, &route, call, deadline).await?;
+        let message = self.message(parts, body, &route, call, deadline).await?;
+        Ok((route, message))
+    }
+
+    async fn forward(&self, request: Request<Incoming>, is_call: bool) -> Result<Response<Relay>, Refused> {
+        let start = Instant::now();
+        let (route, mut message) =
+            self.accept(request, is_call, start + self.settings.request_timeout).await?;
+        let (call, deadline) = (message.call, message.deadline);
         let mut alarm = Box::pin(tokio::time::sleep_until(deadline));
         let drawn = rand::random();
         // Whether the next attempt of the unit counts; asked once.
         let mut counts: Option<bool> = None;
         let mut failed: Option<Arc<Endpoint>> = None;
         let mut retried = false;
-        // A pod turned it away, and another one is asked.
-        let mut moved = false;
+        // A pod turned it away, and another one is asked: once. Whether that one takes it is learned from the first attempt there.
+        let (mut moved, mut asks) = (false, false);
         let mut next = None;
         // A body that can be sent only once must not meet a connection that the pod may be closing.
         let mut fresh = matches!(message.body, Content::Long(..));
@@ -201,13 +213,17 @@ impl Forward {
                 match sent {
                     Ok((answer, carrier, sent)) => {
                         let is_untouched = elsewhere::is_untouched(&answer);
-                        if moved {
+                        if std::mem::take(&mut asks) && !stoker_edge::untouched::is_alone(answer.headers()) {
                             route.retries.went_elsewhere(!is_untouched);
-                        } else if is_untouched
+                        }
+                        if is_untouched
+                            && !moved
                             && !retried
                             && let Some(found) = self.elsewhere(&route, &message, drawn, &busy)
                         {
                             (moved, next, failed) = (true, Some(found), Some(Arc::clone(busy.endpoint())));
+                            // What takes too long by itself does not say how busy pods are.
+                            asks = !stoker_edge::untouched::is_alone(answer.headers());
                             counts = flight.unit.map(|_| false);
                             self.dismiss(answer, carrier, (flight, busy, sent));
                             continue 'attempts;
@@ -226,6 +242,7 @@ impl Forward {
                     Err(failure) => break failure,
                 }
             };
+            asks = false;
             match &failure {
                 Failure::Raced | Failure::Cut => {}
                 Failure::Client(refused) => return Err(refused.clone()),

@@ -274,3 +274,30 @@ pub(super) fn container_security() -> SecurityContext {
         ..SecurityContext::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn pods_of_a_revision_believe_the_router_and_get_their_model_as_arguments() {
+        let model: Model = serde_json::from_value(json!({"uri": "configmap://digits/v1.onnx"})).unwrap();
+        let uri = model.uri.parse().unwrap();
+        let settings = Settings::sample();
+        let kept = snapshot("digits", "digits-1", &model, &Runtime::default(), &uri, "sha256:00", &settings);
+        let spec = kept.template.spec.unwrap();
+        let server = &spec.containers[0];
+        let args =
+            ["serve", "--model-name=digits", "--digest=sha256:00", "--model-uri=file:///mnt/models/v1.onnx"];
+        assert_eq!(server.args.as_deref().unwrap(), args);
+        let variables: Vec<_> = server
+            .env
+            .iter()
+            .flatten()
+            .map(|variable| (&*variable.name, variable.value.as_deref()))
+            .collect();
+        assert_eq!(variables, [("STOKER_BEHIND_ROUTER", Some("true"))]);
+    }
+}

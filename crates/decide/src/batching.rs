@@ -40,6 +40,8 @@ const STALE: f64 = 1.0;
 const LONGEST_STALE: f64 = 10.0;
 /// How many times less than feared a trial must take to be believed over the estimate.
 const ANEW: f64 = 2.0;
+/// Weight of a new run in the mean of those with nothing beside them.
+const NEW: f64 = 0.1;
 /// The longest that a client is told to wait, in seconds.
 const LONGEST_RETRY: f64 = 3600.0;
 
@@ -86,6 +88,8 @@ pub struct Asked {
 pub enum Admission {
     /// It can make its deadline.
     Fits,
+    /// On average it can, if not 99 times of 100, and an executor is free: it must be run.
+    Likely,
     /// It cannot by the estimate, which is tried again: it must be run.
     Trial,
     /// It cannot.
@@ -104,18 +108,40 @@ pub struct Control {
     cost: Cost,
     tail: Tail,
     runs: u64,
+    /// Seconds of a run of one row with nothing beside it.
+    alone: Option<f64>,
 }
 
 impl Control {
     /// A controller that has seen no run.
     pub fn new(limits: Limits) -> Self {
         let limits = Limits { max_rows: limits.max_rows.max(1), executors: limits.executors.max(1) };
-        Self { limits, cost: Cost::default(), tail: Tail::default(), runs: 0 }
+        Self { limits, cost: Cost::default(), tail: Tail::default(), runs: 0, alone: None }
     }
 
     /// Learns from a run before the first request. It says nothing about how much times scatter under load.
     pub fn seed(&mut self, rows: usize, seconds: f64) {
         self.cost.observe(rows, seconds);
+        // The first ones find nothing in the caches, and take longer than any run after them.
+        self.alone = self
+            .of_one_row(rows, seconds)
+            .map(|one| self.alone.map_or(one, |alone| alone.min(one)))
+            .or(self.alone);
+    }
+
+    /// Learns from a run that had nothing of the model's own beside it; [`Control::ran`] is told of it too. Runs at a time slow
+    /// each other down, so that the mean of all says what the load is, and not what the model can do.
+    pub fn ran_alone(&mut self, rows: usize, seconds: f64) {
+        if let Some(one) = self.of_one_row(rows, seconds) {
+            self.alone = Some(self.alone.map_or(one, |alone| alone + NEW * (one - alone)));
+        }
+    }
+
+    /// What a run of one row would have taken, by one of `rows` that took `seconds`.
+    fn of_one_row(&self, rows: usize, seconds: f64) -> Option<f64> {
+        let expected = self.cost.seconds(rows);
+        let tells = rows > 0 && expected > 0.0 && seconds.is_finite() && seconds >= 0.0;
+        tells.then(|| seconds * self.cost.seconds(1) / expected)
     }
 
     /// Learns from a run of requests.
@@ -153,9 +179,10 @@ impl Control {
         self.cost.seconds(rows) * self.tail.factor()
     }
 
-    /// Whether a target can be kept at all: a run of one row alone takes no longer on average.
+    /// Whether a target can be kept at all: a run of one row with nothing beside it takes no longer on average. Load does not
+    /// make a target infeasible: then less is taken, and not everything.
     pub fn is_feasible(&self, target: Duration) -> bool {
-        self.cost.seconds(1) <= budget(target).as_secs_f64()
+        self.alone.unwrap_or(0.0) <= budget(target).as_secs_f64()
     }
 
     /// Most rows of a batch: the largest `b` with `2 * upper(b) <= budget(target)`. A request of more rows runs alone.
@@ -195,11 +222,14 @@ impl Control {
         // It begins at once with those that are there, or later with all that come until then.
         let size = if start > 0.0 { own.max(cap) } else { own };
         let done = start + self.upper(size);
-        // On average it makes the target, if not 99 times of 100: an idle server that refuses it keeps the target no better.
-        let is_likely = !asked.is_own && self.cost.seconds(size) <= asked.left;
+        // A free executor that refuses it keeps the target no better.
+        let is_likely =
+            !asked.is_own && start <= 0.0 && asked.ahead == 0 && self.cost.seconds(size) <= asked.left;
         if done <= asked.left {
             Admission::Fits
-        } else if asked.idle.is_some_and(|idle| is_likely || idle >= done.clamp(STALE, LONGEST_STALE)) {
+        } else if is_likely {
+            Admission::Likely
+        } else if asked.idle.is_some_and(|idle| idle >= done.clamp(STALE, LONGEST_STALE)) {
             Admission::Trial
         } else {
             Admission::TooLate { drain: start, done }

@@ -202,7 +202,7 @@ impl<R: Runner, T: Telemetry> Executor<R, T> {
                 Failure::Expired
             } else if job.due.is_some_and(|due| due <= now) {
                 self.telemetry.dropped(0, 0, 1);
-                Failure::TooLate { retry_after: 1 }
+                Failure::Spent
             } else {
                 self.run_alone(job);
                 continue;

@@ -72,6 +72,11 @@ pub enum Failure {
     /// Its deadline passed while it waited.
     #[error("the request waited longer than its time limit")]
     Expired,
+    /// The run that it was in failed, and took the time that it had.
+    #[error(
+        "the run that the request was in failed for another request, and took the time that this one had"
+    )]
+    Spent,
     /// It waited until its answer could not come in time any more.
     #[error("the request waited until its answer could not come within its latency limit; send less or wait")]
     TooLate {
@@ -96,6 +101,8 @@ pub enum Refused {
         retry_after: u64,
         /// Its client's own limit was the shorter one.
         is_own: bool,
+        /// Nothing was before it: it takes too long by itself.
+        alone: bool,
     },
 }
 
@@ -150,8 +157,19 @@ const SWEEP: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 struct Queued {
     job: Job,
-    /// Queued although the estimate is against it, to try the estimate.
-    is_trial: bool,
+    /// How it was let in.
+    let_in: LetIn,
+}
+
+/// How a request was let into the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LetIn {
+    /// With time enough; it is dropped when that changes.
+    InTime,
+    /// By a thread that was free, though it may just miss its target: it is run.
+    Likely,
+    /// Against the estimate, to try it: it is run.
+    Trial,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -160,6 +178,8 @@ struct Running {
     rows: usize,
     /// The estimate was against it.
     is_trial: bool,
+    /// No other run went on when it began, and nothing more waited: nothing of the model's own was beside it.
+    is_quiet: bool,
 }
 
 /// Why a batch was run with the requests that it has.
@@ -251,16 +271,16 @@ impl Queue {
             return Err(Refused::Full { retry_after: batching::retry_after(state.control.drain(rows, cap)) });
         }
         let lane = lane(job.priority);
-        let is_trial = match job.due {
+        let let_in = match job.due {
             Some(due) => state.admit(&job, lane, due)?,
-            None => false,
+            None => LetIn::InTime,
         };
         if !self.rules.max_delay.is_zero() {
             let now = job.queued.saturating_duration_since(state.made).as_secs_f64();
             state.arrivals.came(now);
         }
         let order = job.due.unwrap_or(job.deadline);
-        state.jobs.push(lane, order, job.cost, Queued { job, is_trial });
+        state.jobs.push(lane, order, job.cost, Queued { job, let_in });
         if state.sleeping > 0 {
             state.sleeping -= 1;
             drop(state);
@@ -357,8 +377,8 @@ impl State {
         self.target.filter(|target| self.control.is_feasible(*target))
     }
 
-    /// Whether a request can be answered in time. Gives whether it is queued as a trial.
-    fn admit(&mut self, job: &Job, lane: usize, due: Instant) -> Result<bool, Refused> {
+    /// Whether a request can be answered in time.
+    fn admit(&mut self, job: &Job, lane: usize, due: Instant) -> Result<LetIn, Refused> {
         let now = job.queued;
         self.busy.clear();
         let mut is_idle = self.jobs.is_empty();
@@ -383,12 +403,14 @@ impl State {
             idle: is_idle.then(|| now.saturating_duration_since(self.last_end).as_secs_f64()),
         };
         match self.control.admit(asked, &mut self.busy) {
-            Admission::Fits => Ok(false),
-            Admission::Trial => Ok(true),
+            Admission::Fits => Ok(LetIn::InTime),
+            Admission::Likely => Ok(LetIn::Likely),
+            Admission::Trial => Ok(LetIn::Trial),
             Admission::TooLate { drain, done } => Err(Refused::TooLate {
                 expected: Duration::try_from_secs_f64(done).unwrap_or(Duration::MAX),
                 retry_after: batching::retry_after(drain),
                 is_own: asked.is_own,
+                alone: drain <= 0.0,
             }),
         }
     }
@@ -403,6 +425,9 @@ impl State {
                 (true, true) => self.control.tried(run.rows, took),
                 (true, false) => self.control.ran(run.rows, took),
                 (false, _) => {}
+            }
+            if tells && run.is_quiet {
+                self.control.ran_alone(run.rows, took);
             }
         }
     }
@@ -445,11 +470,11 @@ impl State {
         let (cancelled, expired) = std::mem::take(&mut self.dropped);
         let mut taken = Taken { release, learned, cancelled, expired, ..Taken::default() };
         let (mut rows, mut cost, mut has_trial) = (0_usize, 0_usize, false);
-        while let Some(Queued { job: next, is_trial }) = self.jobs.front() {
+        while let Some(Queued { job: next, let_in }) = self.jobs.front() {
             let is_gone = next.reply.is_closed();
             let is_over = next.deadline <= now;
             // By the batch that it would be in: the head goes first, and what waits behind it fills the batch up.
-            let is_late = !is_trial
+            let is_late = *let_in == LetIn::InTime
                 && next.due.is_some_and(|due| {
                     let planned = (cost + self.jobs.rows()).min(cap).max(next.cost);
                     self.control.is_lost(planned, due.saturating_duration_since(now).as_secs_f64())
@@ -469,7 +494,7 @@ impl State {
                 }
                 rows = rows.saturating_add(added);
                 cost = cost.saturating_add(next.cost);
-                has_trial |= *is_trial;
+                has_trial |= *let_in == LetIn::Trial;
             }
             let Some(Queued { job, .. }) = self.jobs.pop() else { break };
             if runs {
@@ -489,10 +514,11 @@ impl State {
         if rows >= cap {
             taken.release = Release::Full;
         }
+        let is_quiet = self.jobs.is_empty() && self.running.iter().all(Option::is_none);
         if let Some(slot) = self.running.get_mut(executor)
             && !taken.batch.is_empty()
         {
-            *slot = Some(Running { began: now, rows: cost, is_trial: has_trial });
+            *slot = Some(Running { began: now, rows: cost, is_trial: has_trial, is_quiet });
         }
         taken
     }

@@ -63,6 +63,7 @@ fn served(model: Box<dyn Model>, requests: &[Value]) -> Vec<Result<Vec<Value>, F
                 queued,
                 deadline: queued + LONG,
                 due: None,
+                own: None,
                 held: Held::default(),
                 reply,
             };

@@ -82,11 +82,11 @@ impl App {
         let _waiting = self.metrics.waiting();
         ready.model.queue.push(job, target).map_err(|refused| match refused {
             Refused::Full { retry_after } => Refusal::QueueFull { retry_after },
-            Refused::TooLate { expected, retry_after, is_own } => {
+            Refused::TooLate { expected, retry_after, is_own, alone } => {
                 // To the client it began with its first byte.
                 let expected = expected.saturating_add(queued.saturating_duration_since(begun));
                 let limit = if is_own { timeout } else { limit };
-                Refusal::TooLate { limit: limit.unwrap_or_default(), expected, retry_after }
+                Refusal::TooLate { limit: limit.unwrap_or_default(), expected, retry_after, alone }
             }
         })?;
         let done = match tokio::time::timeout_at(deadline.into(), outcome).await {

@@ -6,7 +6,7 @@ use http::StatusCode;
 use http::header::{ACCEPT_ENCODING, HeaderValue, RETRY_AFTER};
 use stoker_edge::BoxError;
 use stoker_edge::reply::Reply;
-use stoker_edge::untouched::UNTOUCHED;
+use stoker_edge::untouched;
 
 use super::rest::json;
 use crate::batch::Failure;
@@ -50,6 +50,8 @@ pub enum Refusal {
         expected: Duration,
         /// Whole seconds after which another request has a chance.
         retry_after: u64,
+        /// Nothing was before it: it takes too long by itself.
+        alone: bool,
     },
     /// As many bytes of bodies are held as may be.
     #[error("too many bytes of request bodies are in work; send less or wait")]
@@ -93,7 +95,9 @@ impl Refusal {
             | Self::BodiesFull
             | Self::TooLate { .. }
             | Self::Failure(Failure::TooLate { .. }) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::AnswerLate(_) | Self::Failure(Failure::Expired) => StatusCode::GATEWAY_TIMEOUT,
+            Self::AnswerLate(_) | Self::Failure(Failure::Expired | Failure::Spent) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             Self::Failure(_) | Self::NotFinite(_) | Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -109,6 +113,14 @@ impl Refusal {
         }
     }
 
+    /// What the router is told of a request that the model was not run for and that may be sent elsewhere: the reason.
+    pub fn untouched(&self) -> Option<&'static str> {
+        match self {
+            Self::TooLate { alone: true, .. } => Some(untouched::ALONE),
+            _ => self.retry_after().map(|_| self.reason()),
+        }
+    }
+
     /// The kind of refusal, as the metrics name it.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -119,7 +131,9 @@ impl Refusal {
             Self::BodiesFull => "bodies",
             Self::TooLarge(_) => "size",
             Self::TooLate { .. } | Self::Failure(Failure::TooLate { .. }) => "deadline",
-            Self::BodyLate(_) | Self::AnswerLate(_) | Self::Failure(Failure::Expired) => "timeout",
+            Self::BodyLate(_) | Self::AnswerLate(_) | Self::Failure(Failure::Expired | Failure::Spent) => {
+                "timeout"
+            }
             Self::Failure(_) | Self::NotFinite(_) => "failure",
             Self::Internal => "internal",
         }
@@ -130,8 +144,9 @@ impl Refusal {
         let mut reply = json(self.status(), answer::error(&self.to_string()));
         if let Some(seconds) = self.retry_after() {
             reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
-            // Only what was not begun may be asked for again as it is.
-            reply.headers_mut().insert(UNTOUCHED, HeaderValue::from_static(self.reason()));
+        }
+        if let Some(reason) = self.untouched() {
+            reply.headers_mut().insert(untouched::UNTOUCHED, HeaderValue::from_static(reason));
         }
         if self.status() == StatusCode::UNSUPPORTED_MEDIA_TYPE {
             // Says that the coding was the reason, and which one is taken (RFC 9110, 15.5.16).

@@ -137,7 +137,7 @@ impl World {
         if let Admission::TooLate { .. } = admission {
             return;
         }
-        let must_run = admission == Admission::Trial;
+        let must_run = matches!(admission, Admission::Trial | Admission::Likely);
         self.queue.push(1, due, rows, Request { at: now, due, rows, must_run });
         self.dispatch(now);
     }

@@ -218,6 +218,25 @@ fn a_target_below_a_single_run_is_not_feasible() {
 }
 
 #[test]
+fn load_makes_no_target_infeasible_and_a_model_that_became_slow_does() {
+    let mut control = seeded(0.004, 0.001);
+    // Runs beside each other take three times as long: less is taken, but not everything.
+    (0..500).for_each(|_| control.ran(1, 0.015));
+    let one = control.cost().seconds(1);
+    assert!((0.014..0.016).contains(&one) && control.is_feasible(millis(6)), "{control:?}");
+    for _ in 0..40 {
+        control.ran(1, 0.015);
+        control.ran_alone(1, 0.015);
+    }
+    assert!(!control.is_feasible(millis(6)), "{control:?}");
+    // Back as it was: seen by the first runs.
+    for _ in 0..40 {
+        control.ran_alone(2, 0.005);
+    }
+    assert!(control.is_feasible(millis(6)), "{control:?}");
+}
+
+#[test]
 fn an_idle_server_answers_though_it_just_misses_the_target_and_never_for_a_limit_of_the_client() {
     // T(1) = 5 ms, 6.5 ms with the factor; T(8) = 12 ms on average.
     let control = seeded(0.004, 0.001);
@@ -225,9 +244,13 @@ fn an_idle_server_answers_though_it_just_misses_the_target_and_never_for_a_limit
         let asked = Asked { rows, ahead: 0, cap: 32, left, is_own, idle };
         control.admit(asked, &mut [0.0])
     };
-    assert_eq!(admit(1, 0.006, false, Some(0.0)), Admission::Trial);
+    assert_eq!(admit(1, 0.006, false, Some(0.0)), Admission::Likely);
     assert!(matches!(admit(1, 0.006, true, Some(0.0)), Admission::TooLate { .. }));
-    assert!(matches!(admit(1, 0.006, false, None), Admission::TooLate { .. }), "others wait or run");
+    let beside =
+        |ahead, busy: &mut [f64]| control.admit(Asked { is_own: false, ..asked(1, ahead, 0.006) }, busy);
+    assert_eq!(beside(0, &mut [0.003, 0.0]), Admission::Likely, "another executor is free");
+    assert!(matches!(beside(0, &mut [0.003]), Admission::TooLate { .. }), "none is free");
+    assert!(matches!(beside(1, &mut [0.0]), Admission::TooLate { .. }), "another one waits for it");
     assert!(matches!(admit(8, 0.01, false, Some(0.0)), Admission::TooLate { .. }), "fewer rows would fit");
 }
 

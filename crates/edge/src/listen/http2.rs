@@ -124,7 +124,11 @@ impl Gate {
             tracing::debug!("an HTTP/2 client resets most of its requests; its connection is closed");
         };
         let leaving = tokio::select! {
-            ended = connection.as_mut() => return report(ended),
+            ended = connection.as_mut() => {
+                report(ended);
+                drop(connection);
+                return owner.linger().await;
+            }
             () = streams.flooded.notified() => return flooded(),
             () = self.drain.reached(Phase::Leaving) => true,
             () = streams.idle(self.options.limits.idle_time) => false,
@@ -134,14 +138,16 @@ impl Gate {
             && streams.opened() == 0
             && let Ok(ended) = tokio::time::timeout(LAST_CALL, connection.as_mut()).await
         {
-            return report(ended);
+            report(ended);
+            drop(connection);
+            return owner.linger().await;
         }
         connection.as_mut().graceful_shutdown();
         tokio::select! {
             ended = connection.as_mut() => report(ended),
             () = streams.flooded.notified() => return flooded(),
             // No stream lasts longer: the client does not answer.
-            () = tokio::time::sleep(builder.stream_time) => return,
+            () = tokio::time::sleep(builder.stream_time) => {}
         }
         // What the client sent before it had read the goodbye must not reset the connection under it.
         drop(connection);

@@ -213,7 +213,7 @@ fn after_a_batch_that_failed_only_those_that_are_waited_for_run() {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(Answers(receiver).deliver());
     let mut outcomes = waiting.into_iter().map(|answer| answer.blocking_recv().unwrap());
     assert_eq!(outcomes.next().unwrap().unwrap_err(), Failure::Expired);
-    assert_eq!(outcomes.next().unwrap().unwrap_err(), Failure::TooLate { retry_after: 1 });
+    assert_eq!(outcomes.next().unwrap().unwrap_err(), Failure::Spent);
     assert!(matches!(outcomes.next(), Some(Err(Failure::Model(_)))));
     assert!(outcomes.next().unwrap().is_ok());
 }

@@ -245,7 +245,7 @@ fn a_request_whose_answer_could_not_come_in_time_is_refused_on_arrival() {
         answers.push(answer);
         queue.push(job, TARGET).err()
     });
-    let Some(Refused::TooLate { expected, retry_after: 1 }) = refused else { panic!("{refused:?}") };
+    let Some(Refused::TooLate { expected, retry_after: 1, .. }) = refused else { panic!("{refused:?}") };
     assert!(expected > Duration::from_millis(95), "{expected:?}");
     assert_eq!(queue.len(), 32, "one more batch ends in time");
     // Whoever has more time, or none to keep, is taken.
@@ -344,10 +344,10 @@ fn runs_teach_the_cost() {
     let began = Instant::now();
     for _ in 0..100 {
         let mut state = queue.lock();
-        state.running[0] = Some(Running { began, rows: 8, is_trial: false });
+        state.running[0] = Some(Running { began, rows: 8, is_trial: false, is_quiet: false });
         state.ended(0, true, began + Duration::from_millis(24));
         // One that fell apart says nothing.
-        state.running[0] = Some(Running { began, rows: 8, is_trial: false });
+        state.running[0] = Some(Running { began, rows: 8, is_trial: false, is_quiet: false });
         state.ended(0, false, began + Duration::from_secs(9));
     }
     let after = form(&queue, Instant::now()).learned;

@@ -32,7 +32,9 @@ impl From<Refusal> for Status {
         // When to come again, as HTTP's answer says it.
         if let Some(seconds) = refusal.retry_after() {
             metadata.insert(RETRY_AFTER.as_str(), MetadataValue::from(seconds));
-            metadata.insert(untouched::NAME, MetadataValue::from_static(refusal.reason()));
+        }
+        if let Some(reason) = refusal.untouched() {
+            metadata.insert(untouched::NAME, MetadataValue::from_static(reason));
         }
         let mut message = refusal.to_string();
         if message.len() > LONGEST_MESSAGE {
