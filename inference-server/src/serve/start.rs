@@ -49,7 +49,9 @@ impl Drop for Running {
 /// What models have in common while they start.
 struct Shared<'a> {
     settings: &'a Serve,
-    /// Held by the one that is fetched and loaded.
+    /// How many there are.
+    models: usize,
+    /// Held by the one that is loaded.
     turn: Mutex<()>,
     /// Memory of a run.
     share: Arc<Share>,
@@ -72,7 +74,7 @@ pub(super) async fn all(parts: Vec<Part>, settings: &Serve) -> Result<Vec<Runnin
         device.executors((threads(settings.threads) / usize::from(settings.threads_per_run)).max(1));
     let models = parts.len();
     let share = Arc::new(Share::among(executors.saturating_mul(models)));
-    let shared = Shared { settings, turn: Mutex::new(()), share, executors };
+    let shared = Shared { settings, models, turn: Mutex::new(()), share, executors };
     let shared = &shared;
     let starting = parts.into_iter().map(|part| async move {
         let name = part.named.name.clone();
@@ -99,21 +101,22 @@ pub(super) fn end(running: Vec<Running>) {
 /// Fetches, loads and warms a model, then starts its executors and declares it ready.
 async fn one(part: Part, shared: &Shared<'_>) -> Result<Running, ServeError> {
     let Part { app, named, metrics, fetcher } = part;
-    let Shared { settings, turn, share, executors } = shared;
+    let Shared { settings, models, turn, share, executors } = shared;
     let (location, executors) = (&named.uri, *executors);
-    // One at a time: an artifact is in memory until it is loaded, loading takes a multiple of that, and warm-up measures what
-    // runs take, as far as those of the models that are served by then let it.
-    let turn = turn.lock().await;
     let begun = Instant::now();
     tracing::info!(model = named.name, %location, "fetching the model");
-    // Beyond the container's limit the kernel would end the process without a word.
-    let fetcher = fetcher.within_memory(memory::for_each_run(1));
+    // All of it is in memory until it is loaded, beside what is fetched for the other models, whose sizes nobody knows yet: each
+    // has an equal part. Beyond the container's limit the kernel would end the process without a word.
+    let fetcher = fetcher.within_memory(memory::for_each_run(*models));
     let (bytes, digest) = fetcher.fetch(location, named.digest).await?;
     metrics.started("fetch", begun.elapsed());
     if named.digest.is_none() {
         tracing::warn!(model = named.name, %digest, "no digest was given: the model is served unchecked");
     }
 
+    // One at a time: loading takes a multiple of the artifact's memory, and warm-up measures what runs take, as far as those of
+    // the models that are served by then let it.
+    let turn = turn.lock().await;
     let begun = Instant::now();
     let size = bytes.len();
     // The loader would name the byte at which it gave up; what the file is says more. Asked only then, no model is refused for it.

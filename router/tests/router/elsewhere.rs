@@ -36,7 +36,8 @@ async fn another_pod_takes_them_and_the_one_that_is_busy_is_not_ejected() {
         assert_eq!(world.infer(&client, "{}").await.unwrap().status, 200);
     }
     let counts = &world.router.counts;
-    assert!(full.hits() >= 10, "{} requests: it does not look quick, and is no broken one", full.hits());
+    // It answers quickly, and does not look quick for that.
+    assert!((1..100).contains(&full.hits()), "{}", full.hits());
     assert_eq!(good.hits(), 200);
     // In its arm it is a failure all the same: somebody had to do its work.
     assert_eq!(world.counted(1, 0, "digits-a"), (200 + full.hits(), full.hits()));
@@ -118,7 +119,7 @@ async fn calls_go_elsewhere_too() {
     for _ in 0..100 {
         assert_eq!(client.call("ModelInfer", &[], message("x")).await.status(), 0);
     }
-    assert!(full.hits() >= 5, "{}", full.hits());
+    assert!(full.hits() >= 1, "it was never asked");
     assert_eq!((good.hits(), world.router.counts.elsewhere.get()), (100, full.hits()));
     assert_eq!(world.counted(1, 0, "digits-a"), (100 + full.hits(), full.hits()));
     assert_eq!(world.in_flight("digits-a"), Some(0));
