@@ -27,56 +27,41 @@ pub trait Model: Send + Sync + 'static {
     ) -> Result<Vec<(String, Value)>, RunError>;
 }
 
+/// The methods of [`Model`], by those of the same names that both kinds of model have.
+macro_rules! by_its_own_methods {
+    () => {
+        fn inputs(&self) -> &[ValueInfo] {
+            self.inputs()
+        }
+
+        fn outputs(&self) -> &[ValueInfo] {
+            self.outputs()
+        }
+
+        fn batch_axis(&self) -> bool {
+            self.batch_axis()
+        }
+
+        fn is_deterministic(&self) -> bool {
+            self.is_deterministic()
+        }
+
+        fn run_within(
+            &self,
+            inputs: Vec<(String, Value)>,
+            limits: Limits<'_>,
+        ) -> Result<Vec<(String, Value)>, RunError> {
+            self.run_within(inputs, limits)
+        }
+    };
+}
+
 impl Model for Graph {
-    fn inputs(&self) -> &[ValueInfo] {
-        self.inputs()
-    }
-
-    fn outputs(&self) -> &[ValueInfo] {
-        self.outputs()
-    }
-
-    fn batch_axis(&self) -> bool {
-        self.batch_axis()
-    }
-
-    fn is_deterministic(&self) -> bool {
-        self.is_deterministic()
-    }
-
-    fn run_within(
-        &self,
-        inputs: Vec<(String, Value)>,
-        limits: Limits<'_>,
-    ) -> Result<Vec<(String, Value)>, RunError> {
-        self.run_within(inputs, limits)
-    }
+    by_its_own_methods!();
 }
 
 impl<B: Backend> Model for Network<B> {
-    fn inputs(&self) -> &[ValueInfo] {
-        self.inputs()
-    }
-
-    fn outputs(&self) -> &[ValueInfo] {
-        self.outputs()
-    }
-
-    fn batch_axis(&self) -> bool {
-        self.batch_axis()
-    }
-
-    fn is_deterministic(&self) -> bool {
-        self.is_deterministic()
-    }
-
-    fn run_within(
-        &self,
-        inputs: Vec<(String, Value)>,
-        limits: Limits<'_>,
-    ) -> Result<Vec<(String, Value)>, RunError> {
-        self.run_within(inputs, limits)
-    }
+    by_its_own_methods!();
 }
 
 /// The devices that need a feature of their own name.

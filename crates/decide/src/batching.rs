@@ -10,7 +10,8 @@
 //!   request wait for its last one, so there is none.
 //! - **At arrival** a request is refused when those before it leave no time for it (Clockwork, OSDI 2020): a client that hears
 //!   so at once can go elsewhere, and the work of an answer that comes too late would make the others late as well.
-//! - **Before a run** a request that cannot make it any more is dropped, for the same reason.
+//! - **Before a run** a request that cannot make it any more is dropped, for the same reason: where more wait than the run
+//!   takes, or its client wants no late answer.
 //!
 //! Without a target and without a limit of the request's own nothing is refused or dropped, and the cap is `max_rows`. A target
 //! below a single run is as none: nobody can keep it, and refusing would help no one.

@@ -386,8 +386,9 @@ impl State {
             let left = run.map_or(0.0, |run| {
                 let passed = now.saturating_duration_since(run.began).as_secs_f64();
                 if passed > self.control.upper(run.rows) {
-                    // Nobody knows when it ends: the longer it has taken, the longer it will.
-                    return passed;
+                    // Nobody knows when it ends: the longer it has taken, the longer it will. One request finds out whether the
+                    // machine only stood still.
+                    return if self.jobs.is_empty() { 0.0 } else { passed };
                 }
                 (self.control.cost().seconds(run.rows) - passed).max(0.0)
             });
@@ -473,11 +474,15 @@ impl State {
         while let Some(Queued { job: next, let_in }) = self.jobs.front() {
             let is_gone = next.reply.is_closed();
             let is_over = next.deadline <= now;
-            // By the batch that it would be in: the head goes first, and what waits behind it fills the batch up.
+            // By the batch that it would be in: the head goes first, and what waits behind it fills the batch up. Where all that
+            // wait fit into the batch, a late answer to one makes no other late, and is more than none; unless its client says that
+            // it is not.
+            let waiting = cost + self.jobs.rows();
             let is_late = *let_in == LetIn::InTime
+                && (waiting > cap || next.own == next.due)
                 && next.due.is_some_and(|due| {
-                    let planned = (cost + self.jobs.rows()).min(cap).max(next.cost);
-                    self.control.is_lost(planned, due.saturating_duration_since(now).as_secs_f64())
+                    let left = due.saturating_duration_since(now).as_secs_f64();
+                    self.control.is_lost(waiting.min(cap).max(next.cost), left)
                 });
             let runs = !is_gone && !is_over && !is_late;
             if runs {

@@ -337,6 +337,32 @@ fn a_target_that_single_runs_just_miss_is_tried_by_one_at_a_time() {
 }
 
 #[test]
+fn a_late_answer_is_given_where_it_makes_nobody_else_late() {
+    // A run of 30 rows, the largest batch for 100 ms, takes 34 ms.
+    let all = |rows: &[usize]| {
+        let queue = holding(rules(64, 30), vec![]);
+        let now = Instant::now();
+        queue.lock().target = TARGET;
+        let (jobs, _answers): (Vec<_>, Vec<_>) = rows.iter().map(|rows| targeted(now, *rows, 95)).unzip();
+        for job in jobs {
+            assert_eq!(queue.push(job, TARGET), Ok(()));
+        }
+        // The machine stood still.
+        let taken = form(&queue, now + Duration::from_millis(300));
+        (taken.batch.len(), taken.late)
+    };
+    assert_eq!(all(&[1]), (1, 0));
+    assert_eq!(all(&[10, 10, 5]), (3, 0));
+    assert_eq!(all(&[10, 10, 11]), (2, 1), "the first gives its place to those behind it");
+    // Nobody wants it.
+    let queue = holding(rules(64, 30), vec![]);
+    let now = Instant::now();
+    let (impatient, _answer) = due(now, 1, 95);
+    assert_eq!(queue.push(impatient, TARGET), Ok(()));
+    assert_eq!(form(&queue, now + Duration::from_millis(300)).late, 1);
+}
+
+#[test]
 fn runs_teach_the_cost() {
     let queue = holding(rules(100, 64), vec![]);
     let before = form(&queue, Instant::now()).learned;
