@@ -38,8 +38,6 @@ pub const USER: i64 = 65532;
 /// The networks that artifacts may come from, with commas between them. In the environment, since a server that does not know an
 /// argument does not start, and passes over a variable: an older one that a deployment names, or another one.
 const ALLOW_NETWORKS: &str = "STOKER_ALLOW_NETWORKS";
-/// All requests come through routers, whose headers are believed: the latency target among them.
-const BEHIND_ROUTER: &str = "STOKER_BEHIND_ROUTER";
 
 /// The snapshot of a new revision.
 pub fn snapshot(
@@ -55,7 +53,6 @@ pub fn snapshot(
     let mut args = vec!["serve".to_owned(), model_name, format!("--digest={digest}")];
     let mut template = template(runtime, settings);
     let place = place(&mut template, model, uri, settings);
-    set(&mut template, BEHIND_ROUTER, "true");
     args.extend(place);
     let metadata = ObjectMeta { labels: Some(labels::selector(md, revision)), ..ObjectMeta::default() };
     let server = Container {
@@ -282,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pods_of_a_revision_believe_the_router_and_get_their_model_as_arguments() {
+    fn pods_of_a_revision_get_their_model_as_arguments_and_no_variable_that_they_do_not_need() {
         let model: Model = serde_json::from_value(json!({"uri": "configmap://digits/v1.onnx"})).unwrap();
         let uri = model.uri.parse().unwrap();
         let settings = Settings::sample();
@@ -292,12 +289,6 @@ mod tests {
         let args =
             ["serve", "--model-name=digits", "--digest=sha256:00", "--model-uri=file:///mnt/models/v1.onnx"];
         assert_eq!(server.args.as_deref().unwrap(), args);
-        let variables: Vec<_> = server
-            .env
-            .iter()
-            .flatten()
-            .map(|variable| (&*variable.name, variable.value.as_deref()))
-            .collect();
-        assert_eq!(variables, [("STOKER_BEHIND_ROUTER", Some("true"))]);
+        assert_eq!(server.env, None);
     }
 }

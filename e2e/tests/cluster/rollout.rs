@@ -124,6 +124,8 @@ fn harm_is_told_and_nobody_is_taken_back_while_the_mode_is_observe() {
     case("observe", async |namespace| {
         let mut spec = patient_spec("configmap://digits/v2.onnx");
         spec["rollout"]["steps"] = json!([{"weight": 30, "duration": "1s"}]);
+        // So many that the step cannot pass by luck, before the harm is found.
+        spec["rollout"]["minRequests"] = json!(300);
         spec["rollback"]["mode"] = json!("Observe");
         let digits = serving(namespace, &spec).await?;
         let stable = digits.status().await?.stable;
