@@ -81,11 +81,12 @@ impl Shared {
 }
 
 /// Whether the server never looked at a request. hyper gives back what it has not begun to send; what it began while a goodbye
-/// came in fails with that goodbye, and RFC 9113, 6.8, says of the streams that this ends that they were not processed.
+/// came in fails with that goodbye, and RFC 9113, 6.8, says of the streams that this ends that they were not processed. A request
+/// that was about to be opened then is lost by hyper itself, which says that it was cancelled: no fault of the server either.
 fn was_not_begun(failed: &TrySendError<Request<Full<Bytes>>>) -> bool {
     let reason = failed.error().source().and_then(|source| source.downcast_ref::<h2::Error>());
     let goodbye = |error: &h2::Error| {
         error.is_remote() && error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR)
     };
-    failed.message().is_some() || reason.is_some_and(goodbye)
+    failed.message().is_some() || failed.error().is_canceled() || reason.is_some_and(goodbye)
 }

@@ -128,8 +128,8 @@ async fn serve_http2_with_goodbyes() -> (SocketAddr, Arc<AtomicUsize>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn goodbyes_over_http2_cost_no_request() {
     let (address, connections) = serve_http2_with_goodbyes().await;
-    let load = Load::start(Plan { http2_every: 1, ..Plan::of(address, "test", "digits", 2_000) }).unwrap();
-    load.ended(3_000).await;
+    let load = Load::start(Plan { http2_every: 1, ..Plan::of(address, "test", "digits", 500) }).unwrap();
+    load.ended(1_000).await;
     let ledger = load.finish().await.unwrap();
     assert_eq!(ledger.failed_but_for(None), 0, "{}", ledger.explain());
     assert!(connections.load(Ordering::Relaxed) > 10, "{connections:?} connections");
