@@ -213,7 +213,9 @@ impl Forward {
                 match sent {
                     Ok((answer, carrier, sent)) => {
                         let is_untouched = elsewhere::is_untouched(&answer);
-                        if std::mem::take(&mut asks) && !stoker_edge::untouched::is_alone(answer.headers()) {
+                        // What takes too long by itself does not say how busy pods are.
+                        let tells = !stoker_edge::untouched::is_alone(answer.headers());
+                        if std::mem::take(&mut asks) && tells {
                             route.retries.went_elsewhere(!is_untouched);
                         }
                         if is_untouched
@@ -222,14 +224,13 @@ impl Forward {
                             && let Some(found) = self.elsewhere(&route, &message, drawn, &busy)
                         {
                             (moved, next, failed) = (true, Some(found), Some(Arc::clone(busy.endpoint())));
-                            // What takes too long by itself does not say how busy pods are.
-                            asks = !stoker_edge::untouched::is_alone(answer.headers());
+                            asks = tells;
                             counts = flight.unit.map(|_| false);
                             self.dismiss(answer, carrier, (flight, busy, sent));
                             continue 'attempts;
                         }
                         let cookie = message.new_cookie(&flight, drawn);
-                        let attempt = (flight, busy, sent);
+                        let attempt = (flight, busy, sent, is_untouched);
                         return Ok(self.relay(answer, carrier, attempt, message, cookie, alarm));
                     }
                     Err(Failure::Raced) => {
@@ -485,12 +486,11 @@ impl Forward {
         &self,
         answer: Response<Incoming>,
         carrier: Carrier,
-        (flight, busy, sent): (Flight, Busy, std::time::Instant),
+        (flight, busy, sent, is_untouched): (Flight, Busy, std::time::Instant, bool),
         message: Message,
         cookie: Option<HeaderValue>,
         alarm: Pin<Box<Sleep>>,
     ) -> Response<Relay> {
-        let is_untouched = elsewhere::is_untouched(&answer);
         let (mut parts, body) = answer.into_parts();
         let (mut call, mut tee) = (None, None);
         if message.call.is_some() {

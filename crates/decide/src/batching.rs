@@ -124,10 +124,9 @@ impl Control {
     pub fn seed(&mut self, rows: usize, seconds: f64) {
         self.cost.observe(rows, seconds);
         // The first ones find nothing in the caches, and take longer than any run after them.
-        self.alone = self
-            .of_one_row(rows, seconds)
-            .map(|one| self.alone.map_or(one, |alone| alone.min(one)))
-            .or(self.alone);
+        if let Some(one) = self.of_one_row(rows, seconds) {
+            self.alone = Some(self.alone.map_or(one, |alone| alone.min(one)));
+        }
     }
 
     /// Learns from a run that had nothing of the model's own beside it; [`Control::ran`] is told of it too. Runs at a time slow

@@ -41,15 +41,24 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Owner<T> {
     /// at most. Does nothing while the stream is still lent.
     pub async fn linger(mut self) {
         let Ok(mut stream) = self.0.try_recv() else { return };
-        let closing = async {
-            stream.shutdown().await?;
-            let mut rest = vec![0; PIECE];
-            while stream.read(&mut rest).await? > 0 {}
-            io::Result::Ok(())
-        };
         // A peer that is gone, or that does not close, was told all there is.
-        let _ = tokio::time::timeout(LINGER, closing).await;
+        let _ = tokio::time::timeout(LINGER, close(&mut stream, usize::MAX)).await;
     }
+}
+
+/// Says that nothing more is sent, and reads until the peer has closed as well, in so many pieces at most.
+pub(crate) async fn close<T: AsyncRead + AsyncWrite + Unpin>(
+    stream: &mut T,
+    pieces: usize,
+) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut rest = vec![0; PIECE];
+    for _ in 0..pieces {
+        if stream.read(&mut rest).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
 }
 
 impl<T> Drop for Lent<T> {

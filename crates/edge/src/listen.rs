@@ -22,7 +22,7 @@ use hyper::service::Service;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -30,6 +30,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::connection::{Activity, Patience, Watched};
 use crate::drain::{Drain, Phase};
+use crate::linger::{self, LINGER};
 use crate::tls::{Peer, Tls};
 use crate::{BoxError, reply};
 
@@ -351,16 +352,9 @@ impl Drop for Open<'_> {
 
 /// Tells a connection that there is no room, and reads a little so that it is not reset before it has read that.
 async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
-    let _ = tokio::time::timeout(Duration::from_secs(1), async {
+    let _ = tokio::time::timeout(LINGER, async {
         stream.write_all(REFUSAL).await?;
-        stream.shutdown().await?;
-        let mut rest = [0; 4096];
-        for _ in 0..16 {
-            if stream.read(&mut rest).await? == 0 {
-                break;
-            }
-        }
-        io::Result::Ok(())
+        linger::close(&mut stream, 16).await
     })
     .await;
 }

@@ -5,7 +5,6 @@
 //! which answers as it should. The other pod is one of the same arm, or where there is none one of the fallbacks. A request
 //! that is turned away twice is answered with the second refusal.
 
-use std::pin::pin;
 use std::time::Duration;
 
 use futures::FutureExt as _;
@@ -68,7 +67,7 @@ impl Forward {
         let alarm = Box::pin(tokio::time::sleep(DISCARD_TIME));
         let mut rest = Box::pin(Relay::new(answer.into_body(), carrier, attempt, None, alarm).discard());
         // Mostly it came in one piece.
-        if pin!(&mut rest).now_or_never().is_none() {
+        if (&mut rest).now_or_never().is_none() {
             tokio::spawn(rest);
         }
     }

@@ -150,9 +150,10 @@ impl World {
             let cap = self.cap();
             let (mut batch, mut rows) = (Vec::new(), 0);
             while let Some(head) = self.queue.front().copied() {
-                let planned = (rows + self.queue.rows()).min(cap).max(head.rows);
-                let crowded = rows + self.queue.rows() > cap;
-                let lost = !head.must_run && crowded && self.control.is_lost(planned, seconds(now, head.due));
+                let waiting = rows + self.queue.rows();
+                let planned = waiting.min(cap).max(head.rows);
+                let lost =
+                    !head.must_run && waiting > cap && self.control.is_lost(planned, seconds(now, head.due));
                 if !lost && rows > 0 && rows + head.rows > cap {
                     break;
                 }
