@@ -21,9 +21,10 @@ pub fn name(revision: &str) -> String {
 /// The pod. It runs the server image also where the revision runs another one, which need not know how to resolve.
 pub fn pod(md: &ModelDeployment, target: &str, uri: &Uri, settings: &Settings) -> Pod {
     let mut spec = revision::template(&md.spec.runtime, settings);
-    let place = revision::place(&mut spec, &md.spec.model, uri, settings);
+    let (container, volumes) = (&mut spec.containers[0], spec.volumes.get_or_insert_default());
+    let place = revision::place(container, volumes, revision::MODELS, &md.spec.model, uri, settings);
     let args = std::iter::once("resolve".to_owned()).chain(place).collect();
-    spec.containers[0].merge_from(Container {
+    container.merge_from(Container {
         name: "server".into(),
         image: Some(settings.server_image.clone()),
         args: Some(args),

@@ -23,11 +23,11 @@ use stoker_api::deployment::{Model, Resources, Runtime};
 use stoker_api::names::ports;
 use stoker_api::revision::{FORM, Snapshot};
 
-use super::labels;
+use super::{foreign, labels};
 use crate::context::Settings;
 
-/// Where the artifact's volume is mounted.
-const MODELS: &str = "/mnt/models";
+/// Where servers find the artifact, if it is a file.
+pub(super) const MODELS: &str = "/mnt/models";
 /// Where the Secret for downloads is mounted.
 const CREDENTIALS: &str = "/etc/stoker/credentials";
 /// Answers in flight are finished within this time after a pod was told to stop, in seconds.
@@ -38,6 +38,8 @@ pub const USER: i64 = 65532;
 /// The networks that artifacts may come from, with commas between them. In the environment, since a server that does not know an
 /// argument does not start, and passes over a variable: an older one that a deployment names, or another one.
 const ALLOW_NETWORKS: &str = "STOKER_ALLOW_NETWORKS";
+/// All requests come through routers, whose word is taken for the latency target. In the environment for the same reason.
+const BEHIND_ROUTER: &str = "STOKER_BEHIND_ROUTER";
 
 /// The snapshot of a new revision.
 pub fn snapshot(
@@ -49,22 +51,12 @@ pub fn snapshot(
     digest: &str,
     settings: &Settings,
 ) -> Snapshot {
-    let model_name = format!("--model-name={md}");
-    let mut args = vec!["serve".to_owned(), model_name, format!("--digest={digest}")];
     let mut template = template(runtime, settings);
-    let place = place(&mut template, model, uri, settings);
-    args.extend(place);
+    match &runtime.args {
+        Some(args) => foreign::complete(&mut template, args, runtime, model, uri, digest, settings),
+        None => complete(&mut template, md, model, uri, digest, settings),
+    }
     let metadata = ObjectMeta { labels: Some(labels::selector(md, revision)), ..ObjectMeta::default() };
-    let server = Container {
-        name: "server".into(),
-        args: Some(args),
-        ports: Some(vec![port(ports::DATA_NAME, ports::SERVER_DATA), port("metrics", ports::METRICS)]),
-        // Loading and warm-up may take long: they hold back readiness, not life.
-        readiness_probe: Some(probe("/readyz", 1, 3)),
-        liveness_probe: Some(probe("/healthz", 10, 3)),
-        ..Container::default()
-    };
-    template.containers[0].merge_from(server);
     template.termination_grace_period_seconds = Some(GRACE);
     template.topology_spread_constraints = Some(vec![spread(md, revision)]);
     let template = PodTemplateSpec { metadata: Some(metadata), spec: Some(template) };
@@ -75,6 +67,23 @@ pub fn snapshot(
         digest: digest.to_owned(),
         template,
     }
+}
+
+/// Makes the container one of Stoker's own server.
+fn complete(template: &mut PodSpec, md: &str, model: &Model, uri: &Uri, digest: &str, settings: &Settings) {
+    let mut args = vec!["serve".to_owned(), format!("--model-name={md}"), format!("--digest={digest}")];
+    let (container, volumes) = (&mut template.containers[0], template.volumes.get_or_insert_default());
+    args.extend(place(container, volumes, MODELS, model, uri, settings));
+    container.merge_from(Container {
+        name: "server".into(),
+        args: Some(args),
+        ports: Some(vec![port(ports::DATA_NAME, ports::SERVER_DATA), port("metrics", ports::METRICS)]),
+        // Loading and warm-up may take long: they hold back readiness, not life.
+        readiness_probe: Some(probe("metrics", "/readyz", 1, 3)),
+        liveness_probe: Some(probe("metrics", "/healthz", 10, 3)),
+        ..Container::default()
+    });
+    set(container, BEHIND_ROUTER, "true");
 }
 
 /// On different nodes where there are some; on one rather than not at all.
@@ -131,14 +140,22 @@ pub(super) fn template(runtime: &Runtime, settings: &Settings) -> PodSpec {
     }
 }
 
-/// Sets a variable in the environment of the server's container.
-fn set(spec: &mut PodSpec, name: &str, value: &str) {
+/// Sets a variable in the environment of a container.
+fn set(container: &mut Container, name: &str, value: &str) {
     let variable = EnvVar { name: name.to_owned(), value: Some(value.to_owned()), value_from: None };
-    spec.containers[0].env.get_or_insert_default().push(variable);
+    container.env.get_or_insert_default().push(variable);
 }
 
-/// Mounts what the artifact is read from, sets the networks that it may come from, and returns the arguments that say where it is.
-pub(super) fn place(spec: &mut PodSpec, model: &Model, uri: &Uri, settings: &Settings) -> Vec<String> {
+/// Mounts what the artifact is read from, at `folder` where that is a volume, sets the networks that it may come from, and returns the
+/// arguments that say where it is.
+pub(super) fn place(
+    container: &mut Container,
+    volumes: &mut Vec<Volume>,
+    folder: &str,
+    model: &Model,
+    uri: &Uri,
+    settings: &Settings,
+) -> Vec<String> {
     let mut args = Vec::new();
     let (source, path) = match uri {
         Uri::Http(url) | Uri::Object(url) => (None, url.clone()),
@@ -148,14 +165,14 @@ pub(super) fn place(spec: &mut PodSpec, model: &Model, uri: &Uri, settings: &Set
                 ConfigMapVolumeSource { name: name.clone(), items, ..ConfigMapVolumeSource::default() };
             (
                 Some(Volume { config_map: Some(config_map), ..named("model") }),
-                format!("file://{MODELS}/{key}"),
+                format!("file://{folder}/{key}"),
             )
         }
         Uri::Claim { name, path } => {
             let claim = PersistentVolumeClaimVolumeSource { claim_name: name.clone(), read_only: Some(true) };
             (
                 Some(Volume { persistent_volume_claim: Some(claim), ..named("model") }),
-                format!("file://{MODELS}/{path}"),
+                format!("file://{folder}/{path}"),
             )
         }
     };
@@ -163,13 +180,12 @@ pub(super) fn place(spec: &mut PodSpec, model: &Model, uri: &Uri, settings: &Set
     // Without networks there is no variable: an empty text is no network.
     if matches!(uri, Uri::Http(_) | Uri::Object(_)) && !settings.artifact_networks.is_empty() {
         let networks: Vec<_> = settings.artifact_networks.iter().map(ToString::to_string).collect();
-        set(spec, ALLOW_NETWORKS, &networks.join(","));
+        set(container, ALLOW_NETWORKS, &networks.join(","));
     }
-    let volumes = spec.volumes.get_or_insert_default();
-    let mounts = spec.containers[0].volume_mounts.get_or_insert_default();
+    let mounts = container.volume_mounts.get_or_insert_default();
     if let Some(volume) = source {
         volumes.push(volume);
-        mounts.push(mount("model", MODELS, true));
+        mounts.push(mount("model", folder, true));
     }
     if let Some(secret) = &model.secret {
         let secret =
@@ -200,7 +216,7 @@ pub fn controller_revision(
 }
 
 /// What a pod of a user who says nothing gets.
-fn default_resources() -> Resources {
+pub(super) fn default_resources() -> Resources {
     Resources {
         requests: BTreeMap::from([("cpu".into(), "100m".into()), ("memory".into(), "128Mi".into())]),
         limits: BTreeMap::from([("memory".into(), "1Gi".into())]),
@@ -226,7 +242,7 @@ pub(super) fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
     }
 }
 
-fn port(name: &str, number: u16) -> ContainerPort {
+pub(super) fn port(name: &str, number: u16) -> ContainerPort {
     ContainerPort {
         name: Some(name.into()),
         container_port: number.into(),
@@ -235,10 +251,10 @@ fn port(name: &str, number: u16) -> ContainerPort {
     }
 }
 
-fn probe(path: &str, period: i32, failures: i32) -> Probe {
+pub(super) fn probe(port: &str, path: &str, period: i32, failures: i32) -> Probe {
     let http_get = HTTPGetAction {
         path: Some(path.into()),
-        port: IntOrString::String("metrics".into()),
+        port: IntOrString::String(port.into()),
         ..HTTPGetAction::default()
     };
     Probe {
@@ -279,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pods_of_a_revision_get_their_model_as_arguments_and_no_variable_that_they_do_not_need() {
+    fn pods_of_a_revision_get_their_model_as_arguments_and_believe_routers() {
         let model: Model = serde_json::from_value(json!({"uri": "configmap://digits/v1.onnx"})).unwrap();
         let uri = model.uri.parse().unwrap();
         let settings = Settings::sample();
@@ -289,6 +305,7 @@ mod tests {
         let args =
             ["serve", "--model-name=digits", "--digest=sha256:00", "--model-uri=file:///mnt/models/v1.onnx"];
         assert_eq!(server.args.as_deref().unwrap(), args);
-        assert_eq!(server.env, None);
+        let env: Vec<_> = server.env.iter().flatten().map(|var| (&*var.name, var.value.as_deref())).collect();
+        assert_eq!(env, [("STOKER_BEHIND_ROUTER", Some("true"))], "no variable that they do not need");
     }
 }

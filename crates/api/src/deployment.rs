@@ -9,8 +9,8 @@ pub mod status;
 
 pub use rollout::{Rollback, RollbackMode, Rollout, Step};
 pub use spec::{
-    Latency, Model, ModelDeployment, ModelDeploymentSpec, PodSettings, Resources, Runtime, Slo, Toleration,
-    Traffic,
+    Latency, Model, ModelDeployment, ModelDeploymentSpec, PodSettings, Resources, Runtime, ServerPorts, Slo,
+    Toleration, Traffic,
 };
 pub use status::{
     ArmEvidence, Evidence, GuardStatus, ModelDeploymentStatus, Outcome, Phase, Pin, Previous, Rejected,

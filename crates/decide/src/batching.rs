@@ -3,6 +3,7 @@
 //! - [`cost`]: what a run of so many rows takes, learned from runs, and how much longer it may take.
 //! - [`order`]: who runs first.
 //! - [`delay`]: whether a batch waits for more.
+//! - [`standing`]: whether those that are late are so by overload, or by a pause that is over.
 //!
 //! [`Control`] puts them together. Batches are work-conserving: an executor that is free takes what waits, up to the cap.
 //! - **The cap** is the largest batch of which two in a row end within the target: a request that just missed one batch is
@@ -12,6 +13,8 @@
 //!   so at once can go elsewhere, and the work of an answer that comes too late would make the others late as well.
 //! - **Before a run** a request that cannot make it any more is dropped, for the same reason: where more wait than the run
 //!   takes, or its client wants no late answer.
+//! - **A queue that is late and will be empty soon** refuses and drops nobody for the target's sake: a late answer is more than
+//!   none. Only one that stands is overload.
 //!
 //! Without a target and without a limit of the request's own nothing is refused or dropped, and the cap is `max_rows`. A target
 //! below a single run is as none: nobody can keep it, and refusing would help no one.
@@ -22,10 +25,12 @@ pub mod delay;
 pub mod order;
 #[cfg(test)]
 mod simulation;
+pub mod standing;
 
 use std::time::Duration;
 
 use crate::batching::cost::{Cost, Tail};
+use crate::batching::standing::Standing;
 
 /// Share of the target that is left for the network and for writing the answer.
 const RESERVE: f64 = 0.05;
@@ -78,10 +83,35 @@ pub struct Asked {
     pub cap: usize,
     /// Seconds until it must be done.
     pub left: f64,
+    /// Seconds that it had for that when it came.
+    pub limit: f64,
     /// The client itself wants no answer after that; else it is the target of the model that says so.
     pub is_own: bool,
     /// Seconds since the last run ended, when nothing runs and nothing waits.
     pub idle: Option<f64>,
+    /// Seconds on any clock that does not go back.
+    pub now: f64,
+    /// Seconds that the queue may stand: [`standing::patience`] of the target.
+    pub patience: f64,
+}
+
+/// The first request of the queue when a batch is formed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Head {
+    /// Its rows.
+    pub rows: usize,
+    /// Rows that wait, with its own and those that are in the batch by now.
+    pub waiting: usize,
+    /// The cap of batches.
+    pub cap: usize,
+    /// Seconds until it must be done.
+    pub left: f64,
+    /// As [`Asked::is_own`].
+    pub is_own: bool,
+    /// As [`Asked::now`].
+    pub now: f64,
+    /// As [`Asked::patience`].
+    pub patience: f64,
 }
 
 /// Whether a request is queued.
@@ -93,6 +123,9 @@ pub enum Admission {
     Likely,
     /// It cannot by the estimate, which is tried again: it must be run.
     Trial,
+    /// It cannot, and is queued all the same: the queue is behind and does not stand. By itself it would be in time, and its client said
+    /// nothing of a limit.
+    Late,
     /// It cannot.
     TooLate {
         /// Seconds until the work before it is done.
@@ -111,13 +144,21 @@ pub struct Control {
     runs: u64,
     /// Seconds of a run of one row with nothing beside it.
     alone: Option<f64>,
+    standing: Standing,
 }
 
 impl Control {
     /// A controller that has seen no run.
     pub fn new(limits: Limits) -> Self {
         let limits = Limits { max_rows: limits.max_rows.max(1), executors: limits.executors.max(1) };
-        Self { limits, cost: Cost::default(), tail: Tail::default(), runs: 0, alone: None }
+        Self {
+            limits,
+            cost: Cost::default(),
+            tail: Tail::default(),
+            runs: 0,
+            alone: None,
+            standing: Standing::default(),
+        }
     }
 
     /// Learns from a run before the first request. It says nothing about how much times scatter under load.
@@ -182,7 +223,12 @@ impl Control {
     /// Whether a target can be kept at all: a run of one row with nothing beside it takes no longer on average. Load does not
     /// make a target infeasible: then less is taken, and not everything.
     pub fn is_feasible(&self, target: Duration) -> bool {
-        self.alone.unwrap_or(0.0) <= budget(target).as_secs_f64()
+        self.alone(1) <= budget(target).as_secs_f64()
+    }
+
+    /// Seconds of a run of `rows` with nothing beside it, on average.
+    fn alone(&self, rows: usize) -> f64 {
+        self.alone.map_or(0.0, |alone| alone * self.cost.seconds(rows) / self.cost.seconds(1))
     }
 
     /// Most rows of a batch: the largest `b` with `2 * upper(b) <= budget(target)`. A request of more rows runs alone.
@@ -212,11 +258,14 @@ impl Control {
     /// The batches before it are taken to be full and to take what they take on average, its own to be full and to take
     /// what 99 of 100 stay below: errors of several runs in a row cancel in part, and the check before the run mends
     /// what is left.
-    pub fn admit(&self, asked: Asked, busy: &mut [f64]) -> Admission {
+    pub fn admit(&mut self, asked: Asked, busy: &mut [f64]) -> Admission {
         let cap = asked.cap.max(1);
         let (mut before, mut own) = (asked.ahead / cap, asked.ahead % cap + asked.rows);
         if own > cap && own > asked.rows {
             (before, own) = (before + 1, asked.rows);
+        }
+        if asked.idle.is_some() {
+            self.standing.emptied();
         }
         let start = nth_start(busy, before, self.cost.seconds(cap));
         // It begins at once with those that are there, or later with all that come until then.
@@ -232,13 +281,35 @@ impl Control {
         } else if asked.idle.is_some_and(|idle| idle >= done.clamp(STALE, LONGEST_STALE)) {
             Admission::Trial
         } else {
-            Admission::TooLate { drain: start, done }
+            // What an executor that stands still seems to need yet is no work that waits.
+            let work = self.drain(asked.ahead, cap);
+            let is_possible = !asked.is_own && self.alone(asked.rows) <= asked.limit;
+            if is_possible && !self.standing.is_late(asked.now, work, asked.patience) {
+                Admission::Late
+            } else {
+                Admission::TooLate { drain: start, done }
+            }
         }
     }
 
-    /// Whether a request that has `left` seconds cannot make it in a run of `rows` that begins now.
-    pub fn is_lost(&self, rows: usize, left: f64) -> bool {
-        self.upper(rows) > left
+    /// Whether the request at the head of the queue is given up, since it cannot make it in the run that begins now: the head
+    /// goes first, and what waits behind it fills the batch up.
+    ///
+    /// Where all that wait fit into the batch, a late answer to one makes no other late, and is more than none; unless its
+    /// client says that it is not.
+    pub fn gives_up(&mut self, head: Head) -> bool {
+        let size = head.waiting.min(head.cap).max(head.rows);
+        let is_lost = self.upper(size) > head.left;
+        if !is_lost || head.is_own {
+            return is_lost;
+        }
+        let work = self.drain(head.waiting, head.cap);
+        head.waiting > head.cap && self.standing.is_late(head.now, work, head.patience)
+    }
+
+    /// A batch was formed of all that waited.
+    pub fn emptied(&mut self) {
+        self.standing.emptied();
     }
 }
 

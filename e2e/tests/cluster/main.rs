@@ -12,6 +12,7 @@ mod deletion;
 mod hosts;
 mod installed;
 mod onnx;
+mod other_servers;
 mod pods;
 mod requests;
 mod rollout;

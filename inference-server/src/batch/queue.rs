@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use stoker_decide::batching::delay::{Arrivals, Waiting, hold};
 use stoker_decide::batching::order::{Lanes, lane};
-use stoker_decide::batching::{self, Admission, Asked, Control, Limits};
+use stoker_decide::batching::standing::patience;
+use stoker_decide::batching::{self, Admission, Asked, Control, Head, Limits};
 use stoker_graph::{RunError, Value};
 use tokio::sync::oneshot;
 
@@ -138,7 +139,7 @@ struct State {
     /// When the last run ended, or the queue was made.
     last_end: Instant,
     arrivals: Arrivals,
-    /// Zero of the clock of `arrivals`.
+    /// Zero of the clock of `arrivals` and of `control`.
     made: Instant,
     /// Seconds that each executor is still busy; kept for its memory.
     busy: Vec<f64>,
@@ -164,7 +165,7 @@ struct Queued {
 /// How a request was let into the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LetIn {
-    /// With time enough; it is dropped when that changes.
+    /// With time enough, or late behind a queue that will be empty soon; it is dropped when that changes.
     InTime,
     /// By a thread that was free, though it may just miss its target: it is run.
     Likely,
@@ -276,7 +277,7 @@ impl Queue {
             None => LetIn::InTime,
         };
         if !self.rules.max_delay.is_zero() {
-            let now = job.queued.saturating_duration_since(state.made).as_secs_f64();
+            let now = state.seconds(job.queued);
             state.arrivals.came(now);
         }
         let order = job.due.unwrap_or(job.deadline);
@@ -377,6 +378,16 @@ impl State {
         self.target.filter(|target| self.control.is_feasible(*target))
     }
 
+    /// An instant on the clock of the rules.
+    fn seconds(&self, at: Instant) -> f64 {
+        at.saturating_duration_since(self.made).as_secs_f64()
+    }
+
+    /// Seconds that the queue may stand before its requests are held to the target.
+    fn patience(&self) -> f64 {
+        patience(self.target.unwrap_or_default().as_secs_f64())
+    }
+
     /// Whether a request can be answered in time.
     fn admit(&mut self, job: &Job, lane: usize, due: Instant) -> Result<LetIn, Refused> {
         let now = job.queued;
@@ -400,11 +411,14 @@ impl State {
             ahead: self.jobs.ahead(lane, due),
             cap: self.control.cap(self.feasible()),
             left: due.saturating_duration_since(now).as_secs_f64(),
+            limit: batching::budget(self.target.unwrap_or_default()).as_secs_f64(),
             is_own: job.own == Some(due),
             idle: is_idle.then(|| now.saturating_duration_since(self.last_end).as_secs_f64()),
+            now: self.seconds(now),
+            patience: self.patience(),
         };
         match self.control.admit(asked, &mut self.busy) {
-            Admission::Fits => Ok(LetIn::InTime),
+            Admission::Fits | Admission::Late => Ok(LetIn::InTime),
             Admission::Likely => Ok(LetIn::Likely),
             Admission::Trial => Ok(LetIn::Trial),
             Admission::TooLate { drain, done } => Err(Refused::TooLate {
@@ -469,20 +483,23 @@ impl State {
         let learned = Learned { fixed: cost.fixed(), per_row: cost.per_row(), cap, target: self.target };
         let release = if was_held { Release::Delay } else { Release::Idle };
         let (cancelled, expired) = std::mem::take(&mut self.dropped);
+        let (clock, patience) = (self.seconds(now), self.patience());
         let mut taken = Taken { release, learned, cancelled, expired, ..Taken::default() };
         let (mut rows, mut cost, mut has_trial) = (0_usize, 0_usize, false);
         while let Some(Queued { job: next, let_in }) = self.jobs.front() {
             let is_gone = next.reply.is_closed();
             let is_over = next.deadline <= now;
-            // By the batch that it would be in: the head goes first, and what waits behind it fills the batch up. Where all that
-            // wait fit into the batch, a late answer to one makes no other late, and is more than none; unless its client says that
-            // it is not.
-            let waiting = cost + self.jobs.rows();
             let is_late = *let_in == LetIn::InTime
-                && (waiting > cap || next.own == next.due)
                 && next.due.is_some_and(|due| {
-                    let left = due.saturating_duration_since(now).as_secs_f64();
-                    self.control.is_lost(waiting.min(cap).max(next.cost), left)
+                    self.control.gives_up(Head {
+                        rows: next.cost,
+                        waiting: cost + self.jobs.rows(),
+                        cap,
+                        left: due.saturating_duration_since(now).as_secs_f64(),
+                        is_own: next.own == next.due,
+                        now: clock,
+                        patience,
+                    })
                 });
             let runs = !is_gone && !is_over && !is_late;
             if runs {
@@ -518,6 +535,9 @@ impl State {
         }
         if rows >= cap {
             taken.release = Release::Full;
+        }
+        if self.jobs.is_empty() {
+            self.control.emptied();
         }
         let is_quiet = self.jobs.is_empty() && self.running.iter().all(Option::is_none);
         if let Some(slot) = self.running.get_mut(executor)

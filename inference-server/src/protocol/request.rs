@@ -4,6 +4,7 @@
 //! was expected and what came.
 
 mod body;
+mod plain;
 
 use std::fmt::{self, Write as _};
 use std::time::Duration;
@@ -12,13 +13,13 @@ use serde::de::DeserializeSeed;
 use stoker_graph::{DType, Data, Value, ValueInfo};
 
 use super::binary::Tail;
-use super::data::Elements;
+use super::data::{Elements, numbers};
 use super::parameters::{Object, ParameterError};
 use super::raw::{self, RawError};
 use super::signature::{Signature, admits, has_json, shape_text};
 use crate::batch::Held;
 use crate::cache::Directives;
-use body::{Body, RawData, RawOutput, RawTensor};
+use body::{RawBody, RawData, RawOutput, RawTensor};
 
 /// The longest part of a stranger's name that a message repeats.
 const NAME_IN_MESSAGES: usize = 80;
@@ -177,11 +178,15 @@ pub enum RequestError {
 
 /// Reads a request: its JSON, and the raw bytes that came behind it.
 pub fn parse(json: &[u8], tail: &[u8], signature: &Signature) -> Result<Asked, RequestError> {
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let raw = Body
-        .deserialize(&mut deserializer)
-        .and_then(|raw| deserializer.end().map(|()| raw))
-        .map_err(|error| malformed(json, &error))?;
+    let raw = match plain::read(json) {
+        Some(raw) => raw,
+        None => body::read(json).map_err(|error| malformed(json, &error))?,
+    };
+    asked(raw, tail, signature)
+}
+
+/// What a request means.
+fn asked(raw: RawBody<'_>, tail: &[u8], signature: &Signature) -> Result<Asked, RequestError> {
     let parameters = of_place(raw.parameters, String::new)?;
     let (outputs, binary) =
         select_outputs(raw.outputs.unwrap_or_default(), parameters.binary_data_output, signature)?;
@@ -355,9 +360,13 @@ fn value_of(
     }
     let (data, nesting) = match data {
         RawData::Read(data, nesting) => (data, nesting),
-        RawData::Text(text) => Elements(info.dtype).deserialize(text).map_err(|error| {
-            RequestError::Elements { name: name(), reason: format!("{} of its data", told(&error)) }
-        })?,
+        RawData::Text(text) => match numbers(info.dtype, text.get().as_bytes(), 0) {
+            Some((data, nesting, _)) => (data, nesting),
+            None => Elements(info.dtype).deserialize(text).map_err(|error| RequestError::Elements {
+                name: name(),
+                reason: format!("{} of its data", told(&error)),
+            })?,
+        },
     };
     let nested = nesting.shape();
     if nested.len() > 1 && nested != shape {

@@ -28,16 +28,17 @@ pub(crate) fn routers(operator_namespace: &str) -> NetworkPolicy {
         ..pods(parts::OPERATOR)
     };
     let rules = vec![
-        rule(&[ports::ROUTER_DATA, ports::METRICS], None),
-        rule(&[ports::ROUTER_ADMIN], Some(vec![operator, pods(parts::ROUTER)])),
+        rule(&[number(ports::ROUTER_DATA), number(ports::METRICS)], None),
+        rule(&[number(ports::ROUTER_ADMIN)], Some(vec![operator, pods(parts::ROUTER)])),
     ];
     policy(objects::ROUTER, parts::ROUTER, rules)
 }
 
 /// Model pods: requests come from the routers of the same namespace alone, so that they are counted and can be held back.
 pub(crate) fn servers() -> NetworkPolicy {
-    let rules =
-        vec![rule(&[ports::SERVER_DATA], Some(vec![pods(parts::ROUTER)])), rule(&[ports::METRICS], None)];
+    // By its name: servers that are not Stoker's listen elsewhere.
+    let data = IntOrString::String(ports::DATA_NAME.to_owned());
+    let rules = vec![rule(&[data], Some(vec![pods(parts::ROUTER)])), rule(&[number(ports::METRICS)], None)];
     policy(SERVERS, parts::SERVER, rules)
 }
 
@@ -53,10 +54,14 @@ fn policy(name: &str, selected: &str, ingress: Vec<NetworkPolicyIngressRule>) ->
     }
 }
 
+fn number(port: u16) -> IntOrString {
+    IntOrString::Int(i32::from(port))
+}
+
 /// From any of `peers`, or from anywhere.
-fn rule(ports: &[u16], peers: Option<Vec<NetworkPolicyPeer>>) -> NetworkPolicyIngressRule {
-    let port = |number: &u16| NetworkPolicyPort {
-        port: Some(IntOrString::Int(i32::from(*number))),
+fn rule(ports: &[IntOrString], peers: Option<Vec<NetworkPolicyPeer>>) -> NetworkPolicyIngressRule {
+    let port = |port: &IntOrString| NetworkPolicyPort {
+        port: Some(port.clone()),
         protocol: Some("TCP".to_owned()),
         end_port: None,
     };

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::rollout::{Rollback, Rollout};
 use super::status::ModelDeploymentStatus;
 use crate::artifact::{DIGEST_PATTERN, ENCODED_DOTS_PATTERN, LONGEST_NAME, uri_pattern};
+use crate::names::ports;
 use crate::route::{HeaderMatch, Unit};
 
 /// How a model is served, and how a new version of it takes over.
@@ -105,11 +106,30 @@ pub struct Model {
 /// How the pods of a revision run.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = (
+        "!has(self.args) || has(self.image)",
+        "runtime.args are those of a server that is not Stoker's: runtime.image must name its image"
+    ),
+    validation = (
+        "!has(self.ports) || has(self.args)",
+        "runtime.ports are those of a server that is not Stoker's: runtime.args must be set, to [] if it takes none"
+    )
+)]
 pub struct Runtime {
-    /// The inference server's image. Default: the one that belongs to the operator's release.
+    /// The image of the pods. Without `args` it is a build of Stoker's inference server. Default: the one that belongs to the
+    /// operator's release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
+    /// Arguments of another server: with them, and be it `[]`, the image is anything that speaks the Open Inference Protocol v2 over
+    /// HTTP. Its pods get the model, verified, as the file `/mnt/models/<name of the file in model.uri>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(max = 1024)))]
+    pub args: Option<Vec<String>>,
+    /// Where another server listens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ports: Option<ServerPorts>,
     /// Requests and limits of the server container.
     #[serde(default, skip_serializing_if = "Resources::is_empty")]
     pub resources: Resources,
@@ -122,6 +142,20 @@ impl Runtime {
     fn is_default(&self) -> bool {
         *self == Self::default()
     }
+}
+
+/// Where a server that is not Stoker's listens.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerPorts {
+    /// The port of the Open Inference Protocol over HTTP. Default 8080. A server that has gRPC on another one is reached over HTTP alone.
+    #[serde(default = "default_server_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub http: u16,
+}
+
+fn default_server_port() -> u16 {
+    ports::SERVER_DATA
 }
 
 /// Requests and limits of a container, by resource name: `{requests: {cpu: 500m}, limits: {memory: 1Gi}}`.
@@ -297,7 +331,8 @@ pub struct Slo {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Latency {
-    /// An answer that takes longer counts against the revision that gave it, as an error does. For example `100ms`.
+    /// An answer that takes longer counts against the revision that gave it, as an error does. Stoker's server batches for it, and
+    /// under more load than it can carry refuses what it could not answer in time. For example `100ms`.
     #[x_kube(validation = ("duration(self) >= duration('1ms') && duration(self) <= duration('10m')", "slo.latency.target must be between 1ms and 10m"))]
     pub target: Duration,
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::order::Lanes;
+use super::standing::patience;
 use super::*;
 
 /// Uniform numbers from a seed (splitmix64).
@@ -44,6 +45,8 @@ struct Case {
     large: f64,
     /// What warm-up measured, as a share of what runs take under load.
     seeds: f64,
+    /// Once in two seconds a run takes so much longer: its process has no CPU.
+    pause: f64,
 }
 
 /// The model of the benchmark: T(1) = 5 ms, fixed / per_row = 4.
@@ -56,6 +59,7 @@ const MODEL: Case = Case {
     scatter: 0.03,
     large: 0.0,
     seeds: 1.0,
+    pause: 0.0,
 };
 
 #[derive(Clone, Copy)]
@@ -79,6 +83,8 @@ struct Outcome {
     goodput: f64,
     /// Of all rows that came, those answered within the target.
     in_time: f64,
+    /// Requests that had no answer.
+    refused: usize,
     /// Of the answers, in targets; the worst without any.
     p99: f64,
     /// Rows of a run on average.
@@ -88,6 +94,8 @@ struct Outcome {
 }
 
 const SECOND: f64 = 1e9;
+/// Seconds from one pause to the next.
+const PAUSES: f64 = 2.0;
 
 fn nanos(seconds: f64) -> u64 {
     u64::try_from(Duration::from_secs_f64(seconds.max(0.0)).as_nanos()).unwrap()
@@ -106,6 +114,9 @@ struct World {
     last_end: u64,
     random: Random,
     runs: (usize, usize),
+    /// When the process has no CPU again.
+    pause: u64,
+    refused: usize,
 }
 
 impl World {
@@ -130,11 +141,15 @@ impl World {
             ahead: self.queue.ahead(1, due),
             cap: self.cap(),
             left: seconds(now, due),
+            limit: seconds(now, due),
             is_own: false,
             idle: idle.then(|| seconds(self.last_end, now)),
+            now: seconds(0, now),
+            patience: patience(self.case.target),
         };
         let admission = self.control.admit(asked, &mut busy);
         if let Admission::TooLate { .. } = admission {
+            self.refused += 1;
             return;
         }
         let must_run = matches!(admission, Admission::Trial | Admission::Likely);
@@ -151,24 +166,40 @@ impl World {
             let (mut batch, mut rows) = (Vec::new(), 0);
             while let Some(head) = self.queue.front().copied() {
                 let waiting = rows + self.queue.rows();
-                let planned = waiting.min(cap).max(head.rows);
-                let lost =
-                    !head.must_run && waiting > cap && self.control.is_lost(planned, seconds(now, head.due));
+                let lost = !head.must_run
+                    && self.control.gives_up(Head {
+                        rows: head.rows,
+                        waiting,
+                        cap,
+                        left: seconds(now, head.due),
+                        is_own: false,
+                        now: seconds(0, now),
+                        patience: patience(self.case.target),
+                    });
                 if !lost && rows > 0 && rows + head.rows > cap {
                     break;
                 }
                 self.queue.pop();
-                if !lost {
+                if lost {
+                    self.refused += 1;
+                } else {
                     rows += head.rows;
                     batch.push(head);
                 }
+            }
+            if self.queue.is_empty() {
+                self.control.emptied();
             }
             if batch.is_empty() {
                 continue;
             }
             self.runs = (self.runs.0 + 1, self.runs.1 + rows);
             let scatter = (self.case.scatter * self.random.normal()).exp();
-            let took = (self.case.fixed + self.case.per_row * rows as f64) * scatter;
+            let mut took = (self.case.fixed + self.case.per_row * rows as f64) * scatter;
+            if now >= self.pause {
+                took += self.case.pause;
+                self.pause = now + nanos(PAUSES);
+            }
             let ends = now + nanos(took);
             self.ends.insert((ends, place));
             self.running[place] = Some(Run { began: now, ends, batch });
@@ -193,6 +224,8 @@ fn simulate(case: Case, rate: f64, count: usize, seed: u64) -> Outcome {
         last_end: 0,
         random: Random(seed + 1),
         runs: (0, 0),
+        pause: nanos(PAUSES),
+        refused: 0,
     };
     let mean_rows = 1.0 + 15.0 * case.large;
     let (mut next, mut arrived, mut asked_rows) = (0_u64, 0, 0_usize);
@@ -230,6 +263,7 @@ fn simulate(case: Case, rate: f64, count: usize, seed: u64) -> Outcome {
         goodput: good as f64 / seconds(begin, until),
         in_time: good as f64 / asked_rows as f64,
         p99,
+        refused: world.refused,
         batch: world.runs.1 as f64 / world.runs.0 as f64,
         control: world.control,
     }
@@ -317,4 +351,22 @@ fn where_rows_cost_as_much_as_runs_there_is_no_batch() {
     let outcome = simulate(case, 0.9 / 0.001_1, 30_000, 5);
     assert!(outcome.batch < 1.5, "{outcome:?}");
     assert!(outcome.in_time >= 0.99 && outcome.p99 <= 1.0, "{outcome:?}");
+}
+
+/// Seen on a node without a CPU to spare: a pod refused what it could have answered some 100 ms later.
+#[test]
+fn a_server_that_stands_still_now_and_then_refuses_nobody() {
+    let most = |case: Case| {
+        let rows = case.max_rows as f64;
+        rows / (case.fixed + case.per_row * rows)
+    };
+    let small = Case { fixed: 0.000_02, per_row: 0.000_1, ..MODEL };
+    for (case, rate) in [(MODEL, 0.3 * most(MODEL)), (small, 30.0), (small, 1000.0)] {
+        for pause in [0.05, 0.3, 0.8] {
+            let outcome = simulate(Case { pause, ..case }, rate, 20_000, 3);
+            assert_eq!(outcome.refused, 0, "{rate}/s, {pause} s: {outcome:?}");
+            let in_time = 1.0 - 1.5 * (pause / PAUSES);
+            assert!(outcome.in_time >= in_time, "{rate}/s, {pause} s: {outcome:?}");
+        }
+    }
 }

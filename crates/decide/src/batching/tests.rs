@@ -148,14 +148,14 @@ fn sizes_are_told_apart_before_batches_are_ruled_out() {
 }
 
 fn asked(rows: usize, ahead: usize, left: f64) -> Asked {
-    Asked { rows, ahead, cap: 32, left, is_own: true, idle: None }
+    Asked { rows, ahead, cap: 32, left, limit: left, is_own: true, idle: None, now: 0.0, patience: 0.0 }
 }
 
 #[test]
 fn a_request_is_taken_when_those_before_it_leave_it_time() {
     // T(32) = 36 ms, 46.8 ms with the factor.
-    let control = seeded(0.004, 0.001);
-    let fits = |asked, busy: &[f64]| control.admit(asked, &mut busy.to_vec()) == Admission::Fits;
+    let mut control = seeded(0.004, 0.001);
+    let mut fits = |asked, busy: &[f64]| control.admit(asked, &mut busy.to_vec()) == Admission::Fits;
     assert!(fits(asked(1, 0, 0.0066), &[0.0]), "idle: its own run alone");
     assert!(!fits(asked(1, 0, 0.0064), &[0.0]));
     assert!(fits(asked(1, 31, 0.083), &[0.036]), "in the next batch, which will be full");
@@ -168,8 +168,8 @@ fn a_request_is_taken_when_those_before_it_leave_it_time() {
 
 #[test]
 fn all_executors_work_on_what_is_before_it() {
-    let control = with_executors(0.004, 0.001, 3);
-    let fits = |asked, busy: &[f64]| control.admit(asked, &mut busy.to_vec()) == Admission::Fits;
+    let mut control = with_executors(0.004, 0.001, 3);
+    let mut fits = |asked, busy: &[f64]| control.admit(asked, &mut busy.to_vec()) == Admission::Fits;
     assert!(fits(asked(1, 0, 0.007), &[0.036, 0.0, 0.036]), "one is free");
     assert!(fits(asked(1, 0, 0.058), &[0.036, 0.010, 0.030]), "the first to be free takes it");
     assert!(!fits(asked(1, 0, 0.056), &[0.036, 0.010, 0.030]));
@@ -181,7 +181,7 @@ fn all_executors_work_on_what_is_before_it() {
 
 #[test]
 fn a_refusal_says_when_the_work_before_it_is_done() {
-    let control = seeded(0.004, 0.001);
+    let mut control = seeded(0.004, 0.001);
     let refused = control.admit(asked(1, 3200, 0.1), &mut [0.01]);
     let Admission::TooLate { drain, done } = refused else { panic!("{refused:?}") };
     assert!(near(drain, 0.01 + 100.0 * 0.036) && near(done, drain + 1.3 * 0.036), "{refused:?}");
@@ -193,15 +193,18 @@ fn a_refusal_says_when_the_work_before_it_is_done() {
 
 #[test]
 fn a_wrong_estimate_is_tried_again() {
-    let idle = |control: &Control, idle| control.admit(Asked { idle, ..asked(1, 0, 0.1) }, &mut [0.0]);
-    let control = seeded(0.4, 0.001);
-    assert_eq!(idle(&control, Some(1.0)), Admission::Trial);
-    assert!(matches!(idle(&control, Some(0.9)), Admission::TooLate { .. }), "not more often");
-    assert!(matches!(idle(&control, None), Admission::TooLate { .. }), "not beside others");
-    let control = seeded(4.0, 0.001);
-    assert!(matches!(idle(&control, Some(5.0)), Admission::TooLate { .. }), "not more than half of the time");
-    assert_eq!(idle(&control, Some(5.5)), Admission::Trial);
-    assert_eq!(idle(&seeded(4000.0, 0.001), Some(10.0)), Admission::Trial, "however wrong it is");
+    let idle = |control: &mut Control, idle| control.admit(Asked { idle, ..asked(1, 0, 0.1) }, &mut [0.0]);
+    let mut control = seeded(0.4, 0.001);
+    assert_eq!(idle(&mut control, Some(1.0)), Admission::Trial);
+    assert!(matches!(idle(&mut control, Some(0.9)), Admission::TooLate { .. }), "not more often");
+    assert!(matches!(idle(&mut control, None), Admission::TooLate { .. }), "not beside others");
+    let mut control = seeded(4.0, 0.001);
+    assert!(
+        matches!(idle(&mut control, Some(5.0)), Admission::TooLate { .. }),
+        "not more than half of the time"
+    );
+    assert_eq!(idle(&mut control, Some(5.5)), Admission::Trial);
+    assert_eq!(idle(&mut seeded(4000.0, 0.001), Some(10.0)), Admission::Trial, "however wrong it is");
 }
 
 #[test]
@@ -241,17 +244,60 @@ fn an_idle_server_answers_though_it_just_misses_the_target_and_never_for_a_limit
     // T(1) = 5 ms, 6.5 ms with the factor; T(8) = 12 ms on average.
     let control = seeded(0.004, 0.001);
     let admit = |rows, left, is_own, idle| {
-        let asked = Asked { rows, ahead: 0, cap: 32, left, is_own, idle };
-        control.admit(asked, &mut [0.0])
+        let asked = Asked { is_own, idle, ..asked(rows, 0, left) };
+        control.clone().admit(asked, &mut [0.0])
     };
     assert_eq!(admit(1, 0.006, false, Some(0.0)), Admission::Likely);
     assert!(matches!(admit(1, 0.006, true, Some(0.0)), Admission::TooLate { .. }));
-    let beside =
-        |ahead, busy: &mut [f64]| control.admit(Asked { is_own: false, ..asked(1, ahead, 0.006) }, busy);
+    let beside = |ahead, busy: &mut [f64]| {
+        control.clone().admit(Asked { is_own: false, ..asked(1, ahead, 0.006) }, busy)
+    };
     assert_eq!(beside(0, &mut [0.003, 0.0]), Admission::Likely, "another executor is free");
     assert!(matches!(beside(0, &mut [0.003]), Admission::TooLate { .. }), "none is free");
     assert!(matches!(beside(1, &mut [0.0]), Admission::TooLate { .. }), "another one waits for it");
     assert!(matches!(admit(8, 0.01, false, Some(0.0)), Admission::TooLate { .. }), "fewer rows would fit");
+}
+
+/// The request that follows a pause of 0.3 s, in which 40 others came: they take 56 ms, and it has 50 ms.
+fn behind(now: f64) -> Asked {
+    Asked { is_own: false, now, patience: 1.0, ..asked(1, 40, 0.05) }
+}
+
+#[test]
+fn a_queue_that_is_behind_refuses_nobody_and_one_that_stands_does() {
+    let mut control = seeded(0.004, 0.001);
+    let mut admit = |asked| control.admit(asked, &mut [0.0]);
+    assert_eq!(admit(behind(5.0)), Admission::Late);
+    assert!(matches!(admit(Asked { is_own: true, ..behind(5.1) }), Admission::TooLate { .. }));
+    let large = Asked { rows: 60, ..behind(5.2) };
+    assert!(matches!(admit(large), Admission::TooLate { .. }), "by itself it is late");
+    assert_eq!(admit(behind(5.9)), Admission::Late);
+    assert!(matches!(admit(behind(6.0)), Admission::TooLate { .. }), "for a second");
+    control.emptied();
+    assert!(matches!(control.admit(behind(6.5), &mut [0.0]), Admission::TooLate { .. }), "it comes back");
+    control.emptied();
+    assert_eq!(control.admit(behind(8.0), &mut [0.0]), Admission::Late, "another time");
+    assert_eq!(
+        control.admit(Asked { left: 0.0, ..behind(8.1) }, &mut [0.0]),
+        Admission::Late,
+        "read too late"
+    );
+    let flood = Asked { ahead: 500, ..behind(8.0) };
+    assert!(matches!(control.admit(flood, &mut [0.0]), Admission::TooLate { .. }), "that is no pause");
+}
+
+#[test]
+fn the_head_of_a_queue_is_given_up_for_those_behind_it_where_the_queue_stands() {
+    // T(32) = 36 ms, 46.8 ms with the factor.
+    let mut control = seeded(0.004, 0.001);
+    let head = |now| Head { rows: 1, waiting: 40, cap: 32, left: 0.04, is_own: false, now, patience: 1.0 };
+    let mut gives_up = |head| control.gives_up(head);
+    assert!(!gives_up(Head { left: 0.047, ..head(0.0) }), "it is in time");
+    assert!(gives_up(Head { waiting: 32, is_own: true, ..head(0.0) }), "its client waits for no late answer");
+    assert!(!gives_up(Head { waiting: 32, ..head(0.0) }), "it makes nobody late");
+    assert!(!gives_up(head(0.0)), "the queue is behind");
+    assert!(gives_up(head(1.0)), "it stands");
+    assert!(!gives_up(Head { waiting: 32, ..head(1.0) }), "it makes nobody late");
 }
 
 #[test]
@@ -291,10 +337,10 @@ proptest! {
         idle in 0.0..10.0_f64,
         executors in 1_usize..5,
     ) {
-        let control = with_executors(fixed, per_row, executors);
+        let mut control = with_executors(fixed, per_row, executors);
         let left = control.upper(rows) * spare * (1.0 + 1e-9);
         let cap = control.cap(Some(millis(100)));
-        let admission = control.admit(Asked { rows, ahead: 0, cap, left, is_own: true, idle: Some(idle) }, &mut vec![0.0; executors]);
+        let admission = control.admit(Asked { cap, idle: Some(idle), ..asked(rows, 0, left) }, &mut vec![0.0; executors]);
         prop_assert_eq!(admission, Admission::Fits);
     }
 
@@ -308,11 +354,11 @@ proptest! {
         executors in 1_usize..5,
         more in 0_usize..100,
     ) {
-        let control = with_executors(fixed, per_row, executors);
+        let mut control = with_executors(fixed, per_row, executors);
         let rate = executors as f64 * cap as f64 / control.cost().seconds(cap);
         let in_time = Duration::from_secs_f64(rate * left).as_secs();
         let ahead = usize::try_from(in_time).unwrap() + cap * executors + more;
-        let admission = control.admit(Asked { rows: 1, ahead, cap, left, is_own: true, idle: None }, &mut vec![0.0; executors]);
+        let admission = control.admit(Asked { cap, ..asked(1, ahead, left) }, &mut vec![0.0; executors]);
         let too_late = matches!(admission, Admission::TooLate { .. });
         prop_assert!(too_late, "{:?}", admission);
     }
@@ -325,8 +371,8 @@ proptest! {
         left in 0.0..1.0_f64,
         busy in prop::collection::vec(0.0..0.1_f64, 1..5),
     ) {
-        let control = with_executors(0.004, 0.001, busy.len());
-        let fits = |ahead| control.admit(asked(1, ahead, left), &mut busy.clone()) == Admission::Fits;
+        let mut control = with_executors(0.004, 0.001, busy.len());
+        let mut fits = |ahead| control.admit(asked(1, ahead, left), &mut busy.clone()) == Admission::Fits;
         prop_assert!(fits(ahead) || !fits(ahead + more));
     }
 
@@ -404,7 +450,7 @@ fn a_slow_time_that_is_over_is_forgotten_with_the_first_trial() {
         let rows = 1 + run % 4;
         control.ran(rows, 20.0 * seconds(rows));
     }
-    let asked = |idle| Asked { rows: 1, ahead: 0, cap: 1, left: 0.04, is_own: true, idle };
+    let asked = |idle| Asked { cap: 1, idle, ..asked(1, 0, 0.04) };
     assert!(matches!(control.admit(asked(None), &mut [0.0]), Admission::TooLate { .. }));
     assert_eq!(control.admit(asked(Some(60.0)), &mut [0.0]), Admission::Trial);
     control.tried(1, seconds(1));
@@ -418,7 +464,7 @@ fn a_slow_time_that_is_over_is_forgotten_with_the_first_trial() {
 fn a_trial_waits_for_as_long_as_it_may_take() {
     let mut control = Control::new(Limits { max_rows: 32, executors: 1 });
     control.ran(1, 0.01);
-    let asked = |idle| Asked { rows: 1000, ahead: 0, cap: 32, left: 0.1, is_own: false, idle: Some(idle) };
+    let asked = |idle| Asked { is_own: false, idle: Some(idle), ..asked(1000, 0, 0.1) };
     let expected = control.upper(1000);
     assert!(expected > LONGEST_STALE);
     assert!(matches!(control.admit(asked(2.0), &mut [0.0]), Admission::TooLate { .. }));

@@ -307,6 +307,35 @@ fn an_estimate_that_forbids_every_request_is_tried_again() {
 }
 
 #[test]
+fn a_queue_that_is_behind_after_a_pause_answers_late_and_one_that_stands_refuses() {
+    let queue = holding(rules(1000, 30), vec![]);
+    let made = queue.lock().made;
+    let push = |millis| {
+        let (job, answer) = targeted(made + Duration::from_millis(millis), 30, 95);
+        std::mem::forget(answer);
+        queue.push(job, TARGET)
+    };
+    // A batch takes 34 ms: five are done after 170 ms.
+    for _ in 0..5 {
+        assert_eq!(push(0), Ok(()));
+    }
+    while !queue.is_empty() {
+        let taken = form(&queue, made + Duration::from_millis(500));
+        assert_eq!((taken.batch.len(), taken.late), (1, 0));
+        queue.lock().running[0] = None;
+    }
+    // The same again, and it does not get better.
+    for _ in 0..5 {
+        assert_eq!(push(600), Ok(()));
+    }
+    assert_eq!(push(1599), Ok(()));
+    let refused = push(1600);
+    assert!(matches!(refused, Err(Refused::TooLate { is_own: false, .. })), "{refused:?}");
+    let taken = form(&queue, made + Duration::from_millis(1600));
+    assert_eq!((taken.batch.len(), taken.late), (1, 5), "those that are late anyway go");
+}
+
+#[test]
 fn a_target_that_nobody_could_keep_refuses_nothing() {
     // A run of one row takes 5 ms.
     let queue = holding(rules(64, 64), vec![]);
@@ -329,6 +358,7 @@ fn a_target_that_single_runs_just_miss_is_tried_by_one_at_a_time() {
     let queue = holding(rules(64, 64), vec![]);
     let (target, now) = (Some(Duration::from_millis(6)), Instant::now());
     queue.lock().last_end = now;
+    stands(&queue);
     let (alone, _answer) = targeted(now, 1, 6);
     assert_eq!(queue.push(alone, target), Ok(()));
     let refused = queue.push(targeted(now, 1, 6).0, target);
@@ -336,11 +366,21 @@ fn a_target_that_single_runs_just_miss_is_tried_by_one_at_a_time() {
     assert_eq!(form(&queue, now + Duration::from_millis(1)).batch.len(), 1, "and is not dropped");
 }
 
+/// Some request was late for all of the last seconds.
+fn stands(queue: &Queue) {
+    let late = |now| Head { rows: 1, waiting: 2, cap: 1, left: 0.0, is_own: false, now, patience: 1.0 };
+    let mut state = queue.lock();
+    assert!(!state.control.gives_up(late(-2.0)) && state.control.gives_up(late(0.0)));
+}
+
 #[test]
 fn a_late_answer_is_given_where_it_makes_nobody_else_late() {
     // A run of 30 rows, the largest batch for 100 ms, takes 34 ms.
-    let all = |rows: &[usize]| {
+    let all = |rows: &[usize], overload: bool| {
         let queue = holding(rules(64, 30), vec![]);
+        if overload {
+            stands(&queue);
+        }
         let now = Instant::now();
         queue.lock().target = TARGET;
         let (jobs, _answers): (Vec<_>, Vec<_>) = rows.iter().map(|rows| targeted(now, *rows, 95)).unzip();
@@ -351,9 +391,10 @@ fn a_late_answer_is_given_where_it_makes_nobody_else_late() {
         let taken = form(&queue, now + Duration::from_millis(300));
         (taken.batch.len(), taken.late)
     };
-    assert_eq!(all(&[1]), (1, 0));
-    assert_eq!(all(&[10, 10, 5]), (3, 0));
-    assert_eq!(all(&[10, 10, 11]), (2, 1), "the first gives its place to those behind it");
+    assert_eq!(all(&[1], true), (1, 0));
+    assert_eq!(all(&[10, 10, 5], true), (3, 0));
+    assert_eq!(all(&[10, 10, 11], true), (2, 1), "the first gives its place to those behind it");
+    assert_eq!(all(&[10, 10, 11], false), (2, 0), "the queue will be empty soon");
     // Nobody wants it.
     let queue = holding(rules(64, 30), vec![]);
     let now = Instant::now();

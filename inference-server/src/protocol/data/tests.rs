@@ -4,11 +4,57 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// By the general parser. Where the quick one has an answer it is the same, to the bit.
 fn read(dtype: DType, text: &str) -> Result<(Data, Vec<usize>), String> {
-    let mut deserializer = serde_json::Deserializer::from_str(text);
-    let (data, nesting) = Elements(dtype).deserialize(&mut deserializer).map_err(|e| e.to_string())?;
-    deserializer.end().map_err(|e| e.to_string())?;
-    Ok((data, nesting.shape()))
+    let general = || {
+        let mut deserializer = serde_json::Deserializer::from_str(text);
+        let (data, nesting) = Elements(dtype).deserialize(&mut deserializer).map_err(|e| e.to_string())?;
+        deserializer.end().map_err(|e| e.to_string())?;
+        Ok((data, nesting.shape()))
+    };
+    let general = general();
+    if let Some((data, nesting, length)) = numbers(dtype, text.as_bytes(), 1)
+        && text.get(length..).unwrap().trim_ascii().is_empty()
+    {
+        let quick: Result<_, String> = Ok((data, nesting.shape()));
+        // Minus zero is equal to zero; its text is not.
+        assert_eq!(format!("{quick:?}"), format!("{general:?}"), "{dtype} {text}");
+    }
+    general
+}
+
+/// Where the quick parser must have an answer: else it would be of no use.
+#[test]
+fn plain_numbers_are_read_quickly_whatever_their_form() {
+    for text in [
+        "[0,-1,0.1,3.4028235e38,1e-45,-0.0,0.5e0]",
+        " [ [ 13.0 , 2e1 ] , [ 2E+1 , 2e-1 ] ]\n",
+        "[0.30000001192092896, 5e-324, 123456789.87654321, 1.7976931348623157e308, 9007199254740993.0]",
+        "[0.00000000000000000000000000000000000123456789]",
+        "[18014398509481985, 9223372036854775807, -9223372036854775808]",
+        "[]",
+    ] {
+        assert!(numbers(DType::F64, text.as_bytes(), 3).is_some(), "{text}");
+        read(DType::F64, text).unwrap();
+        read(DType::F32, text).ok();
+    }
+    assert!(numbers(DType::I8, b"[-128, 127]", 2).is_some());
+    for text in [
+        "[-0]",
+        "[1.0]",
+        "[128]",
+        "[true]",
+        "[null]",
+        "1",
+        "[1 2]",
+        "[1,]",
+        "[01]",
+        "[,1]",
+        "[-]",
+        &"[".repeat(40),
+    ] {
+        assert!(numbers(DType::I8, text.as_bytes(), 2).is_none(), "{text}");
+    }
 }
 
 #[test]
@@ -117,6 +163,17 @@ proptest! {
     fn strings_survive(values in prop::collection::vec(any::<String>(), 0..20)) {
         let text = serde_json::to_string(&values).unwrap();
         prop_assert_eq!(read(DType::String, &text).unwrap().0, Data::String(values));
+    }
+
+    #[test]
+    fn both_parsers_read_the_same_numbers(
+        parts in prop::collection::vec(("-?(0|[1-9][0-9]{0,24})([.][0-9]{1,30})?([eE][-+]?[0-9]{1,3})?", " {0,2}"), 0..6),
+    ) {
+        let texts: Vec<_> = parts.iter().map(|(number, space)| format!("{space}{number}")).collect();
+        let text = format!("[{}]", texts.join(","));
+        for dtype in [DType::F32, DType::F64, DType::I64, DType::U64, DType::U8] {
+            let _ = read(dtype, &text);
+        }
     }
 
     #[test]

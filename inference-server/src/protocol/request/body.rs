@@ -43,8 +43,15 @@ pub(super) struct RawOutput {
     pub(super) parameters: Object<OutputParameters>,
 }
 
+/// Reads the JSON of a request, whatever its form.
+pub(super) fn read(json: &[u8]) -> Result<RawBody<'_>, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let raw = Body.deserialize(&mut deserializer)?;
+    deserializer.end().map(|()| raw)
+}
+
 /// Reads the outer object.
-pub(super) struct Body;
+struct Body;
 
 impl<'de> DeserializeSeed<'de> for Body {
     type Value = RawBody<'de>;

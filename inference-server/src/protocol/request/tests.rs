@@ -1,5 +1,6 @@
 //! Tables of requests that are taken and of those that are refused, with the words of the refusal.
 
+use proptest::prelude::*;
 use stoker_graph::Data;
 
 use super::*;
@@ -209,4 +210,55 @@ fn messages_do_not_list_many_names() {
     assert_eq!(names(&known(2)), "`i0`, `i1`");
     assert!(names(&known(NAMES_IN_MESSAGES)).ends_with("`i11`"));
     assert!(names(&known(1000)).ends_with("`i11` and 988 more"));
+}
+
+/// Requests of many forms, from which the next test makes others.
+const FORMS: [&str; 8] = [
+    r#"{"inputs": [{"name": "input", "shape": [1, 2], "datatype": "FP32", "data": [0.5, -13.0]}]}"#,
+    r#"{"id":"7","inputs":[{"name":"input","datatype":"FP32","shape":[2,2],"data":[[1,2.5],[-3e2,4]]}],"outputs":[{"name":"label"}]}"#,
+    r#"{"parameters":{"priority":1,"timeout":9},"x":[{"y":"]}"}],"inputs":[{"name":"input","parameters":{"b":true},"shape":[1,2],"datatype":"FP32","data":[1,2],"y":null}]}"#,
+    r#"{"inputs":[{"data":[1,2],"shape":[1,2],"name":"input","datatype":"FP32"}],"id":null,"outputs":null}"#,
+    r#"{"inputs":[{"name":"a","shape":[3],"datatype":"INT64","data":[1,-9223372036854775808,0]},{"name":"b","shape":[1],"datatype":"BYTES","data":["\u0061"]}]}"#,
+    r#"{"inputs":[{"name":"a","shape":[0],"datatype":"INT64","data":[]},{"name":"a","shape":[1],"datatype":"INT64","data":[7]}]}"#,
+    r#"{"inputs":[{"name":"input","shape":[1,2],"datatype":"FP32","parameters":{"binary_data_size":8}}]}"#,
+    r#"{"inputs":[],"inputs":[{"name":"input","shape":[1,2],"datatype":"FP32","data":[1,2],"data":[3,4]}]}"#,
+];
+
+/// What both parsers make of a body; `None` where the plain one leaves it to the other.
+fn both(json: &[u8], signature: &Signature) -> Option<[String; 2]> {
+    let plain = plain::read(json)?;
+    let general = body::read(json).map_err(|error| malformed(json, &error));
+    let general = general.and_then(|raw| asked(raw, &[], signature));
+    Some([format!("{:?}", asked(plain, &[], signature)), format!("{general:?}")])
+}
+
+#[test]
+fn the_plain_form_is_read_by_the_plain_parser() {
+    let is_plain = FORMS.map(|form| both(form.as_bytes(), &digits()).is_some());
+    assert_eq!(is_plain, [true, true, true, false, false, true, false, true]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn both_parsers_read_the_same_of_a_request(
+        form in prop::sample::select(&FORMS[..]),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0..3_u8, prop::sample::select(&b"[]{}:,\"\\ \n-+.eE019azF\xff\0"[..])), 0..4),
+    ) {
+        let mut json = form.as_bytes().to_vec();
+        for (place, how, byte) in changes {
+            let place = place.index(json.len());
+            match how {
+                0 => json[place] = byte,
+                1 => json.insert(place, byte),
+                _ => drop(json.remove(place)),
+            }
+        }
+        for signature in [digits(), two_inputs()] {
+            if let Some([plain, general]) = both(&json, &signature) {
+                prop_assert_eq!(plain, general, "{}", String::from_utf8_lossy(&json));
+            }
+        }
+    }
 }
