@@ -75,7 +75,7 @@ pub struct Serve {
     /// Largest request body.
     #[arg(long, default_value = "32Mi", value_parser = bytes)]
     pub max_body: u64,
-    /// Bytes of request bodies that are in the process at a time; above, 503.
+    /// Bytes of bodies of requests and of answers that are in the process at a time; above, 503. Answers over gRPC do not count.
     #[arg(long, default_value = "128Mi", value_parser = bytes)]
     pub max_body_total: u64,
     /// Most rows that run as one batch; 1 switches batching off.
@@ -84,8 +84,8 @@ pub struct Serve {
     /// How long an idle thread may hold requests back so that others can join their batch.
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
     pub max_delay: Duration,
-    /// The time within which answers must come, from the head of the request. It decides how large batches are; requests whose
-    /// answers cannot come in time are refused with 503. The router's header stoker-latency-target is above it. Without both,
+    /// The time within which answers must come, from the head of the request. It decides how large batches are; while there is more
+    /// work than can be done in time, requests whose answers would be late are refused with 503. The router's header stoker-latency-target is above it. Without both,
     /// requests wait for as long as --request-timeout allows.
     #[arg(long, value_parser = target)]
     pub latency_target: Option<Duration>,

@@ -14,6 +14,8 @@ use stoker_api::names::ports;
 use super::revision::{self, MODELS, mount, port, probe, scratch};
 use crate::context::Settings;
 
+/// Name of the init container.
+pub const FETCH: &str = "fetch";
 /// Where the init container reads what is a volume.
 const SOURCE: &str = "/mnt/source";
 /// A server that does not answer so long after its start hangs, in probes of 5 seconds. `rollout.progressDeadline` ends the wait for
@@ -36,7 +38,7 @@ pub(super) fn complete(
     let volumes = template.volumes.get_or_insert_default();
     volumes.push(scratch("fetched"));
     let mut fetch = Container {
-        name: "fetch".into(),
+        name: FETCH.into(),
         image: Some(settings.server_image.clone()),
         image_pull_policy: Some(settings.pull_policy.clone()),
         resources: Some(Resources::default().to_container(&revision::default_resources())),
@@ -60,9 +62,11 @@ pub(super) fn complete(
         startup_probe: Some(probe(ports::DATA_NAME, "/v2/health/live", 5, STARTS)),
         readiness_probe: Some(probe(ports::DATA_NAME, "/v2/health/ready", 1, 3)),
         liveness_probe: Some(probe(ports::DATA_NAME, "/v2/health/live", 10, 3)),
-        // Most images write somewhere below their root; the standard for pods does not ask for more.
+        // Most images write somewhere below their root, and those that run as any user write there as group 0. The standard for pods
+        // does not ask for more.
         security_context: Some(SecurityContext {
             read_only_root_filesystem: Some(false),
+            run_as_group: Some(0),
             ..SecurityContext::default()
         }),
         lifecycle: Some(Lifecycle { pre_stop: Some(leave), ..Lifecycle::default() }),

@@ -1,6 +1,6 @@
 //! Making objects (no client): pure functions from specs, snapshots and state to what should be in the cluster.
 
-mod foreign;
+pub mod foreign;
 pub mod labels;
 pub mod resolver;
 pub mod revision;

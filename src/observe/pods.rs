@@ -5,7 +5,9 @@ use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, Conta
 use kube::ResourceExt;
 use stoker_decide::rollout::{Pods, Trouble};
 
-/// The exit code with which the inference server says that the artifact itself is bad.
+use crate::build::foreign::FETCH;
+
+/// The exit code with which Stoker's server says that the artifact itself is bad.
 const BAD_ARTIFACT: i32 = 65;
 
 /// Reasons for which a kubelet waits that need someone to do something.
@@ -51,7 +53,7 @@ fn restarts(pods: &[&Pod]) -> (u32, Option<String>) {
             let by_itself = |ended: &&ContainerStateTerminated| ended.exit_code != 0 && !is_lost(ended);
             let Some(ended) = last_end(container.last_state.as_ref()).filter(by_itself) else { continue };
             total = total.saturating_add(u32::try_from(container.restart_count).unwrap_or(0));
-            last = Some(how_it_ended(&pod.name_any(), ended));
+            last = Some(how_it_ended(&pod.name_any(), &container.name, ended));
         }
     }
     (total, last)
@@ -70,8 +72,10 @@ pub fn pod_trouble(pod: &Pod, events: &[Event]) -> Option<Trouble> {
     }
     let containers = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
     let mut containers = containers;
+    // In such a pod the server is another one, and so are its exit codes.
+    let is_foreign = status.init_container_statuses.iter().flatten().any(|container| container.name == FETCH);
     containers
-        .find_map(|container| container_trouble(&name, container))
+        .find_map(|container| container_trouble(&name, container, is_foreign && container.name != FETCH))
         .or_else(|| unscheduled(pod))
         .or_else(|| unmounted(pod, events))
 }
@@ -86,7 +90,7 @@ fn replaced(pod: &Pod) -> bool {
     pod.owner_references().iter().any(|owner| owner.kind == "ReplicaSet")
 }
 
-fn container_trouble(pod: &str, container: &ContainerStatus) -> Option<Trouble> {
+fn container_trouble(pod: &str, container: &ContainerStatus, is_foreign: bool) -> Option<Trouble> {
     if container.ready {
         return None;
     }
@@ -110,16 +114,20 @@ fn container_trouble(pod: &str, container: &ContainerStatus) -> Option<Trouble> 
         let what = format!("pod {pod} was lost when its node went down, and is started again");
         return Some(Trouble { what, permanent: false, crashed: false });
     }
-    let what = how_it_ended(pod, ended);
+    let what = how_it_ended(pod, &container.name, ended);
     let restarts = container.restart_count;
     let what = if restarts > 1 { format!("{what} ({restarts} restarts)") } else { what };
-    Some(Trouble { what, permanent: ended.exit_code == BAD_ARTIFACT, crashed: true })
+    Some(Trouble { what, permanent: ended.exit_code == BAD_ARTIFACT && !is_foreign, crashed: true })
 }
 
 /// How a container ended, with what it said at its end.
-fn how_it_ended(pod: &str, ended: &ContainerStateTerminated) -> String {
+fn how_it_ended(pod: &str, container: &str, ended: &ContainerStateTerminated) -> String {
     let message = ended.message.as_deref().map(str::trim).filter(|message| !message.is_empty());
-    if ended.reason.as_deref() == Some("OOMKilled") {
+    if ended.reason.as_deref() == Some("OOMKilled") && container == FETCH {
+        format!(
+            "pod {pod}: the container that fetches the model was killed for memory; the model's server sent too much at once"
+        )
+    } else if ended.reason.as_deref() == Some("OOMKilled") {
         format!(
             "pod {pod} was killed because it used more memory than its limit; raise spec.runtime.resources.limits.memory"
         )
@@ -167,13 +175,18 @@ fn unmounted(pod: &Pod, events: &[Event]) -> Option<Trouble> {
     Some(Trouble { what: format!("pod {}: {message}", pod.name_any()), permanent: false, crashed: false })
 }
 
-/// Whether the pod has been waiting for its volumes or network, so that Events are worth a look.
+/// Whether the pod has been waiting for its volumes or network, so that Events are worth a look. A kubelet has another word for it
+/// in a pod that has init containers.
 pub fn is_creating(pod: &Pod) -> bool {
-    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
-    statuses.into_iter().flatten().any(|container| {
+    let Some(status) = &pod.status else { return false };
+    let waits = |container: &ContainerStatus, word: &str| {
         let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
-        waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some("ContainerCreating"))
-    })
+        waiting.is_some_and(|waiting| waiting.reason.as_deref() == Some(word))
+    };
+    let mut inits = status.init_container_statuses.iter().flatten();
+    let mut others = status.container_statuses.iter().flatten();
+    inits.any(|container| waits(container, "PodInitializing"))
+        || others.any(|container| waits(container, "ContainerCreating"))
 }
 
 /// Pods cannot even be made (quota, admission).
@@ -307,6 +320,27 @@ mod tests {
     }
 
     #[test]
+    fn the_words_and_codes_of_another_server_are_its_own() {
+        let ended = |code: i32, reason: &str| json!({"terminated": {"exitCode": code, "reason": reason}});
+        let mut other = pod(&container(false, &ended(65, "Error"), &json!({})), &json!([]));
+        assert!(pod_trouble(&other, &[]).unwrap().permanent, "of Stoker's server");
+        let mut fetch = container(true, &ended(0, "Completed"), &json!({}));
+        fetch["name"] = json!(FETCH);
+        let inits = |status: &Value| Some(vec![serde_json::from_value(status.clone()).unwrap()]);
+        other.status.as_mut().unwrap().init_container_statuses = inits(&fetch);
+        assert!(!pod_trouble(&other, &[]).unwrap().permanent);
+        for (code, reason, permanent, words) in
+            [(65, "Error", true, "ended with 65"), (137, "OOMKilled", false, "the container that fetches")]
+        {
+            fetch["ready"] = json!(false);
+            fetch["state"] = ended(code, reason);
+            other.status.as_mut().unwrap().init_container_statuses = inits(&fetch);
+            let trouble = pod_trouble(&other, &[]).unwrap();
+            assert!(trouble.permanent == permanent && trouble.what.contains(words), "{trouble:?}");
+        }
+    }
+
+    #[test]
     fn a_missing_volume_and_a_full_cluster_are_told() {
         let creating = container(false, &json!({"waiting": {"reason": "ContainerCreating"}}), &json!({}));
         let event: Event = serde_json::from_value(json!({
@@ -315,6 +349,16 @@ mod tests {
         .unwrap();
         let pending = pod(&creating, &json!([]));
         assert!(is_creating(&pending));
+        let initializing = json!({"name": FETCH, "image": "x", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"waiting": {"reason": "PodInitializing"}}});
+        let mut foreign = pod(
+            &container(false, &json!({"waiting": {"reason": "PodInitializing"}}), &json!({})),
+            &json!([]),
+        );
+        assert!(!is_creating(&foreign), "its first container runs");
+        foreign.status.as_mut().unwrap().init_container_statuses =
+            Some(vec![serde_json::from_value(initializing).unwrap()]);
+        assert!(is_creating(&foreign));
         assert!(pod_trouble(&pending, &[event]).unwrap().what.contains("secret \"token\" not found"));
         let full =
             pod(&creating, &json!([{"type": "PodScheduled", "status": "False", "message": "0/1 nodes fit"}]));

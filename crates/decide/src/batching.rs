@@ -83,10 +83,10 @@ pub struct Asked {
     pub cap: usize,
     /// Seconds until it must be done.
     pub left: f64,
-    /// Seconds that it had for that when it came.
+    /// Seconds that the target of the model gives a request in all.
     pub limit: f64,
-    /// The client itself wants no answer after that; else it is the target of the model that says so.
-    pub is_own: bool,
+    /// Seconds until the client itself wants no answer any more; infinite where it says nothing.
+    pub own: f64,
     /// Seconds since the last run ended, when nothing runs and nothing waits.
     pub idle: Option<f64>,
     /// Seconds on any clock that does not go back.
@@ -106,12 +106,23 @@ pub struct Head {
     pub cap: usize,
     /// Seconds until it must be done.
     pub left: f64,
-    /// As [`Asked::is_own`].
-    pub is_own: bool,
+    /// As [`Asked::own`].
+    pub own: f64,
     /// As [`Asked::now`].
     pub now: f64,
     /// As [`Asked::patience`].
     pub patience: f64,
+}
+
+/// What becomes of a request when a batch is formed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is run.
+    InTime,
+    /// It is run, though its answer will be late.
+    Late,
+    /// It is dropped.
+    GivenUp,
 }
 
 /// Whether a request is queued.
@@ -123,8 +134,8 @@ pub enum Admission {
     Likely,
     /// It cannot by the estimate, which is tried again: it must be run.
     Trial,
-    /// It cannot, and is queued all the same: the queue is behind and does not stand. By itself it would be in time, and its client said
-    /// nothing of a limit.
+    /// It cannot, and is queued all the same: the queue is behind and does not stand. By itself it would be in time, and its client waits
+    /// for long enough.
     Late,
     /// It cannot.
     TooLate {
@@ -223,12 +234,12 @@ impl Control {
     /// Whether a target can be kept at all: a run of one row with nothing beside it takes no longer on average. Load does not
     /// make a target infeasible: then less is taken, and not everything.
     pub fn is_feasible(&self, target: Duration) -> bool {
-        self.alone(1) <= budget(target).as_secs_f64()
+        self.alone.is_none_or(|alone| alone <= budget(target).as_secs_f64())
     }
 
-    /// Seconds of a run of `rows` with nothing beside it, on average.
+    /// Seconds of a run of `rows` with nothing beside it, on average; of any run where none was seen alone.
     fn alone(&self, rows: usize) -> f64 {
-        self.alone.map_or(0.0, |alone| alone * self.cost.seconds(rows) / self.cost.seconds(1))
+        self.alone.map_or(1.0, |alone| alone / self.cost.seconds(1)) * self.cost.seconds(rows)
     }
 
     /// Most rows of a batch: the largest `b` with `2 * upper(b) <= budget(target)`. A request of more rows runs alone.
@@ -264,16 +275,16 @@ impl Control {
         if own > cap && own > asked.rows {
             (before, own) = (before + 1, asked.rows);
         }
-        if asked.idle.is_some() {
-            self.standing.emptied();
+        if let Some(idle) = asked.idle {
+            self.standing.rested(idle, asked.patience);
         }
         let start = nth_start(busy, before, self.cost.seconds(cap));
         // It begins at once with those that are there, or later with all that come until then.
         let size = if start > 0.0 { own.max(cap) } else { own };
         let done = start + self.upper(size);
-        // A free executor that refuses it keeps the target no better.
-        let is_likely =
-            !asked.is_own && start <= 0.0 && asked.ahead == 0 && self.cost.seconds(size) <= asked.left;
+        // An executor that is free and refuses it keeps the target no better.
+        let is_next = start <= 0.0 && asked.ahead == 0;
+        let is_likely = is_next && asked.own > asked.left && self.cost.seconds(size) <= asked.left;
         if done <= asked.left {
             Admission::Fits
         } else if is_likely {
@@ -283,8 +294,8 @@ impl Control {
         } else {
             // What an executor that stands still seems to need yet is no work that waits.
             let work = self.drain(asked.ahead, cap);
-            let is_possible = !asked.is_own && self.alone(asked.rows) <= asked.limit;
-            if is_possible && !self.standing.is_late(asked.now, work, asked.patience) {
+            let is_possible = done <= asked.own && self.alone(asked.rows) <= asked.limit;
+            if is_possible && (is_next || !self.standing.is_late(asked.now, work, asked.patience)) {
                 Admission::Late
             } else {
                 Admission::TooLate { drain: start, done }
@@ -292,22 +303,27 @@ impl Control {
         }
     }
 
-    /// Whether the request at the head of the queue is given up, since it cannot make it in the run that begins now: the head
-    /// goes first, and what waits behind it fills the batch up.
+    /// What becomes of the request at the head of the queue in the run that begins now: the head goes first, and what waits behind it
+    /// fills the batch up.
     ///
     /// Where all that wait fit into the batch, a late answer to one makes no other late, and is more than none; unless its
-    /// client says that it is not.
-    pub fn gives_up(&mut self, head: Head) -> bool {
-        let size = head.waiting.min(head.cap).max(head.rows);
-        let is_lost = self.upper(size) > head.left;
-        if !is_lost || head.is_own {
-            return is_lost;
-        }
+    /// client waits for none.
+    pub fn fate(&mut self, head: Head) -> Fate {
+        let done = self.upper(head.waiting.min(head.cap).max(head.rows));
         let work = self.drain(head.waiting, head.cap);
-        head.waiting > head.cap && self.standing.is_late(head.now, work, head.patience)
+        if done <= head.left {
+            Fate::InTime
+        } else if done > head.own
+            || (head.waiting > head.cap.max(head.rows)
+                && self.standing.is_late(head.now, work, head.patience))
+        {
+            Fate::GivenUp
+        } else {
+            Fate::Late
+        }
     }
 
-    /// A batch was formed of all that waited.
+    /// A batch was formed of all that waited, and none of them was late.
     pub fn emptied(&mut self) {
         self.standing.emptied();
     }

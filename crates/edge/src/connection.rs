@@ -23,6 +23,9 @@ use crate::framing::{Fault, Framing, Wrong};
 /// How an HTTP/2 connection begins (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// A peer that takes less than so many bytes a second of what waits for it, beyond the time that any peer has, gets nowhere.
+const LEAST_RATE: u64 = 1024;
+
 /// Between requests; nothing of the next head was seen.
 const IDLE: u8 = 0;
 /// Some bytes of a head are there.
@@ -92,8 +95,8 @@ pub(crate) struct Watched<T> {
     early: Early,
     /// When the present wait for bytes began: for a head its first byte, else the end of the last answer.
     waiting: Option<Instant>,
-    /// When writing began to make no progress.
-    stalled: Option<Instant>,
+    /// When the peer began not to take all that there was to write, and the bytes that it took since.
+    stalled: Option<(Instant, u64)>,
     read_alarm: Alarm,
     write_alarm: Alarm,
 }
@@ -138,16 +141,29 @@ impl<T> Watched<T> {
         self.read_alarm.is_over(since + limit, cx)
     }
 
-    fn wrote<R>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
-        if result.is_ready() {
-            self.stalled = None;
-            return result;
+    /// A write took place or has to wait. A byte now and then does not extend the time for an answer.
+    fn wrote(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(result) = result {
+            if let (Some((_, taken)), Ok(bytes)) = (&mut self.stalled, &result) {
+                *taken = taken.saturating_add(*bytes as u64);
+            }
+            return Poll::Ready(result);
         }
-        let since = *self.stalled.get_or_insert_with(Instant::now);
-        if self.write_alarm.is_over(since + self.patience.write, cx) {
+        let (since, taken) = *self.stalled.get_or_insert_with(|| (Instant::now(), 0));
+        let patience = self.patience.write + Duration::from_secs(taken / LEAST_RATE);
+        if self.write_alarm.is_over(since + patience, cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Poll::Pending
+    }
+
+    /// Flushed is what was written whole, and the peer has all of its time for what comes next.
+    fn flushed(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(result) = result {
+            self.stalled = None;
+            return Poll::Ready(result);
+        }
+        self.wrote(cx, Poll::Pending).map_ok(drop)
     }
 }
 
@@ -246,12 +262,12 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_flush(cx);
-        self.wrote(cx, result)
+        self.flushed(cx, result)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.wrote(cx, result)
+        self.flushed(cx, result)
     }
 
     fn poll_write_vectored(
@@ -336,5 +352,45 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Tracked<B> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    /// Writes an answer of `length` bytes to a peer that reads `step` of them at a time, with a pause before each.
+    async fn write(length: usize, step: usize, pause: Duration) -> io::Result<()> {
+        let (ours, mut peer) = duplex(step);
+        let patience =
+            Patience { head: Duration::MAX, idle: Duration::MAX, write: Duration::from_millis(300) };
+        let mut stream = Watched::new(ours, Activity::default(), patience, 1024);
+        let reads = tokio::spawn(async move {
+            let mut bytes = vec![0; step];
+            loop {
+                tokio::time::sleep(pause).await;
+                if peer.read(&mut bytes).await.is_ok_and(|read| read == 0) {
+                    break;
+                }
+            }
+        });
+        let written = async {
+            stream.write_all(&vec![0; length]).await?;
+            stream.flush().await
+        };
+        let written = written.await;
+        reads.abort();
+        written
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_takes_a_little_now_and_then_has_no_longer_than_one_that_takes_nothing() {
+        // 400 bytes a second.
+        let slow = write(16_000, 20, Duration::from_millis(50)).await;
+        assert_eq!(slow.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        // Hundreds of kilobytes a second, for longer than a stop may last.
+        write(1_000_000, 8192, Duration::from_millis(5)).await.unwrap();
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use stoker_decide::batching::delay::{Arrivals, Waiting, hold};
 use stoker_decide::batching::order::{Lanes, lane};
 use stoker_decide::batching::standing::patience;
-use stoker_decide::batching::{self, Admission, Asked, Control, Head, Limits};
+use stoker_decide::batching::{self, Admission, Asked, Control, Fate, Head, Limits};
 use stoker_graph::{RunError, Value};
 use tokio::sync::oneshot;
 
@@ -412,7 +412,7 @@ impl State {
             cap: self.control.cap(self.feasible()),
             left: due.saturating_duration_since(now).as_secs_f64(),
             limit: batching::budget(self.target.unwrap_or_default()).as_secs_f64(),
-            is_own: job.own == Some(due),
+            own: seconds_until(job.own, now),
             idle: is_idle.then(|| now.saturating_duration_since(self.last_end).as_secs_f64()),
             now: self.seconds(now),
             patience: self.patience(),
@@ -424,7 +424,7 @@ impl State {
             Admission::TooLate { drain, done } => Err(Refused::TooLate {
                 expected: Duration::try_from_secs_f64(done).unwrap_or(Duration::MAX),
                 retry_after: batching::retry_after(drain),
-                is_own: asked.is_own,
+                is_own: done > asked.own,
                 alone: drain <= 0.0,
             }),
         }
@@ -485,23 +485,23 @@ impl State {
         let (cancelled, expired) = std::mem::take(&mut self.dropped);
         let (clock, patience) = (self.seconds(now), self.patience());
         let mut taken = Taken { release, learned, cancelled, expired, ..Taken::default() };
-        let (mut rows, mut cost, mut has_trial) = (0_usize, 0_usize, false);
+        let (mut rows, mut cost, mut has_trial, mut is_late) = (0_usize, 0_usize, false, false);
         while let Some(Queued { job: next, let_in }) = self.jobs.front() {
             let is_gone = next.reply.is_closed();
             let is_over = next.deadline <= now;
-            let is_late = *let_in == LetIn::InTime
-                && next.due.is_some_and(|due| {
-                    self.control.gives_up(Head {
-                        rows: next.cost,
-                        waiting: cost + self.jobs.rows(),
-                        cap,
-                        left: due.saturating_duration_since(now).as_secs_f64(),
-                        is_own: next.own == next.due,
-                        now: clock,
-                        patience,
-                    })
-                });
-            let runs = !is_gone && !is_over && !is_late;
+            let fate = match next.due.filter(|_| *let_in == LetIn::InTime) {
+                Some(due) => self.control.fate(Head {
+                    rows: next.cost,
+                    waiting: cost + self.jobs.rows(),
+                    cap,
+                    left: due.saturating_duration_since(now).as_secs_f64(),
+                    own: seconds_until(next.own, now),
+                    now: clock,
+                    patience,
+                }),
+                None => Fate::InTime,
+            };
+            let runs = !is_gone && !is_over && fate != Fate::GivenUp;
             if runs {
                 let added = next.rows.unwrap_or(cap);
                 if let Some(first) = taken.batch.first() {
@@ -517,6 +517,7 @@ impl State {
                 rows = rows.saturating_add(added);
                 cost = cost.saturating_add(next.cost);
                 has_trial |= *let_in == LetIn::Trial;
+                is_late |= fate == Fate::Late;
             }
             let Some(Queued { job, .. }) = self.jobs.pop() else { break };
             if runs {
@@ -536,7 +537,7 @@ impl State {
         if rows >= cap {
             taken.release = Release::Full;
         }
-        if self.jobs.is_empty() {
+        if self.jobs.is_empty() && !is_late {
             self.control.emptied();
         }
         let is_quiet = self.jobs.is_empty() && self.running.iter().all(Option::is_none);
@@ -547,6 +548,11 @@ impl State {
         }
         taken
     }
+}
+
+/// Seconds until an instant; none is never.
+fn seconds_until(at: Option<Instant>, now: Instant) -> f64 {
+    at.map_or(f64::INFINITY, |at| at.saturating_duration_since(now).as_secs_f64())
 }
 
 /// True when two requests differ in their rows only. Types are those of the model.

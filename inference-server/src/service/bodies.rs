@@ -1,4 +1,4 @@
-//! Bodies of requests: counted while they come, against the bound of all that are in the process.
+//! Bodies of requests, counted while they come, and of answers, until they are written: against the bound of all that are in the process.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -40,6 +40,27 @@ impl Counted {
         let before = self.all.fetch_add(bytes, Ordering::Relaxed);
         self.own += bytes;
         if before.saturating_add(bytes) > self.limit { Err(BodiesFull) } else { Ok(()) }
+    }
+}
+
+/// An answer on its way to the client. It counts until the last byte of it is written, or its connection has ended.
+pub struct Written {
+    bytes: Vec<u8>,
+    _counted: Counted,
+}
+
+impl Written {
+    /// Counts an answer, with a count in which nothing is yet. One larger than the bound has its turn when nothing else is there.
+    pub fn new(bytes: Vec<u8>, mut counted: Counted) -> Result<Self, BodiesFull> {
+        let is_full = counted.add(bytes.len() as u64).is_err();
+        let others = counted.all.load(Ordering::Relaxed).saturating_sub(counted.own);
+        if is_full && others > 0 { Err(BodiesFull) } else { Ok(Self { bytes, _counted: counted }) }
+    }
+}
+
+impl AsRef<[u8]> for Written {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 
@@ -99,5 +120,28 @@ impl hyper::body::Body for Metered<'_> {
 pub fn refuse_body(headers: &HeaderMap, rest: Incoming) {
     if !rest.is_end_stream() && !headers.contains_key(EXPECT) {
         body::discard(rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_until_its_last_byte_is_gone() {
+        let all = Arc::new(AtomicU64::new(0));
+        let counted = || Counted::new(Arc::clone(&all), 100);
+        let written = |bytes: usize| Written::new(vec![b'x'; bytes], counted());
+        let mut first = Bytes::from_owner(written(70).unwrap());
+        assert!(written(31).is_err(), "no room beside the first");
+        assert_eq!(all.load(Ordering::Relaxed), 70);
+        let rest = first.split_off(69);
+        drop(first);
+        assert_eq!((all.load(Ordering::Relaxed), &rest[..]), (70, &b"x"[..]), "it is still in memory");
+        drop(rest);
+        let large = written(1000).unwrap();
+        assert_eq!(all.load(Ordering::Relaxed), 1000, "it is alone");
+        drop(large);
+        assert_eq!(all.load(Ordering::Relaxed), 0);
     }
 }

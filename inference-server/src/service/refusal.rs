@@ -56,6 +56,9 @@ pub enum Refusal {
     /// As many bytes of bodies are held as may be.
     #[error("too many bytes of request bodies are in work; send less or wait")]
     BodiesFull,
+    /// As many bytes of answers wait for their clients as may.
+    #[error("too many bytes of answers wait for clients to read them; ask for less, read faster, or wait")]
+    AnswersFull,
     /// Its body is longer than so many bytes.
     #[error("the body is longer than the limit of {0} bytes; send fewer rows at a time")]
     TooLarge(usize),
@@ -93,6 +96,7 @@ impl Refusal {
             Self::Loading
             | Self::QueueFull { .. }
             | Self::BodiesFull
+            | Self::AnswersFull
             | Self::TooLate { .. }
             | Self::Failure(Failure::TooLate { .. }) => StatusCode::SERVICE_UNAVAILABLE,
             Self::AnswerLate(_) | Self::Failure(Failure::Expired | Failure::Spent) => {
@@ -108,7 +112,7 @@ impl Refusal {
             Self::QueueFull { retry_after }
             | Self::TooLate { retry_after, .. }
             | Self::Failure(Failure::TooLate { retry_after }) => Some(*retry_after),
-            Self::Loading | Self::BodiesFull => Some(RETRY_SECONDS),
+            Self::Loading | Self::BodiesFull | Self::AnswersFull => Some(RETRY_SECONDS),
             _ => None,
         }
     }
@@ -117,6 +121,8 @@ impl Refusal {
     pub fn untouched(&self) -> Option<&'static str> {
         match self {
             Self::TooLate { alone: true, .. } => Some(untouched::ALONE),
+            // The model was run for it.
+            Self::AnswersFull => None,
             _ => self.retry_after().map(|_| self.reason()),
         }
     }
@@ -129,6 +135,7 @@ impl Refusal {
             Self::Loading => "loading",
             Self::QueueFull { .. } => "queue",
             Self::BodiesFull => "bodies",
+            Self::AnswersFull => "answers",
             Self::TooLarge(_) => "size",
             Self::TooLate { .. } | Self::Failure(Failure::TooLate { .. }) => "deadline",
             Self::BodyLate(_) | Self::AnswerLate(_) | Self::Failure(Failure::Expired | Failure::Spent) => {

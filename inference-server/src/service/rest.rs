@@ -12,7 +12,7 @@ use stoker_edge::reply::{self, Reply};
 use stoker_graph::Value;
 use tracing::Instrument as _;
 
-use super::bodies::{BodiesFull, Counted, Metered, refuse_body};
+use super::bodies::{BodiesFull, Counted, Metered, Written, refuse_body};
 use super::echo::Echo;
 use super::predict::{Predicted, Times};
 use super::{App, Models, Ready, Refusal};
@@ -101,7 +101,7 @@ impl Models {
                     }
                 };
                 let (mut reply, cache) = match outcome {
-                    Ok((answer, cache)) => (answered(answer), cache),
+                    Ok(answered) => answered,
                     Err(refusal) => {
                         counts.refused(refusal.reason());
                         (refusal.reply(), CacheStatus::Off)
@@ -126,7 +126,7 @@ impl App {
         headers: &HeaderMap,
         mut body: Incoming,
         begun: Instant,
-    ) -> Result<(answer::Answer, CacheStatus), Refusal> {
+    ) -> Result<(Reply, CacheStatus), Refusal> {
         if !headers
             .get_all(CONTENT_ENCODING)
             .iter()
@@ -166,7 +166,8 @@ impl App {
         let deadline = begun + self.limits.request_time;
         let times = Times { begun, deadline, target: self.target.of(headers) };
         let Predicted { outputs, cache } = self.predict(ready, request, times).await?;
-        Ok((self.write(ready, id, outputs, binary, cache, held).await?, cache))
+        let answer = self.write(ready, id, outputs, binary, cache, held).await?;
+        Ok((self.answered(answer)?, cache))
     }
 
     /// Reads the body; a heavy one on a thread of its own.
@@ -219,6 +220,17 @@ impl App {
         self.metrics.phase(Phase::Serialise, cache, begun.elapsed());
         Ok(answer)
     }
+
+    /// An answer of the model over HTTP, which counts until it is written.
+    fn answered(&self, answer: answer::Answer) -> Result<Reply, Refusal> {
+        let counted = Counted::new(Arc::clone(&self.body_bytes), self.limits.max_body_total);
+        let written = Written::new(answer.bytes, counted).map_err(|_| Refusal::AnswersFull)?;
+        let bytes = Bytes::from_owner(written);
+        let Some(length) = answer.json_length else { return Ok(json(StatusCode::OK, bytes)) };
+        let mut reply = reply::content(StatusCode::OK, "application/octet-stream", bytes);
+        reply.headers_mut().insert(binary::HEADER, HeaderValue::from(length));
+        Ok(reply)
+    }
 }
 
 /// An answer with the chosen outputs.
@@ -238,16 +250,8 @@ fn written(
     answer::infer(name, version, id, &outputs)
 }
 
-/// An answer of the model over HTTP.
-fn answered(answer: answer::Answer) -> Reply {
-    let Some(length) = answer.json_length else { return json(StatusCode::OK, answer.bytes) };
-    let mut reply = reply::content(StatusCode::OK, "application/octet-stream", answer.bytes);
-    reply.headers_mut().insert(binary::HEADER, HeaderValue::from(length));
-    reply
-}
-
 /// An answer in JSON.
-pub fn json(status: StatusCode, text: Vec<u8>) -> Reply {
+pub fn json(status: StatusCode, text: impl Into<Bytes>) -> Reply {
     reply::content(status, "application/json", text)
 }
 

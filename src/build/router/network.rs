@@ -36,9 +36,12 @@ pub(crate) fn routers(operator_namespace: &str) -> NetworkPolicy {
 
 /// Model pods: requests come from the routers of the same namespace alone, so that they are counted and can be held back.
 pub(crate) fn servers() -> NetworkPolicy {
-    // By its name: servers that are not Stoker's listen elsewhere.
-    let data = IntOrString::String(ports::DATA_NAME.to_owned());
-    let rules = vec![rule(&[data], Some(vec![pods(parts::ROUTER)])), rule(&[number(ports::METRICS)], None)];
+    // By their names: servers that are not Stoker's listen elsewhere, and have no port of this name for metrics.
+    let named = |name: &str| IntOrString::String(name.to_owned());
+    let rules = vec![
+        rule(&[named(ports::DATA_NAME)], Some(vec![pods(parts::ROUTER)])),
+        rule(&[named("metrics")], None),
+    ];
     policy(SERVERS, parts::SERVER, rules)
 }
 

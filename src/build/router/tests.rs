@@ -62,7 +62,7 @@ fn only_operator_and_routers_reach_the_admin_port_and_only_routers_reach_models(
     );
     assert_eq!(
         rules(plane().server_policy),
-        json!([{"from": [routers], "ports": [{"port": "http", "protocol": "TCP"}]}, {"ports": [port(9090)]}])
+        json!([{"from": [routers], "ports": [{"port": "http", "protocol": "TCP"}]}, {"ports": [{"port": "metrics", "protocol": "TCP"}]}])
     );
 }
 

@@ -142,7 +142,7 @@ impl World {
             cap: self.cap(),
             left: seconds(now, due),
             limit: seconds(now, due),
-            is_own: false,
+            own: f64::INFINITY,
             idle: idle.then(|| seconds(self.last_end, now)),
             now: seconds(0, now),
             patience: patience(self.case.target),
@@ -163,19 +163,23 @@ impl World {
                 continue;
             }
             let cap = self.cap();
-            let (mut batch, mut rows) = (Vec::new(), 0);
+            let (mut batch, mut rows, mut is_late) = (Vec::new(), 0, false);
             while let Some(head) = self.queue.front().copied() {
                 let waiting = rows + self.queue.rows();
-                let lost = !head.must_run
-                    && self.control.gives_up(Head {
+                let fate = if head.must_run {
+                    Fate::InTime
+                } else {
+                    self.control.fate(Head {
                         rows: head.rows,
                         waiting,
                         cap,
                         left: seconds(now, head.due),
-                        is_own: false,
+                        own: f64::INFINITY,
                         now: seconds(0, now),
                         patience: patience(self.case.target),
-                    });
+                    })
+                };
+                let lost = fate == Fate::GivenUp;
                 if !lost && rows > 0 && rows + head.rows > cap {
                     break;
                 }
@@ -183,11 +187,12 @@ impl World {
                 if lost {
                     self.refused += 1;
                 } else {
+                    is_late |= fate == Fate::Late;
                     rows += head.rows;
                     batch.push(head);
                 }
             }
-            if self.queue.is_empty() {
+            if self.queue.is_empty() && !is_late {
                 self.control.emptied();
             }
             if batch.is_empty() {

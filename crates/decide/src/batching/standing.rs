@@ -3,8 +3,9 @@
 //! A queue that is full after a pause (a stopped machine, a burst) empties by itself: those in it are answered late, which is
 //! more than not at all. A queue that does not empty is overload: to answer late is then to answer everybody late, for ever.
 //! What tells them apart is time, as in CoDel (Nichols and Jacobson, ACM Queue 10(5), 2012): lateness counts once it lasted for
-//! longer than [`patience`] without the queue having been empty, or where the work that waits takes half as long to do. It then
-//! counts until nobody was late for as long again, since a queue from which others are turned away is empty now and then.
+//! longer than [`patience`] without a run that took all that waited and was in time, or where the work that waits takes half as
+//! long to do. It then counts until nobody was late for as long again, since a queue from which others are turned away is empty
+//! now and then; or until the server had nothing to do for a tenth of that time, which one with too much never has.
 
 /// How many targets a queue may stand.
 const TARGETS: f64 = 10.0;
@@ -14,6 +15,8 @@ const LEAST: f64 = 1.0;
 const MOST: f64 = 10.0;
 /// Work of more than that part of the patience is overload at once: no pause leaves so much behind.
 const FLOOD: f64 = 0.5;
+/// A server that had nothing to do for that part of the patience has no overload any more.
+const REST: f64 = 0.1;
 
 /// How long a queue may stand before its requests are held to a target of `target` seconds.
 pub fn patience(target: f64) -> f64 {
@@ -30,9 +33,17 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// A run took all that waited.
+    /// A run took all that waited, in time.
     pub fn emptied(&mut self) {
         self.since = None;
+    }
+
+    /// Nothing waited and nothing ran for `idle` seconds.
+    pub fn rested(&mut self, idle: f64, patience: f64) {
+        self.emptied();
+        if idle >= REST * patience {
+            self.counted = None;
+        }
     }
 
     /// A request is late at `now`, with so many seconds of work before it or beside it. Whether that is held against it.
@@ -69,7 +80,14 @@ mod tests {
         standing.emptied();
         assert!(standing.is_late(8.0, 0.0, 1.0), "empty since others are turned away");
         standing.emptied();
-        assert!(!standing.is_late(9.0, 0.0, 1.0), "nobody was late for a second");
+        standing.rested(0.05, 1.0);
+        assert!(standing.is_late(8.9, 0.0, 1.0), "a short rest");
+        standing.rested(0.1, 1.0);
+        assert!(!standing.is_late(9.0, 0.0, 1.0), "a long one");
+        standing.emptied();
+        assert!(standing.is_late(9.1, 0.5, 1.0));
+        standing.emptied();
+        assert!(!standing.is_late(10.1, 0.0, 1.0), "nobody was late for a second");
     }
 
     #[test]

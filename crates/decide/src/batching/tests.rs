@@ -148,7 +148,7 @@ fn sizes_are_told_apart_before_batches_are_ruled_out() {
 }
 
 fn asked(rows: usize, ahead: usize, left: f64) -> Asked {
-    Asked { rows, ahead, cap: 32, left, limit: left, is_own: true, idle: None, now: 0.0, patience: 0.0 }
+    Asked { rows, ahead, cap: 32, left, limit: left, own: left, idle: None, now: 0.0, patience: 0.0 }
 }
 
 #[test]
@@ -244,13 +244,13 @@ fn an_idle_server_answers_though_it_just_misses_the_target_and_never_for_a_limit
     // T(1) = 5 ms, 6.5 ms with the factor; T(8) = 12 ms on average.
     let control = seeded(0.004, 0.001);
     let admit = |rows, left, is_own, idle| {
-        let asked = Asked { is_own, idle, ..asked(rows, 0, left) };
+        let asked = Asked { own: if is_own { left } else { f64::INFINITY }, idle, ..asked(rows, 0, left) };
         control.clone().admit(asked, &mut [0.0])
     };
     assert_eq!(admit(1, 0.006, false, Some(0.0)), Admission::Likely);
     assert!(matches!(admit(1, 0.006, true, Some(0.0)), Admission::TooLate { .. }));
     let beside = |ahead, busy: &mut [f64]| {
-        control.clone().admit(Asked { is_own: false, ..asked(1, ahead, 0.006) }, busy)
+        control.clone().admit(Asked { own: f64::INFINITY, ..asked(1, ahead, 0.006) }, busy)
     };
     assert_eq!(beside(0, &mut [0.003, 0.0]), Admission::Likely, "another executor is free");
     assert!(matches!(beside(0, &mut [0.003]), Admission::TooLate { .. }), "none is free");
@@ -260,7 +260,7 @@ fn an_idle_server_answers_though_it_just_misses_the_target_and_never_for_a_limit
 
 /// The request that follows a pause of 0.3 s, in which 40 others came: they take 56 ms, and it has 50 ms.
 fn behind(now: f64) -> Asked {
-    Asked { is_own: false, now, patience: 1.0, ..asked(1, 40, 0.05) }
+    Asked { own: f64::INFINITY, now, patience: 1.0, ..asked(1, 40, 0.05) }
 }
 
 #[test]
@@ -268,13 +268,22 @@ fn a_queue_that_is_behind_refuses_nobody_and_one_that_stands_does() {
     let mut control = seeded(0.004, 0.001);
     let mut admit = |asked| control.admit(asked, &mut [0.0]);
     assert_eq!(admit(behind(5.0)), Admission::Late);
-    assert!(matches!(admit(Asked { is_own: true, ..behind(5.1) }), Admission::TooLate { .. }));
+    assert!(matches!(admit(Asked { own: 0.05, ..behind(5.1) }), Admission::TooLate { .. }));
     let large = Asked { rows: 60, ..behind(5.2) };
     assert!(matches!(admit(large), Admission::TooLate { .. }), "by itself it is late");
+    let patient = Asked { own: 0.4, ..behind(5.2) };
+    assert_eq!(admit(patient), Admission::Late);
+    assert!(
+        matches!(admit(Asked { own: 0.05, ..patient }), Admission::TooLate { .. }),
+        "its client is gone by then"
+    );
     assert_eq!(admit(behind(5.9)), Admission::Late);
     assert!(matches!(admit(behind(6.0)), Admission::TooLate { .. }), "for a second");
     control.emptied();
     assert!(matches!(control.admit(behind(6.5), &mut [0.0]), Admission::TooLate { .. }), "it comes back");
+    let next = Asked { ahead: 0, left: 0.0, ..behind(6.6) };
+    assert_eq!(control.admit(next, &mut [0.0]), Admission::Late, "nobody is before it");
+    assert!(matches!(control.admit(Asked { ahead: 0, ..next }, &mut [0.02]), Admission::TooLate { .. }));
     control.emptied();
     assert_eq!(control.admit(behind(8.0), &mut [0.0]), Admission::Late, "another time");
     assert_eq!(
@@ -290,14 +299,17 @@ fn a_queue_that_is_behind_refuses_nobody_and_one_that_stands_does() {
 fn the_head_of_a_queue_is_given_up_for_those_behind_it_where_the_queue_stands() {
     // T(32) = 36 ms, 46.8 ms with the factor.
     let mut control = seeded(0.004, 0.001);
-    let head = |now| Head { rows: 1, waiting: 40, cap: 32, left: 0.04, is_own: false, now, patience: 1.0 };
-    let mut gives_up = |head| control.gives_up(head);
-    assert!(!gives_up(Head { left: 0.047, ..head(0.0) }), "it is in time");
-    assert!(gives_up(Head { waiting: 32, is_own: true, ..head(0.0) }), "its client waits for no late answer");
-    assert!(!gives_up(Head { waiting: 32, ..head(0.0) }), "it makes nobody late");
-    assert!(!gives_up(head(0.0)), "the queue is behind");
-    assert!(gives_up(head(1.0)), "it stands");
-    assert!(!gives_up(Head { waiting: 32, ..head(1.0) }), "it makes nobody late");
+    let head =
+        |now| Head { rows: 1, waiting: 40, cap: 32, left: 0.04, own: f64::INFINITY, now, patience: 1.0 };
+    let mut fate = |head| control.fate(head);
+    assert_eq!(fate(Head { left: 0.047, ..head(0.0) }), Fate::InTime);
+    let impatient = Head { waiting: 32, own: 0.04, ..head(0.0) };
+    assert_eq!(fate(impatient), Fate::GivenUp, "its client waits for no late answer");
+    assert_eq!(fate(Head { own: 0.047, ..impatient }), Fate::Late, "it waits for this one");
+    assert_eq!(fate(Head { waiting: 32, ..head(0.0) }), Fate::Late, "it makes nobody else late");
+    assert_eq!(fate(head(0.0)), Fate::Late, "the queue is behind");
+    assert_eq!(fate(head(1.0)), Fate::GivenUp, "it stands");
+    assert_eq!(fate(Head { waiting: 32, ..head(1.0) }), Fate::Late, "it makes nobody else late");
 }
 
 #[test]
@@ -464,7 +476,7 @@ fn a_slow_time_that_is_over_is_forgotten_with_the_first_trial() {
 fn a_trial_waits_for_as_long_as_it_may_take() {
     let mut control = Control::new(Limits { max_rows: 32, executors: 1 });
     control.ran(1, 0.01);
-    let asked = |idle| Asked { is_own: false, idle: Some(idle), ..asked(1000, 0, 0.1) };
+    let asked = |idle| Asked { own: f64::INFINITY, idle: Some(idle), ..asked(1000, 0, 0.1) };
     let expected = control.upper(1000);
     assert!(expected > LONGEST_STALE);
     assert!(matches!(control.admit(asked(2.0), &mut [0.0]), Admission::TooLate { .. }));

@@ -368,9 +368,32 @@ fn a_target_that_single_runs_just_miss_is_tried_by_one_at_a_time() {
 
 /// Some request was late for all of the last seconds.
 fn stands(queue: &Queue) {
-    let late = |now| Head { rows: 1, waiting: 2, cap: 1, left: 0.0, is_own: false, now, patience: 1.0 };
+    let late = |now| Head { rows: 1, waiting: 2, cap: 1, left: 0.0, own: 1.0, now, patience: 1.0 };
     let mut state = queue.lock();
-    assert!(!state.control.gives_up(late(-2.0)) && state.control.gives_up(late(0.0)));
+    assert_eq!([-2.0, 0.0].map(|now| state.control.fate(late(now))), [Fate::Late, Fate::GivenUp]);
+}
+
+#[test]
+fn two_clients_that_are_always_late_are_overload_though_each_run_takes_all_that_wait() {
+    // A run of 60 rows takes 64 ms, and with as many before it ends after the target.
+    let queue = holding(rules(100, 64), vec![]);
+    let made = queue.lock().made;
+    let push = |millis: u64| {
+        let (job, answer) = targeted(made + Duration::from_millis(millis), 60, 95);
+        std::mem::forget(answer);
+        queue.push(job, TARGET)
+    };
+    assert_eq!(push(0), Ok(()));
+    form(&queue, made);
+    let refused = (0..40).find(|round| {
+        let now = round * 64;
+        let refused = push(now).is_err();
+        let now = made + Duration::from_millis(now + 64);
+        queue.lock().running[0] = None;
+        assert_eq!(form(&queue, now).late, 0);
+        refused
+    });
+    assert!(refused.is_some_and(|round| (14..=17).contains(&round)), "after a second: {refused:?}");
 }
 
 #[test]

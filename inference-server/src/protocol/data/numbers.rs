@@ -10,7 +10,7 @@ use super::{Element, Nesting};
 
 /// Arrays in arrays in arrays: deeper ones are left to the parser that bounds them.
 const DEEPEST: usize = 32;
-/// Room that is made for elements before they are there. A request may say of its shape what it likes.
+/// Room that is made for elements before they are there, at most. A request may say of its shape what it likes.
 const ROOM: usize = 4096;
 /// Most digits that fit into 64 bits, whatever they are.
 const DIGITS: usize = 19;
@@ -62,10 +62,14 @@ pub(super) fn read<T: Element>(text: &[u8], expected: usize) -> Option<(Vec<T>, 
                 b']' => {
                     let length = open.pop()?;
                     nesting.close::<Error>(open.len(), length).ok()?;
-                    match open.last_mut() {
-                        Some(count) => *count += 1,
-                        None => return Some((items, nesting, at)),
-                    }
+                    let Some(count) = open.last_mut() else {
+                        // Not more than its text takes, whatever was expected.
+                        if items.capacity() > 2 * items.len() {
+                            items.shrink_to_fit();
+                        }
+                        return Some((items, nesting, at));
+                    };
+                    *count += 1;
                 }
                 _ => return None,
             }

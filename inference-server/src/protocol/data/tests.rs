@@ -23,6 +23,16 @@ fn read(dtype: DType, text: &str) -> Result<(Data, Vec<usize>), String> {
     general
 }
 
+#[test]
+fn elements_take_no_more_room_than_they_need_whatever_is_expected() {
+    for (text, room) in [("[]", 0), ("[1]", 2), ("[1,2,3]", 6)] {
+        let (Data::F64(items), ..) = numbers(DType::F64, text.as_bytes(), usize::MAX).unwrap() else {
+            panic!()
+        };
+        assert!(items.capacity() <= room, "{text}: {}", items.capacity());
+    }
+}
+
 /// Where the quick parser must have an answer: else it would be of no use.
 #[test]
 fn plain_numbers_are_read_quickly_whatever_their_form() {

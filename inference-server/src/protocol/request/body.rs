@@ -1,5 +1,6 @@
 //! The JSON of an infer request, as it stands there. What it means is checked in the module above.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -21,8 +22,8 @@ pub(super) struct RawBody<'de> {
 
 /// One entry of `inputs`.
 pub(super) struct RawTensor<'de> {
-    pub(super) name: String,
-    pub(super) datatype: String,
+    pub(super) name: Cow<'de, str>,
+    pub(super) datatype: Cow<'de, str>,
     pub(super) shape: Vec<usize>,
     pub(super) parameters: Object<InputParameters>,
     /// None when the elements are raw bytes behind the JSON.
@@ -191,8 +192,8 @@ impl<'de> Visitor<'de> for Tensor {
             return Err(missing("data"));
         }
         Ok(RawTensor {
-            name: name.ok_or_else(|| missing("name"))?,
-            datatype: datatype.ok_or_else(|| missing("datatype"))?,
+            name: name.ok_or_else(|| missing("name"))?.into(),
+            datatype: datatype.ok_or_else(|| missing("datatype"))?.into(),
             shape: shape.ok_or_else(|| missing("shape"))?,
             parameters,
             data,

@@ -62,8 +62,8 @@ fn tensor<'a>(cursor: &mut Cursor<'a>) -> Option<RawTensor<'a>> {
     })?;
     // Without data there are raw bytes, or something is missing.
     Some(RawTensor {
-        name: name?.to_owned(),
-        datatype: datatype?.to_owned(),
+        name: name?.into(),
+        datatype: datatype?.into(),
         shape: shape?,
         parameters,
         data: Some(data?),
