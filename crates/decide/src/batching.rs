@@ -295,7 +295,10 @@ impl Control {
             // What an executor that stands still seems to need yet is no work that waits.
             let work = self.drain(asked.ahead, cap);
             let is_possible = done <= asked.own && self.alone(asked.rows) <= asked.limit;
-            if is_possible && (is_next || !self.standing.is_late(asked.now, work, asked.patience)) {
+            // Nobody is before it, and to refuse it would help no one; unless runs beside each other are what makes all of them late.
+            let is_harmless =
+                is_next && (asked.idle.is_some() || self.cost.seconds(asked.rows) <= asked.limit);
+            if is_possible && (is_harmless || !self.standing.is_late(asked.now, work, asked.patience)) {
                 Admission::Late
             } else {
                 Admission::TooLate { drain: start, done }

@@ -95,10 +95,19 @@ pub(crate) struct Watched<T> {
     early: Early,
     /// When the present wait for bytes began: for a head its first byte, else the end of the last answer.
     waiting: Option<Instant>,
-    /// When the peer began not to take all that there was to write, and the bytes that it took since.
-    stalled: Option<(Instant, u64)>,
+    /// Since the peer does not take all that there is to write.
+    stalled: Option<Stall>,
     read_alarm: Alarm,
     write_alarm: Alarm,
+}
+
+/// A peer that takes less than there is to write.
+#[derive(Clone, Copy)]
+struct Stall {
+    began: Instant,
+    /// When it took something last, and the bytes that it took since the beginning.
+    last: Instant,
+    taken: u64,
 }
 
 /// What was read to tell the protocol, to be read again by whoever speaks it.
@@ -144,14 +153,17 @@ impl<T> Watched<T> {
     /// A write took place or has to wait. A byte now and then does not extend the time for an answer.
     fn wrote(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(result) = result {
-            if let (Some((_, taken)), Ok(bytes)) = (&mut self.stalled, &result) {
-                *taken = taken.saturating_add(*bytes as u64);
+            if let (Some(stall), Ok(bytes)) = (&mut self.stalled, &result) {
+                (stall.last, stall.taken) = (Instant::now(), stall.taken.saturating_add(*bytes as u64));
             }
             return Poll::Ready(result);
         }
-        let (since, taken) = *self.stalled.get_or_insert_with(|| (Instant::now(), 0));
-        let patience = self.patience.write + Duration::from_secs(taken / LEAST_RATE);
-        if self.write_alarm.is_over(since + patience, cx) {
+        let stall = *self.stalled.get_or_insert_with(|| {
+            let now = Instant::now();
+            Stall { began: now, last: now, taken: 0 }
+        });
+        let earned = stall.began + Duration::from_secs(stall.taken / LEAST_RATE);
+        if self.write_alarm.is_over(stall.last.min(earned) + self.patience.write, cx) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Poll::Pending
@@ -392,5 +404,21 @@ mod tests {
         assert_eq!(slow.unwrap_err().kind(), io::ErrorKind::TimedOut);
         // Hundreds of kilobytes a second, for longer than a stop may last.
         write(1_000_000, 8192, Duration::from_millis(5)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_took_before_gives_it_no_longer_stop() {
+        let (ours, mut peer) = duplex(8192);
+        let patience =
+            Patience { head: Duration::MAX, idle: Duration::MAX, write: Duration::from_millis(300) };
+        let mut stream = Watched::new(ours, Activity::default(), patience, 1024);
+        let reads = tokio::spawn(async move {
+            peer.read_exact(&mut vec![0; 10 << 20]).await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let written =
+            tokio::time::timeout(Duration::from_secs(60), stream.write_all(&vec![0; 20 << 20])).await;
+        assert_eq!(written.expect("it is cut").unwrap_err().kind(), io::ErrorKind::TimedOut);
+        reads.abort();
     }
 }

@@ -43,6 +43,9 @@ impl Counted {
     }
 }
 
+/// Answers up to this are given whatever else is in the process.
+const SMALL: usize = 64 << 10;
+
 /// An answer on its way to the client. It counts until the last byte of it is written, or its connection has ended.
 pub struct Written {
     bytes: Vec<u8>,
@@ -50,9 +53,10 @@ pub struct Written {
 }
 
 impl Written {
-    /// Counts an answer, with a count in which nothing is yet. One larger than the bound has its turn when nothing else is there.
+    /// Counts an answer, with a count in which nothing is yet. A small one is never refused: connections bound how many there are. One
+    /// larger than the bound has its turn when nothing else is there.
     pub fn new(bytes: Vec<u8>, mut counted: Counted) -> Result<Self, BodiesFull> {
-        let is_full = counted.add(bytes.len() as u64).is_err();
+        let is_full = counted.add(bytes.len() as u64).is_err() && bytes.len() > SMALL;
         let others = counted.all.load(Ordering::Relaxed).saturating_sub(counted.own);
         if is_full && others > 0 { Err(BodiesFull) } else { Ok(Self { bytes, _counted: counted }) }
     }
@@ -130,17 +134,22 @@ mod tests {
     #[test]
     fn an_answer_counts_until_its_last_byte_is_gone() {
         let all = Arc::new(AtomicU64::new(0));
-        let counted = || Counted::new(Arc::clone(&all), 100);
+        let counted = || Counted::new(Arc::clone(&all), 100 << 10);
         let written = |bytes: usize| Written::new(vec![b'x'; bytes], counted());
-        let mut first = Bytes::from_owner(written(70).unwrap());
-        assert!(written(31).is_err(), "no room beside the first");
-        assert_eq!(all.load(Ordering::Relaxed), 70);
-        let rest = first.split_off(69);
+        let mut first = Bytes::from_owner(written(70 << 10).unwrap());
+        assert!(written(65 << 10).is_err(), "no room beside the first");
+        assert_eq!(all.load(Ordering::Relaxed), 70 << 10);
+        assert!(written(64 << 10).is_ok(), "a small one");
+        let rest = first.split_off(1);
         drop(first);
-        assert_eq!((all.load(Ordering::Relaxed), &rest[..]), (70, &b"x"[..]), "it is still in memory");
+        assert_eq!(
+            (all.load(Ordering::Relaxed), rest.len()),
+            (70 << 10, (70 << 10) - 1),
+            "it is still in memory"
+        );
         drop(rest);
-        let large = written(1000).unwrap();
-        assert_eq!(all.load(Ordering::Relaxed), 1000, "it is alone");
+        let large = written(1000 << 10).unwrap();
+        assert_eq!(all.load(Ordering::Relaxed), 1000 << 10, "it is alone");
         drop(large);
         assert_eq!(all.load(Ordering::Relaxed), 0);
     }

@@ -46,13 +46,13 @@ impl Standing {
         }
     }
 
-    /// A request is late at `now`, with so many seconds of work before it or beside it. Whether that is held against it.
+    /// A request is late at `now`, with so many seconds of waiting work before it or beside it. Whether that is held against it.
     pub fn is_late(&mut self, now: f64, work: f64, patience: f64) -> bool {
         let since = *self.since.get_or_insert(now);
-        let is_overload = now - since >= patience
-            || work >= FLOOD * patience
-            || self.counted.is_some_and(|counted| now - counted < patience);
-        if is_overload {
+        let stands = now - since >= patience || work >= FLOOD * patience;
+        let is_overload = stands || self.counted.is_some_and(|counted| now - counted < patience);
+        // Late by the run that goes on, with nothing before it: so are many where the target is short, at any load.
+        if stands || (is_overload && work > 0.0) {
             self.counted = Some(now);
         }
         is_overload
@@ -78,10 +78,10 @@ mod tests {
         assert!(!standing.is_late(6.1, 0.0, 1.0), "it was only behind");
         assert!(standing.is_late(7.1, 0.0, 1.0));
         standing.emptied();
-        assert!(standing.is_late(8.0, 0.0, 1.0), "empty since others are turned away");
+        assert!(standing.is_late(8.0, 0.1, 1.0), "empty since others are turned away");
         standing.emptied();
         standing.rested(0.05, 1.0);
-        assert!(standing.is_late(8.9, 0.0, 1.0), "a short rest");
+        assert!(standing.is_late(8.9, 0.1, 1.0), "a short rest");
         standing.rested(0.1, 1.0);
         assert!(!standing.is_late(9.0, 0.0, 1.0), "a long one");
         standing.emptied();
@@ -95,6 +95,8 @@ mod tests {
         let mut standing = Standing::default();
         assert!(!standing.is_late(5.0, 0.49, 1.0) && standing.is_late(5.0, 0.5, 1.0));
         assert!(standing.is_late(5.9, 0.0, 1.0), "until it is over");
+        standing.emptied();
+        assert!(!standing.is_late(6.1, 0.0, 1.0), "nothing waited for a second");
     }
 
     #[test]
