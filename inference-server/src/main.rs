@@ -10,10 +10,6 @@ use stoker_server::alone::spelled_out;
 use stoker_server::config::{Cli, Command};
 use stoker_server::serve::{self, ServeError};
 
-/// See `docs/decisions/allocator.md`.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let cli = match Cli::try_parse_from(spelled_out(std::env::args_os().collect())) {
         Ok(cli) => cli,

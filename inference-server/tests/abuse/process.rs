@@ -37,8 +37,11 @@ impl Process {
             .args(fixed)
             .args(["--metrics-listen", "127.0.0.1:0", "--drain-delay", "0s", "--threads", "2"])
             .args(more)
-            // Else what was freed goes back to the system some time later: how much that is says nothing of what the server holds.
-            .env("MIMALLOC_PURGE_DELAY", "0")
+            // Else every thread has an arena, which keeps what was freed for as long as something lies above it: how much
+            // that is says nothing of what the server holds.
+            .env("MALLOC_ARENA_MAX", "1")
+            .env("MALLOC_MMAP_THRESHOLD_", "8192")
+            .env("MALLOC_TRIM_THRESHOLD_", "65536")
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
