@@ -12,6 +12,8 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, SeqAccess, Unexpected, Visitor};
 use stoker_graph::{DType, Data};
 
+pub(super) use numbers::behind_space;
+
 /// The lengths of the arrays at each depth.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Nesting {
@@ -66,6 +68,25 @@ impl Nesting {
     }
 }
 
+/// What a macro makes of the variant of a type of numbers; the other types have arms of their own.
+macro_rules! of_numbers {
+    ($dtype:expr, $read:ident, $($others:tt)*) => {
+        match $dtype {
+            DType::U8 => $read!(U8),
+            DType::U16 => $read!(U16),
+            DType::U32 => $read!(U32),
+            DType::U64 => $read!(U64),
+            DType::I8 => $read!(I8),
+            DType::I16 => $read!(I16),
+            DType::I32 => $read!(I32),
+            DType::I64 => $read!(I64),
+            DType::F32 => $read!(F32),
+            DType::F64 => $read!(F64),
+            $($others)*
+        }
+    };
+}
+
 /// Reads one `data` array as elements of a type.
 pub struct Elements(pub DType);
 
@@ -88,22 +109,12 @@ impl<'de> DeserializeSeed<'de> for Elements {
                 read(deserializer).map(|(items, nesting)| (Data::$variant(items), nesting))
             };
         }
-        match self.0 {
+        of_numbers!(self.0, read_as,
             DType::Bool => read_as!(Bool),
-            DType::U8 => read_as!(U8),
-            DType::U16 => read_as!(U16),
-            DType::U32 => read_as!(U32),
-            DType::U64 => read_as!(U64),
-            DType::I8 => read_as!(I8),
-            DType::I16 => read_as!(I16),
-            DType::I32 => read_as!(I32),
-            DType::I64 => read_as!(I64),
-            DType::F32 => read_as!(F32),
-            DType::F64 => read_as!(F64),
             DType::String => read_as!(String),
             // The request was refused before, with what to do.
             other => Err(D::Error::custom(format!("{other} cannot be sent as JSON"))),
-        }
+        )
     }
 }
 
@@ -116,19 +127,7 @@ pub fn numbers(dtype: DType, text: &[u8], expected: usize) -> Option<(Data, Nest
                 .map(|(items, nesting, length)| (Data::$variant(items), nesting, length))
         };
     }
-    match dtype {
-        DType::U8 => read_as!(U8),
-        DType::U16 => read_as!(U16),
-        DType::U32 => read_as!(U32),
-        DType::U64 => read_as!(U64),
-        DType::I8 => read_as!(I8),
-        DType::I16 => read_as!(I16),
-        DType::I32 => read_as!(I32),
-        DType::I64 => read_as!(I64),
-        DType::F32 => read_as!(F32),
-        DType::F64 => read_as!(F64),
-        _ => None,
-    }
+    of_numbers!(dtype, read_as, _ => None)
 }
 
 /// An element type: which JSON values it takes. `None` is a value that it does not take.

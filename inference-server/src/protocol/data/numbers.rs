@@ -78,7 +78,7 @@ pub(super) fn read<T: Element>(text: &[u8], expected: usize) -> Option<(Vec<T>, 
 }
 
 /// The place of the next byte that is no space.
-fn behind_space(text: &[u8], from: usize) -> usize {
+pub(in crate::protocol) fn behind_space(text: &[u8], from: usize) -> usize {
     let rest = text.get(from..).unwrap_or_default();
     let space = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t'));
     from + space.count()

@@ -100,10 +100,9 @@ impl<'a> Cursor<'a> {
 
     /// The next byte that is no space, which is passed over.
     fn next(&mut self) -> Option<u8> {
-        let rest = self.rest();
-        let space = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\n' | b'\r' | b'\t')).count();
-        self.at += space + 1;
-        rest.get(space).copied()
+        let at = data::behind_space(self.text, self.at);
+        self.at = at + 1;
+        self.text.get(at).copied()
     }
 
     /// The same, where it must be this byte.
