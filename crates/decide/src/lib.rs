@@ -7,6 +7,7 @@
 //! - [`agreement`]: do the answers to copies of requests agree.
 //! - [`histogram`]: latencies as the native Prometheus schema 3, merged exactly.
 //! - [`traffic`]: which arm serves a request.
+//! - [`autoscale`]: how many pods a revision needs.
 //! - [`balance`]: which pod of the arm, and when another one is tried.
 //! - [`batching`]: how large batches are and which requests are taken, by one latency target.
 //! - [`caching`]: is a cache of predictions worth its lookups.
@@ -24,6 +25,7 @@
 pub mod address;
 pub mod agreement;
 pub mod analysis;
+pub mod autoscale;
 pub mod balance;
 pub mod batching;
 pub mod caching;

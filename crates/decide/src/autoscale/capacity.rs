@@ -1,0 +1,232 @@
+//! How many requests a second one pod can carry within the latency target: learned from what was seen, never configured.
+//!
+//! Latency against load is flat and then a wall, so that a ratio rule on latency has the wrong gain at both ends. Here latency
+//! only teaches where the wall is, and replicas follow demand over capacity:
+//!
+//! - The first guess is from the mean latency `W`: one request at a time, busy for 70 % of the time, `0.7 / W`. It is low for a
+//!   server that works on several at once, never high for one that waits in line.
+//! - While the percentile keeps well below the target (70 %) at the rate that is believed in, belief grows: the more, the
+//!   further below. So it settles before the wall and need not run into it.
+//! - Where the percentile does not hold, belief falls below the rate that was seen to fail, and that rate is remembered for an
+//!   hour as a strain that growth keeps away from.
+//!
+//! The scheme of estimating a sustainable rate is that of llm-d's queueing model and of `MArk`; the growth rule is our own.
+
+use std::time::Duration;
+
+use super::Aim;
+use super::load::Sum;
+
+/// Share of the time that one executor is believed to be busy at most, before anything is known.
+const FIRST: f64 = 0.7;
+/// Answers that a first guess needs.
+const FIRST_ANSWERS: u64 = 20;
+/// Between two lessons.
+pub(super) const LESSON: Duration = Duration::from_secs(10);
+/// Growth of one lesson where latency is nothing beside the target.
+const GROWTH: f64 = 0.05;
+/// Share of the target at which growth ends.
+const CALM: f64 = 0.7;
+/// Share of the believed rate that must be there for a lesson about it.
+const NEAR: f64 = 0.8;
+/// What is left of a rate that failed.
+const BACK_OFF: f64 = 0.9;
+/// How far above what was carried belief may be: latency says little of rates that were not tried.
+const BEYOND: f64 = 0.15;
+/// Share of a strained rate that growth keeps below.
+const BELOW_STRAIN: f64 = 0.95;
+/// For how long a strain is kept away from.
+const STRAIN_LASTS: Duration = Duration::from_hours(1);
+/// Requests at a pod on average below which waiting in line explains no latency.
+const QUIET: f64 = 0.3;
+/// A percentile is that of the model itself up to this multiple of what nearly idle pods have.
+const ALIKE: f64 = 1.5;
+
+/// What is believed of the pods of one revision.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Capacity {
+    /// Requests per second and pod that keep the percentile within the target.
+    per_pod: Option<f64>,
+    /// It was seen, not only guessed.
+    proven: bool,
+    /// A rate per pod at which the percentile did not hold, and when.
+    strain: Option<(f64, Duration)>,
+    /// The percentile of nearly idle pods, where it is above the target.
+    too_slow: Option<Duration>,
+    /// When the last lesson was.
+    learned: Option<Duration>,
+}
+
+impl Capacity {
+    /// What an earlier process had learned.
+    pub fn known(per_pod: f64) -> Self {
+        let known = per_pod.is_finite() && per_pod > 0.0;
+        Self { per_pod: known.then_some(per_pod), proven: known, ..Self::default() }
+    }
+
+    /// Requests per second and pod; none while nothing is known.
+    pub fn per_pod(&self) -> Option<f64> {
+        self.per_pod
+    }
+
+    /// Whether it was seen and not only guessed.
+    pub fn is_proven(&self) -> bool {
+        self.proven
+    }
+
+    /// Whether a rate was seen to fail.
+    pub fn is_strained(&self) -> bool {
+        self.strain.is_some()
+    }
+
+    /// Whether one failed within the time before `now`.
+    pub fn failed_within(&self, now: Duration, time: Duration) -> bool {
+        self.strain.is_some_and(|(_, when)| now.saturating_sub(when) < time)
+    }
+
+    /// The percentile of nearly idle pods, where it is above the target: no number of pods can keep it.
+    pub fn too_slow(&self) -> Option<Duration> {
+        self.too_slow
+    }
+
+    /// Takes a lesson, at most each [`LESSON`], from a minute and from five with the pods of now. A failure teaches only where
+    /// both missed the target, and `settled`: while pods start or queues are worked off, what is late came before.
+    pub fn learn(&mut self, now: Duration, near: &Sum, far: &Sum, aim: Aim, settled: bool) {
+        if self.learned.is_some_and(|last| now.saturating_sub(last) < LESSON) {
+            return;
+        }
+        let enough = aim.enough();
+        let shown = if near.total() >= enough { near } else { far };
+        let rate = shown.per_pod();
+        if self.per_pod.is_none() {
+            self.guess(far, aim);
+        }
+        if shown.total() < enough || rate <= 0.0 {
+            return;
+        }
+        self.learned = Some(now);
+        let Some(before) = self.per_pod else { return };
+        match (aim.is_missed(shown), aim.is_missed(far)) {
+            (true, true) if settled => return self.fail(now, shown, before, aim),
+            (true, _) | (_, true) => return,
+            (false, false) => {}
+        }
+        self.too_slow = None;
+        let mut believed = before.max(rate);
+        self.proven |= rate >= NEAR * before;
+        let share = |sum: &Sum| Some(sum.latency.quantile(aim.quantile)?.as_secs_f64() / aim.target.as_secs_f64());
+        let used = share(shown).unwrap_or(1.0).max(share(far).unwrap_or(1.0));
+        let free = (1.0 - used / CALM).max(0.0);
+        if free > 0.0 {
+            let most = rate * BEYOND.mul_add(free, 1.0);
+            believed = (believed * GROWTH.mul_add(free, 1.0)).min(most).max(believed);
+        }
+        self.strain.take_if(|(strained, when)| now.saturating_sub(*when) > STRAIN_LASTS || rate > *strained);
+        if let Some((strained, _)) = self.strain {
+            believed = believed.min((BELOW_STRAIN * strained).max(before));
+        }
+        self.per_pod = Some(believed);
+    }
+
+    fn guess(&mut self, seen: &Sum, aim: Aim) {
+        if seen.latency.count() < FIRST_ANSWERS {
+            return;
+        }
+        // In overload the mean is that of the queue; what is done is then what can be done.
+        let done = if aim.is_missed(seen) { BACK_OFF * seen.per_pod() } else { seen.per_pod() };
+        let alone = seen.mean().filter(|mean| *mean > 0.0).map_or(0.0, |mean| FIRST / mean);
+        self.per_pod = Some(alone.max(done)).filter(|guess| *guess > 0.0);
+    }
+
+    /// The percentile did not hold at the rate that is `shown`.
+    fn fail(&mut self, now: Duration, shown: &Sum, before: f64, aim: Aim) {
+        let mean = shown.mean().unwrap_or(0.0);
+        let seen = shown.latency.quantile(aim.quantile);
+        let is_quiet = shown.per_pod() * mean < QUIET;
+        let as_before = seen.zip(self.too_slow).is_some_and(|(seen, quiet)| seen <= quiet.mul_f64(ALIKE));
+        if shown.overloaded == 0 && (is_quiet || as_before) {
+            // Nobody waits in line: the model itself takes so long.
+            self.too_slow = if is_quiet { seen } else { self.too_slow };
+            return;
+        }
+        // What is answered while more waits is all that a pod can do.
+        let rate = shown.per_pod();
+        self.strain = Some((rate.min(self.strain.map_or(f64::INFINITY, |(before, _)| before)), now));
+        self.per_pod = Some(before.min(BACK_OFF * rate));
+        self.proven = true;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AIM: Aim = Aim { quantile: 0.99, target: Duration::from_millis(100) };
+
+    /// A minute of one pod: so many answers a second, of which one in `late_of` takes 200 ms and the others `millis`.
+    fn minute(rate: u64, millis: u64, late_of: Option<u64>) -> Sum {
+        let mut sum = Sum { seconds: 60.0, pod_seconds: 60.0, looks: 60, answered: rate * 60, ..Sum::default() };
+        for number in 0..rate * 60 {
+            let late = late_of.is_some_and(|of| number % of == 0);
+            sum.latency.record(Duration::from_millis(if late { 200 } else { millis }));
+        }
+        sum
+    }
+
+    fn after(lessons: &[Sum]) -> Capacity {
+        let mut capacity = Capacity::default();
+        for (number, sum) in lessons.iter().enumerate() {
+            capacity.learn(LESSON * u32::try_from(number).unwrap(), sum, sum, AIM, true);
+        }
+        capacity
+    }
+
+    #[test]
+    fn the_first_guess_is_one_request_at_a_time() {
+        // 10 ms each: 70 a second. The histogram's mean is exact.
+        assert!((after(&[minute(1, 10, None)]).per_pod().unwrap() - 70.0).abs() < 1e-6);
+        assert_eq!(after(&[Sum::default()]).per_pod(), None);
+    }
+
+    #[test]
+    fn belief_grows_where_it_is_tried_and_latency_is_low() {
+        // Few requests say nothing of many.
+        assert!(after(&vec![minute(20, 10, None); 50]).per_pod().unwrap() < 71.0);
+        // At what is believed it grows, and stays when latency comes near the target.
+        assert!(after(&vec![minute(70, 10, None); 50]).per_pod().unwrap() > 75.0);
+        let settled = after(&vec![minute(70, 72, None); 50]);
+        assert!((settled.per_pod().unwrap() - 70.0).abs() < 1e-6 && settled.is_proven());
+        // What is carried is proven, whatever was guessed.
+        assert!(after(&vec![minute(300, 10, None); 2]).per_pod().unwrap() >= 300.0);
+    }
+
+    #[test]
+    fn a_rate_that_failed_is_kept_away_from() {
+        let mut capacity = after(&vec![minute(100, 10, None); 3]);
+        let mut now = Duration::from_secs(100);
+        capacity.learn(now, &minute(120, 50, Some(20)), &minute(120, 50, Some(20)), AIM, true);
+        let fallen = capacity.per_pod().unwrap();
+        assert!(fallen < 0.91 * 120.0 && fallen > 0.8 * 120.0, "{fallen}");
+        for _ in 0..40 {
+            now += LESSON;
+            let carried = minute(u64::try_from(capacity.per_pod().unwrap() as i64).unwrap(), 10, None);
+            capacity.learn(now, &carried, &carried, AIM, true);
+        }
+        assert!(capacity.per_pod().unwrap() <= 0.95 * 120.0);
+    }
+
+    #[test]
+    fn a_model_that_is_slower_than_the_target_is_no_overload() {
+        let slow = after(&vec![minute(1, 150, None), minute(1, 150, None), minute(2, 150, None)]);
+        let before = slow.per_pod();
+        assert_eq!(slow.too_slow().map(|seen| seen > AIM.target), None, "60 answers say nothing of a p99");
+        let slow = after(&vec![minute(5, 150, None), minute(1, 150, None)]);
+        assert_eq!(slow.too_slow(), None, "0.75 requests at a time wait in line");
+        let mut far = minute(4, 120, None);
+        // The same on four pods.
+        far.pod_seconds *= 4.0;
+        let slow = after(&[far.clone(), far]);
+        assert!(slow.too_slow().is_some_and(|seen| seen >= Duration::from_millis(120)));
+        assert!(before.is_some());
+    }
+}

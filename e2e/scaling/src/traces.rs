@@ -1,0 +1,65 @@
+//! Demand over time.
+
+use std::f64::consts::TAU;
+
+use crate::random::Random;
+
+/// Requests per second, second by second.
+#[derive(Clone, Debug)]
+pub struct Trace {
+    /// Its name in tables.
+    pub name: &'static str,
+    /// Requests per second.
+    pub rates: Vec<f64>,
+}
+
+fn trace(name: &'static str, seconds: u32, rate: impl Fn(f64) -> f64) -> Trace {
+    Trace { name, rates: (0..seconds).map(|second| rate(f64::from(second))).collect() }
+}
+
+/// Three times the demand at once, for ten minutes, and back.
+pub fn step() -> Trace {
+    trace("step", 2400, |t| if (600.0..1200.0).contains(&t) { 1500.0 } else { 500.0 })
+}
+
+/// From 300 to 1,800 in ten minutes, and back.
+pub fn ramp() -> Trace {
+    trace("ramp", 2400, |t| match t {
+        t if t < 300.0 => 300.0,
+        t if t < 900.0 => 2.5_f64.mul_add(t - 300.0, 300.0),
+        t if t < 1200.0 => 1800.0,
+        t if t < 1800.0 => 2.5_f64.mul_add(-(t - 1200.0), 1800.0),
+        _ => 300.0,
+    })
+}
+
+/// Two days of six hours each: 100 at night, 900 at noon.
+pub fn daily() -> Trace {
+    trace("daily", 2 * 21_600, |t| 400.0_f64.mul_add(1.0 - (TAU * t / 21_600.0).cos(), 100.0))
+}
+
+/// A burst of 20 s at three times the demand, every five minutes.
+pub fn spikes() -> Trace {
+    trace("spikes", 2400, |t| if t % 300.0 >= 280.0 { 1200.0 } else { 400.0 })
+}
+
+/// Eight times the demand within half a minute, which then falls off slowly.
+pub fn crowd() -> Trace {
+    trace("crowd", 2400, |t| match t - 600.0 {
+        since if since < 0.0 => 250.0,
+        since if since < 30.0 => 1750.0_f64.mul_add(since / 30.0, 250.0),
+        since => 1750.0_f64.mul_add((-(since - 30.0) / 400.0).exp(), 250.0),
+    })
+}
+
+/// Two minutes of demand and two of nearly none.
+pub fn on_off() -> Trace {
+    trace("on-off", 2400, |t| if t % 240.0 < 120.0 { 1000.0 } else { 20.0 })
+}
+
+/// An even demand that sways by 5 %, besides the chance of arrivals.
+pub fn noise() -> Trace {
+    let mut random = Random(7);
+    let sways: Vec<f64> = (0..2400).map(|_| 0.1_f64.mul_add(random.uniform(), 0.95)).collect();
+    Trace { name: "noise", rates: sways.into_iter().map(|sway| 800.0 * sway).collect() }
+}
