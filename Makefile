@@ -1,6 +1,6 @@
 # The two commands: `make demo` and `make test`. Each target is a line or two; what it does is in the script that it calls.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint deny unit e2e soak soak-server faults partitions interleavings verdicts devices cluster cluster-down images install generate fixtures bench bench-router bench-rollout bench-serving onnx-conformance onnx-networks onnx-predictors onnx-fine-tuned protocol fuzz clean
+.PHONY: help demo demo-down test lint deny unit e2e soak soak-server faults partitions interleavings verdicts devices cluster cluster-down images install generate fixtures bench bench-router bench-rollout bench-serving bench-autoscale onnx-conformance onnx-networks onnx-predictors onnx-fine-tuned protocol fuzz clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ bench: ## Our server against FastAPI and ONNX Runtime: target/bench/main-job.jso
 
 bench-serving: ## The inference server beside MLServer and FastAPI, under overload, and its cache: target/bench/serving.json.
 	e2e/bench/serving
+
+bench-autoscale: ## The autoscaler beside HPA and KPA in simulated time: target/bench/autoscale.json.
+	e2e/bench/autoscale
 
 bench-router: ## Our router against Envoy: target/bench/router.json.
 	e2e/bench/router

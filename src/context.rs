@@ -14,6 +14,8 @@ use crate::apply::Applier;
 use crate::call::Calls;
 use crate::controllers::fleet::{Caps, Fleet};
 use crate::controllers::memory::Memory;
+use crate::controllers::scaling::Scaling;
+use crate::controllers::scaling::metrics::Shown;
 use crate::observe::routers::Routers;
 use crate::report::metrics::Metrics;
 
@@ -73,6 +75,8 @@ pub struct Context {
     pub memory: Memory,
     /// What one ModelDeployment must know of the others.
     pub fleet: Arc<Fleet>,
+    /// How many pods revisions have, where Stoker counts them.
+    pub scaling: Arc<Scaling>,
 }
 
 impl Context {
@@ -85,6 +89,8 @@ impl Context {
         metrics.register(registry);
         let recorder = Recorder::new(client.clone(), reporter);
         let fleet = Arc::new(Fleet::new(settings.caps));
+        let scaling = Arc::new(Scaling::default());
+        registry.register_collector(Box::new(Shown(Arc::clone(&scaling))));
         Arc::new(Self {
             client,
             settings,
@@ -94,6 +100,7 @@ impl Context {
             routers,
             memory: Memory::default(),
             fleet,
+            scaling,
         })
     }
 

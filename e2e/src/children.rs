@@ -20,12 +20,17 @@ use stoker_api::{ModelRoute, ModelRouter};
 use crate::cluster::until;
 use crate::namespace::TestNamespace;
 
-/// The pods that serve a revision and are not on their way out.
-pub async fn pods_of(namespace: &TestNamespace, revision: &str) -> Result<Vec<Pod>> {
+/// The pods of a revision, those that are on their way out among them.
+pub async fn all_pods_of(namespace: &TestNamespace, revision: &str) -> Result<Vec<Pod>> {
     let api = Api::<Pod>::namespaced(namespace.client.clone(), &namespace.name);
     let selector = format!("{}={revision},{}={}", labels::REVISION, labels::PART, parts::SERVER);
-    let pods = api.list(&ListParams::default().labels(&selector)).await?;
-    Ok(pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect())
+    Ok(api.list(&ListParams::default().labels(&selector)).await?.items)
+}
+
+/// The pods that serve a revision and are not on their way out.
+pub async fn pods_of(namespace: &TestNamespace, revision: &str) -> Result<Vec<Pod>> {
+    let pods = all_pods_of(namespace, revision).await?;
+    Ok(pods.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect())
 }
 
 /// The uids of a revision's pods.

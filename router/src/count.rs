@@ -24,6 +24,8 @@ pub struct Tally {
     pub attempts: u64,
     /// Of these, failed.
     pub errors: u64,
+    /// Of these, lost to overload. No evidence of its own: they are among the errors.
+    pub overloaded: u64,
     /// Latencies of those that succeeded.
     pub latency: Histogram,
 }
@@ -32,6 +34,7 @@ impl Tally {
     fn add(&mut self, other: &Self) {
         self.attempts += other.attempts;
         self.errors += other.errors;
+        self.overloaded += other.overloaded;
         self.latency.merge(&other.latency);
     }
 }
@@ -78,6 +81,11 @@ impl ArmCount {
         let tally = tallies.of(evidence);
         tally.attempts += 1;
         tally.errors += 1;
+    }
+
+    /// An attempt that is about to be counted as failed was lost to overload.
+    pub fn overloaded(&self) {
+        lock(&self.0).apart.overloaded += 1;
     }
 
     /// A copy of the totals of what is evidence.
@@ -131,7 +139,7 @@ impl Ledger {
     /// The evidence on a route, as the operator reads it.
     pub fn read(&self, route: &str) -> Vec<ArmCounts> {
         self.map(route, |run, step, revision, count| {
-            let Tally { attempts, errors, latency } = count.read();
+            let Tally { attempts, errors, latency, .. } = count.read();
             ArmCounts { run, step, revision: revision.to_owned(), attempts, errors, latency }
         })
     }

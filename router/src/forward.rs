@@ -19,6 +19,7 @@ pub mod channel;
 mod elsewhere;
 pub mod grpc;
 pub mod headers;
+mod hold;
 mod message;
 pub mod paths;
 pub mod pool;
@@ -35,7 +36,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderValue, SET_COOKIE};
 use http::request::Parts;
 use http::uri::Scheme;
-use http::{Method, Request, Response, Uri, Version};
+use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 use stoker_api::names::headers::MODEL;
@@ -51,7 +52,7 @@ use crate::forward::refuse::Refused;
 use crate::forward::relay::{Attempt, Carrier, Relay};
 use crate::live::{Busy, Endpoint, Outcome, clock};
 use crate::metrics::Counts;
-use crate::plane::{Assigned, Flight, Plane};
+use crate::plane::{Flight, Plane};
 use crate::shadow::count::Dropped;
 use crate::shadow::tee::Tee;
 use crate::shadow::{self, Shadow};
@@ -174,6 +175,7 @@ impl Forward {
             deadline = asked.map_or(deadline, |asked| deadline.min(Instant::now() + asked));
         }
         route.retries.requested(clock());
+        route.demand.came();
         let message = self.message(parts, body, &route, call, deadline).await?;
         Ok((route, message))
     }
@@ -244,6 +246,9 @@ impl Forward {
                 }
             };
             asks = false;
+            if matches!(failure, Failure::Late) {
+                flight.overloaded();
+            }
             match &failure {
                 Failure::Raced | Failure::Cut => {}
                 Failure::Client(refused) => return Err(refused.clone()),
@@ -384,51 +389,6 @@ impl Forward {
         Ok(Message { method, uri, headers, body, deadline, call, ending: None, secure, hidden: None })
     }
 
-    /// Finds a pod, and waits for one where there is none.
-    async fn place(
-        &self,
-        route: &str,
-        headers: &HeaderMap,
-        drawn: u128,
-        failed: Option<&Endpoint>,
-        deadline: Instant,
-    ) -> Result<(Flight, Busy), Refused> {
-        match self.plane.assign(route, headers, drawn, failed) {
-            Assigned::Pod(flight, busy) => return Ok((flight, busy)),
-            Assigned::Gone => return Err(self.gone()),
-            Assigned::Nowhere => {}
-        }
-        let _held = self.hold()?;
-        let wait = if failed.is_some() { self.settings.hold.min(SECOND_WAIT) } else { self.settings.hold };
-        let until = deadline.min(Instant::now() + wait);
-        // Subscribed before the tables are looked at again, so that no change is missed.
-        let mut changes = self.plane.changes();
-        let mut not = failed;
-        loop {
-            match self.plane.assign(route, headers, drawn, not) {
-                Assigned::Pod(flight, busy) => return Ok((flight, busy)),
-                Assigned::Gone => return Err(self.gone()),
-                Assigned::Nowhere => {}
-            }
-            if tokio::time::timeout_at(until, changes.changed()).await.is_err() && not.take().is_none() {
-                return Err(Refused::NoEndpoint);
-            }
-        }
-    }
-
-    /// A place in the queue of requests that wait for a pod.
-    fn hold(&self) -> Result<Held<'_>, Refused> {
-        let more = |held: usize| (held < self.settings.hold_queue).then_some(held + 1);
-        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).map_err(|_| Refused::QueueFull)?;
-        self.counts.held.inc();
-        Ok(Held(self))
-    }
-
-    /// The model went away while the request waited.
-    fn gone(&self) -> Refused {
-        Refused::no_route(self.plane.tables().routes().map(|route| route.name.as_str()))
-    }
-
     /// Sends the request to a pod, and waits for the head of the answer.
     async fn attempt(
         &self,
@@ -514,6 +474,9 @@ impl Forward {
             status if status.is_server_error() && !is_untouched => Outcome::Failed,
             _ => Outcome::Refused,
         };
+        if is_untouched || is_overload(parts.status) {
+            flight.overloaded();
+        }
         let aborted = self.counts.aborted.clone();
         let attempt = Attempt { flight, busy, sent, outcome, is_untouched, aborted, tee };
         Response::from_parts(parts, Relay::new(body, carrier, attempt, call, alarm))
@@ -546,6 +509,14 @@ impl Forward {
     }
 }
 
+/// Whether a status says that there was too much to do.
+fn is_overload(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
 /// Whether a proxy says that its client came by TLS. Of several proxies the first counts.
 fn is_forwarded_by_tls(headers: &HeaderMap) -> bool {
     let first =
@@ -567,15 +538,5 @@ async fn before<T>(alarm: &mut Pin<Box<Sleep>>, work: impl Future<Output = T>) -
         biased;
         result = work => Some(result),
         () = alarm => None,
-    }
-}
-
-/// A request that waits for a pod.
-struct Held<'a>(&'a Forward);
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.0.held.fetch_sub(1, Ordering::Relaxed);
-        self.0.counts.held.dec();
     }
 }

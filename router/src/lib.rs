@@ -16,6 +16,7 @@
 //! - [`unit`]: what stays at one arm.
 //! - [`shadow`]: copies of requests, and the comparison of answers.
 //! - [`count`]: attempts, errors and latencies by (run, step, arm).
+//! - [`wake`]: calls for pods of models that have none.
 //! - [`watch`]: the API server.
 //! - [`admin`]: what the operator asks.
 //! - [`metrics`]: what Prometheus reads.
@@ -33,4 +34,5 @@ pub mod run;
 pub mod shadow;
 pub mod table;
 pub mod unit;
+pub mod wake;
 pub mod watch;

@@ -3,6 +3,7 @@
 //! These objects outlive tables: a revision that left the table is kept while requests to it are under way, and a pod
 //! keeps its open connections when the table changes.
 
+pub mod demand;
 pub mod endpoint;
 pub mod retries;
 

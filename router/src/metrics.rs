@@ -16,7 +16,7 @@ use stoker_edge::listen::Stats;
 use stoker_edge::metrics::encode;
 
 use crate::count::Tally;
-use crate::cut::metrics::CutCounts;
+use crate::cut::metrics::{CutCounts, Outcome, OutcomeLabel};
 use crate::live::{CLASSES, Revision};
 use crate::plane::{Plane, Revisions};
 use crate::shadow;
@@ -97,6 +97,8 @@ pub struct Counts {
     pub tables_refused: Counter,
     /// Writes of the tables to disk that failed.
     pub disk_errors: Counter,
+    /// Calls for pods of models that sleep.
+    pub wakes: Family<OutcomeLabel, Counter>,
     /// Cuts, and what is done for them.
     pub cut: CutCounts,
 }
@@ -105,6 +107,11 @@ impl Counts {
     /// Counts a refusal.
     pub fn refused(&self, reason: Refusal) {
         self.refusals.get_or_create(&RefusalLabel { reason }).inc();
+    }
+
+    /// Counts a call for pods.
+    pub fn woke(&self, outcome: Outcome) {
+        self.wakes.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// Counts a read from the API server that failed.
@@ -160,6 +167,7 @@ pub fn registry(
     );
     router.register("tables_refused", "Tables that could not be served", counts.tables_refused.clone());
     router.register("disk_errors", "Writes of the tables to disk that failed", counts.disk_errors.clone());
+    router.register("wakes", "Calls for pods of models that have none", counts.wakes.clone());
     counts.cut.register(router);
     data.register(router.sub_registry_with_prefix("data"));
     admin.register(router.sub_registry_with_prefix("admin"));

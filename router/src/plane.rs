@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use http::HeaderMap;
-use stoker_api::scrape::ArmState;
+use stoker_api::scrape::{ArmState, Demand, RevisionDemand};
 use tokio::sync::watch;
 
 use crate::count::{ArmCount, Ledger};
@@ -20,6 +20,7 @@ use crate::live::{Busy, Endpoint, Outcome, Revision};
 use crate::shadow::count::ShadowCount;
 use crate::table::snapshot::{Arm, Mirror, Route, Rule, Snapshot};
 use crate::unit::Source;
+use crate::wake::Wakes;
 
 /// Revisions by (route, revision).
 pub type Revisions = BTreeMap<(String, String), Arc<Revision>>;
@@ -37,6 +38,8 @@ pub struct Plane {
     pub ledger: Ledger,
     /// Counts of copies.
     pub shadows: Ledger<ShadowCount>,
+    /// Models that are called for.
+    pub wakes: Wakes,
 }
 
 impl Default for Plane {
@@ -48,6 +51,7 @@ impl Default for Plane {
             revisions: Mutex::default(),
             ledger: Ledger::default(),
             shadows: Ledger::default(),
+            wakes: Wakes::default(),
         }
     }
 }
@@ -101,6 +105,11 @@ impl Flight {
             Outcome::Refused | Outcome::Failed => self.count.failed(evidence),
         }
         self.revision.ended(busy, outcome, took);
+    }
+
+    /// The attempt was lost to overload: its pod had too much to do, or did not answer by the deadline.
+    pub fn overloaded(&self) {
+        self.count.overloaded();
     }
 }
 
@@ -176,6 +185,19 @@ impl Plane {
             self.ledger.retain(&route, is_known);
             self.shadows.retain(&route, is_known);
         }
+    }
+
+    /// What came for a route and what became of it.
+    pub fn demand(&self, route: &str) -> Demand {
+        let tables = self.tables.load();
+        let Some(demand) = tables.route(route).map(|route| &route.demand) else { return Demand::default() };
+        let revisions = self.ledger.totals(route).into_iter().map(|(revision, tally)| RevisionDemand {
+            revision,
+            answered: tally.attempts.saturating_sub(tally.overloaded),
+            overloaded: tally.overloaded,
+            latency: tally.latency,
+        });
+        Demand { offered: demand.offered(), held: demand.held(), revisions: revisions.collect() }
     }
 
     /// The arms and shadows of a route's table, and those that still have requests in flight.

@@ -28,6 +28,7 @@ use crate::plane::Plane;
 use crate::shadow;
 use crate::table::disk;
 use crate::table::keeper::Keeper;
+use crate::wake;
 use crate::watch::{self, Lookup};
 
 /// How often kept connections to pods are looked after.
@@ -221,6 +222,7 @@ pub async fn run(args: Args) -> Result<(), RunError> {
     let (keeper, counts) = (Arc::clone(&router.keeper), router.counts.clone());
     tokio::spawn(watch::routes(tables, Arc::clone(&keeper), Arc::clone(&lookup), counts.clone()));
     tokio::spawn(watch::slices(slices, Arc::clone(&keeper), counts.clone()));
+    tokio::spawn(wake::report(Arc::clone(&router.plane), status.clone(), counts.clone()));
     tokio::spawn(report::report(keeper, status, counts.cut));
     tokio::spawn(tls.follow(args.tls_dir.clone(), &callers).run());
     tokio::spawn(ready.serve(metrics));

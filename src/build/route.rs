@@ -11,7 +11,7 @@ use stoker_api::deployment::{ModelDeploymentStatus, RollbackMode};
 use stoker_api::route::{
     Arm, Detector, Mirror, ModelRoute, ModelRouteSpec, Refill, RouteRule, SCHEMA, abilities,
 };
-use stoker_decide::rollout::{Share, State, Traffic, Watched};
+use stoker_decide::rollout::{Replicas, Share, State, Traffic, Watched};
 use stoker_decide::traffic::WHOLE;
 
 use super::labels;
@@ -23,6 +23,10 @@ pub struct Given<'a> {
     pub taken: &'a BTreeMap<String, String>,
     /// Evidence of harm at which routers cut, as a power of ten.
     pub alarm_log10: f64,
+    /// Pods that the whole demand needs.
+    pub replicas: &'a Replicas,
+    /// The number of the sleep in which a request must call for pods.
+    pub asleep: Option<u64>,
 }
 
 /// The table; none while there is no revision to send anything to.
@@ -45,9 +49,10 @@ pub fn route(md: &ModelDeployment, state: &State, given: &Given<'_>) -> Option<M
             .collect(),
         run: state.runs,
         step: u32::try_from(state.step()).unwrap_or(u32::MAX),
-        rules: rules(md, state, &traffic),
+        rules: rules(md, state, &traffic, given),
         mirrors: mirrors(&traffic),
         detectors: traffic.watched.iter().map(|watched| detector(md, state, watched, given)).collect(),
+        asleep: given.asleep,
         latency_target_ms: latency_target_ms(md),
     };
     spec.requires = required(&spec);
@@ -61,7 +66,7 @@ pub fn route(md: &ModelDeployment, state: &State, given: &Given<'_>) -> Option<M
 }
 
 /// Testers first, then everybody.
-fn rules(md: &ModelDeployment, state: &State, traffic: &Traffic) -> Vec<RouteRule> {
+fn rules(md: &ModelDeployment, state: &State, traffic: &Traffic, given: &Given<'_>) -> Vec<RouteRule> {
     // Another salt in each run: other users are in the next canary.
     let salt = format!("{}/{}", md.uid().unwrap_or_default(), state.runs);
     let rule = |arms| RouteRule { salt: salt.clone(), arms, ..RouteRule::default() };
@@ -79,7 +84,7 @@ fn rules(md: &ModelDeployment, state: &State, traffic: &Traffic) -> Vec<RouteRul
         chosen.map(|(header, arms)| RouteRule { headers: vec![header.clone()], ..rule(arms) }).collect();
     let arms = traffic.arms.iter().cloned().map(|Share { revision, ppm, fallback }| {
         let is_stable = state.stable.as_ref() == Some(&revision);
-        let refill = traffic.refill.as_ref().filter(|_| is_stable).zip(whole(md));
+        let refill = traffic.refill.as_ref().filter(|_| is_stable).zip(whole(state, given));
         let refill = refill.map(|(refill, whole)| Refill {
             from: refill.from.clone(),
             whole,
@@ -98,8 +103,9 @@ fn mirrors(traffic: &Traffic) -> Vec<Mirror> {
 }
 
 /// Pods that the whole demand needs; none while nobody is served.
-fn whole(md: &ModelDeployment) -> Option<u32> {
-    Some(md.spec.replicas).filter(|replicas| *replicas > 0)
+fn whole(state: &State, given: &Given<'_>) -> Option<u32> {
+    let whole = state.stable.as_ref().map(|stable| given.replicas.of(stable));
+    whole.filter(|replicas| *replicas > 0)
 }
 
 /// In whole milliseconds: the CRD takes nothing below one.
@@ -116,7 +122,7 @@ fn detector(md: &ModelDeployment, state: &State, watched: &Watched, given: &Give
         control: watched.control.clone(),
         alarm_log10: given.alarm_log10,
         slow_above_ms: to_millis(target.or_else(learned)),
-        whole: state.shares.as_ref().and_then(|_| whole(md)),
+        whole: state.shares.as_ref().and_then(|_| whole(state, given)),
         observe: md.spec.rollback.mode == RollbackMode::Observe,
     }
 }
@@ -168,7 +174,9 @@ mod tests {
 
     fn table(md: &ModelDeployment, state: &State) -> ModelRouteSpec {
         let taken = [("lost.example.com".to_owned(), "older".to_owned())].into();
-        let spec = route(md, state, &Given { taken: &taken, alarm_log10: 4.5 }).unwrap().spec;
+        let replicas = md.spec.replicas.into();
+        let given = Given { taken: &taken, alarm_log10: 4.5, replicas: &replicas, asleep: None };
+        let spec = route(md, state, &given).unwrap().spec;
         assert_eq!(spec.check().err(), None);
         spec
     }
@@ -244,7 +252,8 @@ mod tests {
         for state in
             [guarded, State { runs: 7, ..trying(Kind::Weight(99)) }, State { runs: 7, ..trying(Kind::Pause) }]
         {
-            let given = Given { taken: &BTreeMap::new(), alarm_log10: 6.0 };
+            let (taken, replicas) = (BTreeMap::new(), 1.into());
+            let given = Given { taken: &taken, alarm_log10: 6.0, replicas: &replicas, asleep: None };
             assert_eq!(recover(&route(&md, &state, &given).unwrap()), Some(("m-a".to_owned(), 7)));
         }
     }

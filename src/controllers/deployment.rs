@@ -31,6 +31,7 @@ use carry_out::carry_out;
 use evidence::{Examined, examine, given, was_cut};
 
 use super::memory::Remembered;
+use super::scaling::{News, Scale};
 use crate::apply;
 use crate::build::route;
 use crate::call::CallError;
@@ -110,6 +111,7 @@ pub async fn run(ctx: Arc<Context>, shutdown: impl Future<Output = ()> + Send + 
     controller
         .owns(ctx.scope::<Deployment>(), watched.clone())
         .owns(ctx.scope::<ModelRoute>(), watched)
+        .reconcile_on(ctx.scaling.changes())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .trigger_backoff(Pause::default())
         .graceful_shutdown_on(shutdown)
@@ -119,7 +121,9 @@ pub async fn run(ctx: Arc<Context>, shutdown: impl Future<Output = ()> + Send + 
                 tracing::debug!(%error, "reconcile");
                 // All that is heard of one that was deleted: nobody looks at it any more.
                 if matches!(error, controller::Error::ObjectNotFound(_)) {
-                    ctx.memory.keep(&ctx.fleet.forget_gone());
+                    let there = ctx.fleet.forget_gone();
+                    ctx.memory.keep(&there);
+                    ctx.scaling.keep(&there);
                 }
             }
             std::future::ready(())
@@ -189,6 +193,7 @@ async fn look(
     let Some(mut world) = Box::pin(World::read(ctx, &namespace, &name)).await? else {
         ctx.memory.forget(uid);
         ctx.fleet.forget(uid);
+        ctx.scaling.forget(uid);
         return Ok(Action::await_change());
     };
     let failed_before = memory.failure.is_some();
@@ -208,24 +213,26 @@ async fn look(
 
 async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Result<Action, Error> {
     let wish = Wish::from(&world.md.spec);
-    let rollout = world.md.spec.rollout.resolved(&world.md.spec.rollback);
+    let rollout = world.md.spec.resolved_rollout();
     let uid = world.md.uid().unwrap_or_default();
     let applier = ctx.applier(&world.md, managers::CHILDREN);
     let routers = super::router::ensure_present(ctx, &applier.namespace).await;
     let (state, recovered) = remembered_state(world, memory);
+    let scale = ctx.scaling.enter(world, &state);
+    let wish = Wish { replicas: scale.replicas.clone(), ..wish };
     let waits = target::resolve(ctx, &applier, world, state.run.is_some()).await?;
     let elapsed = memory.elapsed(Instant::now());
 
     // decide (no client)
     let taken = ctx.fleet.taken_hosts(&world.md);
-    let unverified = unverified(world, &state, &taken);
+    let unverified = unverified(world, &state, &taken, &scale);
     let examined = examine(world, &state, memory, elapsed);
     let cut = world.routers.as_ref().and_then(|routers| was_cut(world, routers, &state));
     let frozen = ctx.fleet.frozen();
     let queued = queued(ctx, world, &state, &uid);
     let (request, refused, handled) = request(&world.md, recovered);
-    let pods = carry_out::pods(world, &state, &memory.refused);
-    let unreachable = unreachable(world, &state);
+    let pods = carry_out::pods(world, &state, &scale.replicas, &memory.refused);
+    let unreachable = unreachable(world, &state, &scale);
     let revisions: BTreeSet<String> = world.snapshots.keys().cloned().collect();
     let in_flight = world.routers.as_ref().map(RouterView::in_flight).unwrap_or_default();
     let seen = Seen {
@@ -246,18 +253,24 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
     };
     let decision = rollout::decide(&wish, &state, &seen);
     ctx.fleet.told(&uid, &applier.namespace, is_under_way(&decision.state));
+    ctx.scaling.settled(&uid, &decision.state, &scale.replicas);
 
     // store the intent, before the effect (client required)
+    let name = world.md.name_any();
     let told = status::Told {
         decision: &decision,
         examined: examined.as_ref(),
         taken: &taken,
         rollout: &rollout,
+        name: &name,
         target: &world.target,
         stable: decision.state.stable.as_ref().and_then(|stable| pods.get(stable)),
         unverified: unverified.as_deref(),
         unreachable: unreachable.as_deref(),
         handled: handled.as_deref(),
+        scaling: scale.status.clone(),
+        external: world.md.spec.is_counted_elsewhere(),
+        pods: &pods,
         now: Time(jiff::Timestamp::now()),
     };
     let old = world.md.status.clone().unwrap_or_default();
@@ -271,12 +284,23 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
     memory.state = Some(decision.state.clone());
 
     // build (no client) and apply (client required)
-    let table = route::route(&world.md, &decision.state, &given(world, &decision.state, &taken));
-    let carried =
-        Box::pin(carry_out(ctx, &applier, world, &decision.state, table, &mut memory.refused)).await;
+    let table = route::route(&world.md, &decision.state, &given(world, &decision.state, &taken, &scale));
+    let carried = Box::pin(carry_out(
+        ctx,
+        &applier,
+        world,
+        &decision.state,
+        &scale.replicas,
+        table,
+        &mut memory.refused,
+    ))
+    .await;
     // Events come after the effect: an API server that takes none must not hold up a rollback.
     tell(ctx, &world.md, memory, &decision, refused.as_deref()).await;
     tell_conflict(ctx, &world.md, memory, &taken).await;
+    for News { reason, message, warning } in ctx.scaling.news(&uid) {
+        events::news(&ctx.recorder, &world.md.object_ref(&()), warning, reason, &message).await;
+    }
     carried?;
     // Last: that routers cannot be asked for must not keep a run from being looked after.
     routers?;
@@ -319,8 +343,13 @@ fn remembered_state(world: &World, memory: &mut Remembered) -> (State, bool) {
 }
 
 /// Why the table of this state is not served everywhere, if so.
-fn unverified(world: &World, state: &State, taken: &BTreeMap<String, String>) -> Option<String> {
-    let wanted = route::route(&world.md, state, &given(world, state, taken))?;
+fn unverified(
+    world: &World,
+    state: &State,
+    taken: &BTreeMap<String, String>,
+    scale: &Scale,
+) -> Option<String> {
+    let wanted = route::route(&world.md, state, &given(world, state, taken, scale))?;
     let (Some(live), Some(routers)) = (&world.route, &world.routers) else {
         return Some("the table is not written yet".to_owned());
     };
@@ -331,9 +360,11 @@ fn unverified(world: &World, state: &State, taken: &BTreeMap<String, String>) ->
 }
 
 /// Why no request gets to the revision that has the traffic, if so.
-fn unreachable(world: &World, state: &State) -> Option<String> {
+fn unreachable(world: &World, state: &State, scale: &Scale) -> Option<String> {
     let run = state.run.as_ref().map(|run| &run.candidate);
-    let main = state.stable.as_ref().or(run).filter(|_| world.md.spec.replicas > 0)?;
+    let main = state.stable.as_ref().or(run)?;
+    // Without pods there is nothing to reach.
+    state.sizes(&scale.replicas).get(main.as_str()).filter(|size| **size > 0)?;
     match &world.routers {
         Some(routers) => routers.unreachable(main),
         None => Some("the table is not written yet".to_owned()),

@@ -4,3 +4,4 @@ pub mod deployment;
 pub mod fleet;
 pub mod memory;
 pub mod router;
+pub mod scaling;

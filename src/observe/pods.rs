@@ -40,7 +40,8 @@ pub fn summarise(deployment: &Deployment, wanted: u32, pods: &[&Pod], events: &[
     let trouble =
         pods.iter().find_map(|pod| pod_trouble(pod, events)).or_else(|| replica_failure(deployment));
     let (restarts, last_end) = restarts(pods);
-    Pods { wanted, ready, trouble, restarts, last_end }
+    let there = count(status.and_then(|status| status.replicas));
+    Pods { wanted, ready, there, trouble, restarts, last_end }
 }
 
 /// How often containers were started again after an end with an error of their own, and how the last of them ended.

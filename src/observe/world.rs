@@ -13,7 +13,7 @@ use stoker_api::revision::Snapshot;
 use stoker_api::route::ModelRoute;
 use stoker_api::scrape::{ScrapeRequest, TableVersion};
 use stoker_api::{ModelDeployment, revision};
-use stoker_decide::rollout::{Pods, State};
+use stoker_decide::rollout::{Pods, Replicas, State};
 
 use super::pods;
 use super::routers::RouterView;
@@ -109,11 +109,11 @@ impl World {
     }
 
     /// Pods by revision, with what is wrong with them. The state says how many there should be.
-    pub fn summaries(&self, state: &State) -> BTreeMap<String, Pods> {
-        let sizes = state.sizes(self.md.spec.replicas);
+    pub fn summaries(&self, state: &State, replicas: &Replicas) -> BTreeMap<String, Pods> {
+        let sizes = state.sizes(replicas);
         let summary = |(revision, deployment): (&String, &Deployment)| {
             let pods: Vec<_> = self.pods.iter().filter(|pod| is_server_of(pod, revision)).collect();
-            let wanted = sizes.get(revision.as_str()).copied().unwrap_or(self.md.spec.replicas);
+            let wanted = sizes.get(revision.as_str()).copied().unwrap_or(replicas.all);
             (revision.clone(), pods::summarise(deployment, wanted, &pods, &self.events))
         };
         self.deployments.iter().map(summary).collect()

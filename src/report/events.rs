@@ -47,6 +47,11 @@ pub async fn concern(recorder: &Recorder, about: &ObjectReference, reason: &'sta
     publish(recorder, about, true, reason, &format!("{reason} {message}"), message).await;
 }
 
+/// Publishes something that happened.
+pub async fn news(recorder: &Recorder, about: &ObjectReference, warning: bool, reason: &str, message: &str) {
+    publish(recorder, about, warning, reason, &format!("{reason} {message}"), message).await;
+}
+
 async fn publish(
     recorder: &Recorder,
     about: &ObjectReference,

@@ -9,8 +9,10 @@ use kube::{Api, Resource, ResourceExt};
 use serde_json::json;
 use stoker_api::ModelDeployment;
 use stoker_api::deployment::status::to_millis;
-use stoker_api::deployment::{ArmEvidence, Evidence, ModelDeploymentStatus, Outcome, Phase, Rollout};
-use stoker_api::names::{conditions, managers, reasons};
+use stoker_api::deployment::{
+    ArmEvidence, Evidence, ModelDeploymentStatus, Outcome, Phase, Rollout, ScalingStatus,
+};
+use stoker_api::names::{conditions, labels, managers, parts, reasons};
 use stoker_decide::evidence::Counts;
 use stoker_decide::rollout::{Decision, Pods, Reason, Standing};
 use stoker_decide::text::cut;
@@ -39,6 +41,8 @@ pub struct Told<'a> {
     pub taken: &'a BTreeMap<String, String>,
     /// The spec's rollout, resolved.
     pub rollout: &'a Rollout,
+    /// The name of the ModelDeployment.
+    pub name: &'a str,
     /// The revision that the spec asks for.
     pub target: &'a str,
     /// Pods of stable.
@@ -49,6 +53,12 @@ pub struct Told<'a> {
     pub unreachable: Option<&'a str>,
     /// The value of the request annotation that was handled, now or before.
     pub handled: Option<&'a str>,
+    /// What the scaler did; none where Stoker does not count the pods.
+    pub scaling: Option<ScalingStatus>,
+    /// Pods by revision.
+    pub pods: &'a BTreeMap<String, Pods>,
+    /// Somebody else counts the pods.
+    pub external: bool,
     /// Wall time, for people.
     pub now: Time,
 }
@@ -68,6 +78,8 @@ pub fn compose(old: &ModelDeploymentStatus, generation: i64, told: &Told<'_>) ->
     status.phase = phase(told);
     status.ready = stable.map(|pods| format!("{}/{}", pods.ready, pods.wanted));
     status.handled_request = handled.map(str::to_owned);
+    status.scaling.clone_from(&told.scaling);
+    (status.replicas, status.selector) = scale(told);
     if let Some(examined) = examined {
         let limit = to_millis(examined.finding.slow_above);
         status.verdict = Some(examined.verdict.word().to_owned());
@@ -223,6 +235,27 @@ fn phase(told: &Told<'_>) -> Phase {
     }
 }
 
+/// The pods of the revisions that have traffic, and what selects exactly these: for the scale subresource.
+fn scale(told: &Told<'_>) -> (Option<u32>, Option<String>) {
+    let traffic = told.decision.state.traffic();
+    let served: Vec<&str> =
+        traffic.arms.iter().filter(|arm| arm.ppm > 0).map(|arm| arm.revision.as_str()).collect();
+    if served.is_empty() {
+        return (None, None);
+    }
+    let there = served.iter().filter_map(|revision| told.pods.get(*revision)).map(|pods| pods.there).sum();
+    let selector = format!(
+        "{}={},{}={},{} in ({})",
+        labels::DEPLOYMENT,
+        told.name,
+        labels::PART,
+        parts::SERVER,
+        labels::REVISION,
+        served.join(",")
+    );
+    (Some(there), Some(selector))
+}
+
 /// Hosts that somebody else has, as a sentence.
 pub fn conflict(taken: &BTreeMap<String, String>) -> Option<String> {
     let (host, owner) = taken.iter().next()?;
@@ -285,7 +318,7 @@ fn conditions(told: &Told<'_>, status: &ModelDeploymentStatus, unverified: Optio
         Standing::Troubled => reasons::CANDIDATE_FAILED,
     };
     let ready_reason = if ready { reasons::CONVERGED } else { reasons::STABLE_UNREADY };
-    vec![
+    let mut wanted = vec![
         Wanted {
             type_: conditions::ANALYSIS_PASSING,
             status: analysis.0,
@@ -306,7 +339,32 @@ fn conditions(told: &Told<'_>, status: &ModelDeploymentStatus, unverified: Optio
             reason: if unverified.is_none() { reasons::VERIFIED } else { reasons::UNVERIFIED },
             message: unverified.unwrap_or("all routers serve the table").to_owned(),
         },
-    ]
+    ];
+    wanted.extend(scaling(told));
+    wanted
+}
+
+/// Whether the number of pods follows the demand; nothing is said where it is fixed.
+fn scaling(told: &Told<'_>) -> Option<Wanted> {
+    let type_ = conditions::SCALING_ACTIVE;
+    if told.external {
+        let message = "another autoscaler writes spec.replicas through the scale subresource".to_owned();
+        return Some(Wanted { type_, status: Some(true), reason: reasons::EXTERNAL, message });
+    }
+    let scaling = told.scaling.as_ref()?;
+    let slow = scaling.revisions.iter().find_map(|known| Some((&known.revision, known.reachable_ms?)));
+    let (status, reason, message) = if let Some(why) = &scaling.holds {
+        (false, reasons::SCALING_HOLDS, why.clone())
+    } else if let Some((revision, reachable)) = slow {
+        let message =
+            format!("no number of pods keeps the latency target: {revision} can reach {reachable} ms");
+        (false, reasons::TARGET_UNREACHABLE, message)
+    } else if scaling.asleep {
+        (true, reasons::SCALED_TO_ZERO, "no requests came; the next one brings the pods back".to_owned())
+    } else {
+        (true, reasons::SCALED, "the number of pods follows the demand".to_owned())
+    };
+    Some(Wanted { type_, status: Some(status), reason, message })
 }
 
 #[cfg(test)]

@@ -224,6 +224,7 @@ async fn work(
         () = leaving() => return,
     };
     parts.spawn(controllers::deployment::run(Arc::clone(&ctx), leaving()));
+    parts.spawn(controllers::scaling::run(Arc::clone(&ctx), leaving()));
     parts.spawn(controllers::router::run(ctx, authority, leaving()));
     loop {
         let ended = tokio::select! {

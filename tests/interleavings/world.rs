@@ -358,7 +358,7 @@ impl World {
 
     fn look(&mut self, operator: usize, good: bool) {
         let (md, (state, recovered)) = (self.deployment(), self.state());
-        let rollout = md.spec.rollout.resolved(&md.spec.rollback);
+        let rollout = md.spec.resolved_rollout();
         let pods = self.summaries(&state);
         let revisions: BTreeSet<String> = REVISIONS.map(str::to_owned).into();
         let unverified = self.unverified(&md, &state);
@@ -390,7 +390,8 @@ impl World {
         );
         status.handled_request = asked.cloned().or(status.handled_request.take());
         status.store(&decision.state, &rollout);
-        let given = Given { taken: &BTreeMap::new(), alarm_log10: 6.0 };
+        let (taken, replicas) = (BTreeMap::new(), self.replicas().into());
+        let given = Given { taken: &taken, alarm_log10: 6.0, replicas: &replicas, asleep: None };
         let table = route::route(&md, &decision.state, &given);
         self.operators[operator] = Some(Decided {
             stage: Stage::Status,
@@ -401,7 +402,7 @@ impl World {
             new_route: table.map(|table| serde_json::to_string(&table.spec).unwrap()),
             sizes: decision
                 .state
-                .sizes(self.replicas())
+                .sizes(&replicas)
                 .into_iter()
                 .map(|(revision, size)| (revision.to_owned(), size))
                 .collect(),
@@ -411,7 +412,7 @@ impl World {
 
     /// All pods that are there are ready.
     fn summaries(&self, state: &State) -> BTreeMap<String, Pods> {
-        let sizes = state.sizes(self.replicas());
+        let sizes = state.sizes(&self.replicas().into());
         let summary = |(revision, scale): (&String, &Scale)| {
             let wanted = sizes.get(revision.as_str()).copied().unwrap_or(self.replicas());
             (revision.clone(), Pods { wanted, ready: scale.replicas, ..Pods::default() })
@@ -421,7 +422,9 @@ impl World {
 
     /// Why the table of this state is not served everywhere, if so.
     fn unverified(&self, md: &ModelDeployment, state: &State) -> Option<String> {
-        let wanted = route::route(md, state, &Given { taken: &BTreeMap::new(), alarm_log10: 6.0 })?;
+        let (taken, replicas) = (BTreeMap::new(), self.replicas().into());
+        let given = Given { taken: &taken, alarm_log10: 6.0, replicas: &replicas, asleep: None };
+        let wanted = route::route(md, state, &given)?;
         let live = self.api.route.as_ref().filter(|live| live.spec() == wanted.spec);
         let Some(live) = live else { return Some("the table is not written yet".to_owned()) };
         let replies = self.served().into_iter().enumerate().map(|(index, served)| {

@@ -60,6 +60,8 @@ pub mod conditions {
     pub const TRAFFIC_VERIFIED: &str = "TrafficVerified";
     /// The revision that the spec asks for was rolled back.
     pub const ROLLED_BACK: &str = "RolledBack";
+    /// The number of pods follows the demand.
+    pub const SCALING_ACTIVE: &str = "ScalingActive";
 }
 
 /// Reasons of conditions and Events. One word each, closed list.
@@ -104,6 +106,18 @@ pub mod reasons {
     pub const CONFLICTED: &str = "Conflicted";
     /// The spec cannot be carried out.
     pub const INVALID_SPEC: &str = "InvalidSpec";
+    /// A revision has more or fewer pods from now on.
+    pub const SCALED: &str = "Scaled";
+    /// There are no pods any more, because there were no requests.
+    pub const SCALED_TO_ZERO: &str = "ScaledToZero";
+    /// A request came while there were no pods.
+    pub const WOKEN: &str = "Woken";
+    /// The number of pods stays as it is: signals are missing or contradict each other.
+    pub const SCALING_HOLDS: &str = "ScalingHolds";
+    /// No number of pods keeps the latency target.
+    pub const TARGET_UNREACHABLE: &str = "TargetUnreachable";
+    /// Somebody else counts the pods.
+    pub const EXTERNAL: &str = "External";
     /// Everything is as the spec wants it.
     pub const CONVERGED: &str = "Converged";
     /// The operator could not do its work; the message says what failed.

@@ -59,6 +59,10 @@ pub struct ModelRouteSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub detectors: Vec<Detector>,
+    /// There are no pods, because there were no requests: the number of this sleep. Routers hold requests until their deadlines,
+    /// and write the number to `status.wake`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asleep: Option<u64>,
     /// The latency target in milliseconds, where the spec has one: routers tell it to the pods with each request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 600_000))]
@@ -183,6 +187,9 @@ pub struct ModelRouteStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["run".into(), "revision".into()]))]
     #[schemars(length(max = 16))]
     pub cuts: Vec<Cut>,
+    /// The number of the sleep that a request came in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wake: Option<u64>,
 }
 
 /// A router's decision that a revision gets no more traffic in this run. Only a higher run ends it.

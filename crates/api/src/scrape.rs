@@ -48,6 +48,9 @@ pub struct ScrapeReply {
     /// Totals of this route since the process started, for the run that is served and the one before.
     #[serde(default)]
     pub counts: Vec<ArmCounts>,
+    /// What came for this route and what became of it since the process started, whatever is evidence for what.
+    #[serde(default)]
+    pub demand: Demand,
     /// Totals of copies that were sent to revisions that answer nobody, kept as [`ScrapeReply::counts`] are.
     #[serde(default)]
     pub shadows: Vec<ShadowCounts>,
@@ -57,6 +60,34 @@ pub struct ScrapeReply {
     /// What this router's detectors think now.
     #[serde(default)]
     pub suspicions: Vec<Suspicion>,
+}
+
+/// What came for a route since the router process started: what the scaler goes by.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Demand {
+    /// Requests, refused ones included.
+    pub offered: u64,
+    /// Requests that wait for a pod now.
+    pub held: u64,
+    /// By revision.
+    #[serde(default)]
+    pub revisions: Vec<RevisionDemand>,
+}
+
+/// What became of the requests that a revision got.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RevisionDemand {
+    /// The revision.
+    pub revision: String,
+    /// Attempts that pods answered, be it with an error.
+    pub answered: u64,
+    /// Attempts that overload cost: refused as too much, or not answered by the deadline.
+    pub overloaded: u64,
+    /// Latencies of those that succeeded.
+    #[serde(default)]
+    pub latency: Histogram,
 }
 
 /// The evidence of harm that a router has gathered, its own and its peers'.

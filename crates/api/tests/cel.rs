@@ -98,10 +98,22 @@ fn limits(memory: &Value) -> Value {
     json!({"runtime": {"resources": {"limits": {"memory": memory}}}})
 }
 
+/// With a latency target, and what the API server sets by default.
+fn scaling(change: &Value) -> Value {
+    let mut scaling = json!({"mode": "Latency", "minReplicas": 1});
+    merge(&mut scaling, change);
+    json!({"slo": {"latency": {"target": "100ms", "percentile": "p99"}}, "scaling": scaling})
+}
+
 #[test]
 fn good_model_deployments_are_accepted() {
     let changes = [
         json!({}),
+        scaling(&json!({"maxReplicas": 1})),
+        scaling(&json!({"minReplicas": 3, "maxReplicas": 9, "scaleToZeroAfter": "10m"})),
+        scaling(&json!({"maxReplicas": 9, "behavior": {"scaleDownWindow": "60s"}})),
+        scaling(&json!({"mode": "External"})),
+        json!({"scaling": {"mode": "External", "minReplicas": 1}}),
         uri("configmap://digits/v1.onnx"),
         digest(DIGEST),
         hosts(&[]),
@@ -203,6 +215,19 @@ fn wrong_fields_are_refused_by_name() {
         (tolerates(&json!({"key": "gpu", "operator": "Exists", "value": "a100"})), "no value"),
         (json!({"runtime": {"args": ["start"]}}), "runtime.image must name its image"),
         (json!({"runtime": {"image": "triton:1", "ports": {"http": 8000}}}), "runtime.args must be set"),
+        (scaling(&json!({})), "scaling.maxReplicas must be set"),
+        (scaling(&json!({"minReplicas": 5, "maxReplicas": 4})), "scaling.minReplicas must not be above"),
+        (scaling(&json!({"maxReplicas": 4, "scaleToZeroAfter": "1s"})), "scaling.scaleToZeroAfter"),
+        (
+            scaling(&json!({"maxReplicas": 4, "behavior": {"scaleDownWindow": "1s"}})),
+            "scaling.behavior.scaleDownWindow",
+        ),
+        (scaling(&json!({"mode": "External", "maxReplicas": 4})), "its own bounds hold"),
+        (scaling(&json!({"mode": "External", "scaleToZeroAfter": "1h"})), "its own bounds hold"),
+        (
+            json!({"scaling": {"mode": "Latency", "minReplicas": 1, "maxReplicas": 4}}),
+            "scaling needs slo.latency.target",
+        ),
         (limits(&json!("1Gib")), "resources"),
         (limits(&json!("")), "resources"),
         (limits(&json!("-1")), "resources"),

@@ -8,7 +8,7 @@
 //!   are starting count, so nobody asks twice.
 //! - Ahead of a steady growth by what it will be when pods are ready, whose start is measured.
 //! - Down only to what was needed at no time of the window (5 min), to a half at most at a time, never while pods start, and only
-//!   where 10 % of the capacity stay free: a demand that sways stays where it is.
+//!   where 5 % of the capacity stay free: a demand that sways stays where it is.
 //! - What is not known changes nothing: routers that do not answer, and figures that contradict each other.
 //!
 //! One demand, several revisions: each has pods for the whole demand by a capacity of its own; the rollout takes shares of that.
@@ -18,6 +18,7 @@ pub mod capacity;
 pub mod demand;
 pub mod load;
 mod meter;
+mod why;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -26,6 +27,7 @@ use capacity::Capacity;
 use demand::{Demand, Rate};
 use load::{Counted, LONGEST, Load, Sum};
 pub use meter::{ArmTotals, Interval, Meter, Totals};
+pub use why::{Change, Figures, Rule};
 
 /// The near window: what is believed of now.
 const MINUTE: Duration = Duration::from_mins(1);
@@ -34,7 +36,11 @@ const DRAIN: Duration = Duration::from_mins(1);
 /// Time within which pods become so many more at most.
 const STEP: Duration = Duration::from_secs(15);
 /// Share of the capacity that is used at most after pods were taken away.
-const ROOM: f64 = 0.9;
+const ROOM: f64 = 0.95;
+/// Seconds after which it shows whether queues are being worked off.
+const SETTLED: f64 = 30.0;
+/// The same for pods that refuse what they cannot answer in time.
+const SETTLED_REFUSING: f64 = 10.0;
 /// The time that pods take to get ready, before it was seen.
 const START: Duration = Duration::from_secs(20);
 /// Pods that did not get ready for so many times their usual time, and at least for five minutes, keep nobody from going down.
@@ -69,7 +75,8 @@ impl Aim {
     /// Whether more came late than may, and not by chance.
     pub(crate) fn is_missed(self, sum: &Sum) -> bool {
         let allowed = (1.0 - self.quantile) * sum.total() as f64;
-        sum.total() >= self.enough() && sum.late(self.target) as f64 > 2.0_f64.mul_add(allowed.sqrt(), allowed)
+        sum.total() >= self.enough()
+            && sum.late(self.target) as f64 > 2.0_f64.mul_add(allowed.sqrt(), allowed)
     }
 }
 
@@ -110,115 +117,6 @@ pub struct Look<'a> {
     pub in_run: bool,
     /// A router asked for pods.
     pub wake: bool,
-}
-
-/// Why there are as many pods as there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Rule {
-    /// Nothing is known yet: what was there goes on.
-    #[default]
-    Start,
-    /// Demand over capacity.
-    Demand,
-    /// Demand as it will be when pods are ready.
-    Growth,
-    /// The percentile was missed over one minute and over five: a pod carries less than was believed.
-    Latency,
-    /// Fewer were needed for the whole window.
-    Quiet,
-    /// The user allows other numbers than before.
-    Bounds,
-    /// No request came for the time after which there are none.
-    Idle,
-    /// A request came to none.
-    Wake,
-    /// The signals are missing or contradict each other.
-    Hold,
-}
-
-impl Rule {
-    /// The word for status, Events and metrics.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Start => "Start",
-            Self::Demand => "Demand",
-            Self::Growth => "Growth",
-            Self::Latency => "Latency",
-            Self::Quiet => "Quiet",
-            Self::Bounds => "Bounds",
-            Self::Idle => "Idle",
-            Self::Wake => "Wake",
-            Self::Hold => "Hold",
-        }
-    }
-}
-
-/// What a revision's size follows from.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Figures {
-    /// Pods for the whole demand.
-    pub replicas: u32,
-    /// The rule of the last change.
-    pub rule: Rule,
-    /// Requests per second that count, with the window that they were seen in.
-    pub demand: Rate,
-    /// Requests per second that gathered in queues, or that growth brings, on top.
-    pub ahead: f64,
-    /// Requests per second that a pod carries.
-    pub capacity: Option<f64>,
-    /// The latency percentile of the last minute.
-    pub latency: Option<Duration>,
-    /// The percentile of nearly idle pods, where it is above the target.
-    pub too_slow: Option<Duration>,
-}
-
-impl Figures {
-    /// Share of the capacity that is used.
-    pub fn utilisation(&self) -> Option<f64> {
-        let whole = self.capacity? * f64::from(self.replicas);
-        (whole > 0.0).then(|| self.demand.per_second / whole)
-    }
-
-    /// In a sentence, without the numbers of pods.
-    pub fn because(&self) -> String {
-        let Figures { demand, ahead, .. } = self;
-        let window = demand.window.as_secs_f64().round();
-        let demand = format!("{:.1} requests/s over {window} s", demand.per_second);
-        let capacity = self.capacity.map_or("an unknown number".to_owned(), |per_pod| format!("{per_pod:.1}/s"));
-        match self.rule {
-            Rule::Start => "nothing is known of the demand yet; what was there goes on".to_owned(),
-            Rule::Demand if *ahead > 0.0 => {
-                format!("{demand} and {ahead:.1}/s out of queues, of which a pod carries {capacity}")
-            }
-            Rule::Demand => format!("{demand}, of which a pod carries {capacity}"),
-            Rule::Growth => {
-                format!("{demand}, {ahead:.1}/s more by the time that pods are ready, of which a pod carries {capacity}")
-            }
-            Rule::Latency => {
-                format!("the latency target was missed over one minute and over five; {demand}, of which a pod carries {capacity} by now")
-            }
-            Rule::Quiet => format!("{demand}, and no more was needed for the whole window; a pod carries {capacity}"),
-            Rule::Bounds => "scaling.minReplicas and scaling.maxReplicas allow no other number".to_owned(),
-            Rule::Idle => "no request came".to_owned(),
-            Rule::Wake => "a request came while there were no pods".to_owned(),
-            Rule::Hold => "the signals are missing or contradict each other".to_owned(),
-        }
-    }
-}
-
-/// A revision has more or fewer pods from now on.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Change {
-    /// The revision.
-    pub revision: String,
-    /// Pods before.
-    pub from: u32,
-    /// Pods from now on.
-    pub to: u32,
-    /// The rule.
-    pub rule: Rule,
-    /// Why, in a sentence.
-    pub because: String,
 }
 
 /// What follows from a look.
@@ -321,7 +219,8 @@ impl Scaler {
         };
         self.learn(look.now, aim);
         let (growth, start) = (self.demand.growth(look.now), self.start.unwrap_or(START));
-        let main = self.revisions.get(look.main).map(|revision| revision.capacity.clone()).unwrap_or_default();
+        let main =
+            self.revisions.get(look.main).map(|revision| revision.capacity.clone()).unwrap_or_default();
         let main_mean = self.revisions.get(look.main).map(|main| main.load.window(LONGEST));
         for (name, revision) in &mut self.revisions {
             let capacity = revision.believed(&main, main_mean.as_ref().filter(|_| name != look.main), aim);
@@ -398,7 +297,10 @@ impl Scaler {
     fn learn(&mut self, now: Duration, aim: Aim) {
         for revision in self.revisions.values_mut() {
             let (near, far) = (revision.load.steady(MINUTE), revision.load.steady(LONGEST));
-            let settled = revision.pods.ready >= revision.pods.wanted && !revision.drains();
+            // Who refuses has no queue to work off.
+            let refuses = near.overloaded.saturating_mul(10) > near.total();
+            let shows = near.seconds >= if refuses { SETTLED_REFUSING } else { SETTLED };
+            let settled = revision.pods.ready >= revision.pods.wanted && shows && !revision.drains();
             revision.capacity.learn(now, &near, &far, aim, settled);
         }
     }
@@ -438,12 +340,20 @@ impl Revision {
         let Some(main_seen) = main_seen.filter(|_| !self.capacity.is_strained()) else { return own };
         let seen = self.load.window(LONGEST);
         let slower = match (seen.mean(), main_seen.mean()) {
-            (Some(own), Some(main)) if seen.total() >= aim.enough() && main > 0.0 => (own / main).clamp(1.0, 10.0),
+            (Some(own), Some(main)) if seen.total() >= aim.enough() && main > 0.0 => {
+                (own / main).clamp(1.0, 10.0)
+            }
             _ => 1.0,
         };
         let alike = main.per_pod().map(|per_pod| per_pod / slower);
         // A guess of its own says less than what is known of the other.
-        alike.map(|alike| if self.capacity.is_proven() { own.map_or(alike, |own| own.max(alike)) } else { alike }).or(own)
+        alike
+            .map(
+                |alike| {
+                    if self.capacity.is_proven() { own.map_or(alike, |own| own.max(alike)) } else { alike }
+                },
+            )
+            .or(own)
     }
 
     fn decide(
@@ -541,7 +451,8 @@ impl Revision {
         if self.starting.is_some_and(|since| signals.now.saturating_sub(since) < stuck) {
             return None;
         }
-        let within = |when: Option<Duration>, pause| when.is_some_and(|when| signals.now.saturating_sub(when) < pause);
+        let within =
+            |when: Option<Duration>, pause| when.is_some_and(|when| signals.now.saturating_sub(when) < pause);
         if within(self.added, STEP.max(2 * signals.start)) || within(self.removed, STEP) {
             return None;
         }

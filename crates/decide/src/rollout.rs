@@ -20,7 +20,7 @@ mod plan;
 mod request;
 mod state;
 
-pub use capacity::{Capacity, Refill, Shares};
+pub use capacity::{Capacity, Refill, Replicas, Shares};
 pub use plan::{Kind, Plan, Step, Wish};
 pub use request::{Request, Verb};
 pub use state::{Guard, Pin, Run, Shadow, Share, State, Traffic, Watched};
@@ -37,6 +37,8 @@ pub struct Pods {
     pub wanted: u32,
     /// As many as answer.
     pub ready: u32,
+    /// As many as there are, ready or not.
+    pub there: u32,
     /// What keeps a pod from getting ready, in words, if anything does.
     pub trouble: Option<Trouble>,
     /// How often their containers were started again after an end that was not asked for.
@@ -194,6 +196,7 @@ pub fn decide(wish: &Wish, state: &State, seen: &Seen<'_>) -> Decision {
     next.obey();
     next.follow_target();
     next.follow_refill();
+    next.keep_size();
     let (standing, sentence) = next.advance();
     next.keep_and_leave();
     Decision { state: next.state, transitions: next.transitions, sentence, standing }
@@ -259,7 +262,7 @@ impl Next<'_> {
 
     fn start(&mut self, candidate: String) {
         let plan = self.wish.plan.clone();
-        let nothing_to_try = plan.steps.is_empty() || self.wish.replicas == 0;
+        let nothing_to_try = plan.steps.is_empty() || !self.wish.replicas.serves();
         let first = self.state.stable.is_none();
         let direct = first || self.state.pin.is_some() || self.is_warm(&candidate) || nothing_to_try;
         self.state.runs += 1;
@@ -270,6 +273,14 @@ impl Next<'_> {
         self.note(Reason::RunStarted, &candidate, message);
         self.size_by(plan.capacity, &candidate);
         self.state.run = Some(Run { number: self.state.runs, candidate, direct, plan, ..Run::default() });
+    }
+
+    /// In a run pods that somebody else counts grow only: a rollback must find them.
+    fn keep_size(&mut self) {
+        let (wish, run) = (self.wish, self.state.run.as_mut());
+        if let Some(run) = run.filter(|_| wish.counted_elsewhere && wish.replicas.serves()) {
+            run.least = run.least.max(wish.replicas.all);
+        }
     }
 
     /// Takes a revision out; its pods stay until nothing is in flight.
@@ -304,7 +315,7 @@ impl Next<'_> {
         let candidate = &run.candidate;
         let returns = self.state.pin.is_some() || self.is_warm(candidate);
         let old = self.state.stable.replace(candidate.clone());
-        let compared = old.is_some() && !returns && self.wish.replicas > 0;
+        let compared = old.is_some() && !returns && self.wish.replicas.serves();
         let left = old.clone();
         if let Some((before, _)) = old.and_then(|old| self.state.previous.replace((old, Duration::ZERO))) {
             // Who was the previous one may be the one that is returned to.

@@ -75,7 +75,14 @@ fn play(wanted: Wanted, see: fn(u64) -> Sight) -> (Option<Reason>, String) {
         progress_deadline: 600 * SECOND,
         ..Plan::default()
     };
-    let wish = Wish { plan: plan.clone(), keep_warm: SECOND, replicas: 2, enforce: true, known_good: None };
+    let wish = Wish {
+        plan: plan.clone(),
+        keep_warm: SECOND,
+        replicas: 2.into(),
+        counted_elsewhere: false,
+        enforce: true,
+        known_good: None,
+    };
     let run = Run { number: 1, candidate: "b".into(), step: 1, plan, ..Run::default() };
     let mut state = State { stable: Some("a".into()), runs: 1, run: Some(run), ..State::default() };
     let mut analysis = Analysis::default();

@@ -55,13 +55,16 @@ impl Hpa {
     fn ratio(&self) -> Option<f64> {
         match self.metric {
             Metric::Latency(target) => {
-                let mut latencies: Vec<f64> = self.seen.iter().flat_map(|second| second.latencies.clone()).collect();
+                let mut latencies: Vec<f64> =
+                    self.seen.iter().flat_map(|second| second.latencies.clone()).collect();
                 // Prometheus sees answers alone.
                 (!latencies.is_empty()).then(|| percentile(&mut latencies, 0) / target)
             }
             Metric::Cpu { target, executors } => {
                 let recent = self.seen.iter().rev().take(30);
-                let (busy, pods) = recent.fold((0.0, 0.0), |(busy, pods), second| (busy + second.busy, pods + f64::from(second.ready)));
+                let (busy, pods) = recent.fold((0.0, 0.0), |(busy, pods), second| {
+                    (busy + second.busy, pods + f64::from(second.ready))
+                });
                 (pods > 0.0).then(|| (busy / (pods * executors as f64)).min(1.0) / target)
             }
         }
@@ -120,7 +123,15 @@ impl Kpa {
     /// So many pods at the start.
     pub fn new(target: f64, pods: u32, most: u32) -> Self {
         // It starts in panic: nothing is known, and nothing may shrink.
-        Self { target, now: 0, in_flight: VecDeque::new(), panics: Some(0), panic_pods: pods, wanted: pods, most }
+        Self {
+            target,
+            now: 0,
+            in_flight: VecDeque::new(),
+            panics: Some(0),
+            panic_pods: pods,
+            wanted: pods,
+            most,
+        }
     }
 
     fn mean(&self, seconds: usize) -> f64 {

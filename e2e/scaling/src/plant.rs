@@ -82,7 +82,8 @@ impl Plant {
         let wanted = wanted as usize;
         self.pods.truncate(wanted);
         while self.pods.len() < wanted {
-            self.pods.push(Pod { free: vec![self.now; self.service.executors], ready: self.now + self.start });
+            self.pods
+                .push(Pod { free: vec![self.now; self.service.executors], ready: self.now + self.start });
         }
     }
 
@@ -102,7 +103,11 @@ impl Plant {
                 Some((done, took)) => {
                     second.busy += took;
                     self.in_flight += 1;
-                    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative")]
+                    #[expect(
+                        clippy::cast_possible_truncation,
+                        clippy::cast_sign_loss,
+                        reason = "not negative"
+                    )]
                     let slot = (done - self.now).floor() as usize;
                     while self.ends.len() <= slot {
                         self.ends.push_back(Vec::new());

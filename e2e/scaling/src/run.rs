@@ -70,7 +70,8 @@ pub fn run(setting: &Setting, trace: &Trace, controller: &mut dyn Controller) ->
             pod_seconds += f64::from(second.wanted);
             counted += 1;
             outcome.most = outcome.most.max(wanted);
-            late += second.latencies.iter().filter(|took| **took > setting.target).count() as u64 + second.refused;
+            late += second.latencies.iter().filter(|took| **took > setting.target).count() as u64
+                + second.refused;
             total += second.latencies.len() as u64 + second.refused;
         }
         window.extend_from_slice(&second.latencies);
@@ -133,7 +134,11 @@ pub struct Clairvoyant {
 impl Clairvoyant {
     /// For a trace.
     pub fn new(setting: &Setting, trace: &Trace) -> Self {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole seconds, few pods")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "whole seconds, few pods"
+        )]
         let (ahead, whole) = (setting.start.ceil() as usize + 1, |pods: f64| pods.ceil() as u32);
         // Larger groups carry a little more each; one table for all sizes that can come.
         let table: Vec<f64> = (1..=12).map(|pods| capacity(setting, pods) * f64::from(pods)).collect();

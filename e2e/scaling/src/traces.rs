@@ -2,19 +2,21 @@
 
 use std::f64::consts::TAU;
 
+use anyhow::{Context as _, Result};
+
 use crate::random::Random;
 
 /// Requests per second, second by second.
 #[derive(Clone, Debug)]
 pub struct Trace {
     /// Its name in tables.
-    pub name: &'static str,
+    pub name: String,
     /// Requests per second.
     pub rates: Vec<f64>,
 }
 
-fn trace(name: &'static str, seconds: u32, rate: impl Fn(f64) -> f64) -> Trace {
-    Trace { name, rates: (0..seconds).map(|second| rate(f64::from(second))).collect() }
+fn trace(name: &str, seconds: u32, rate: impl Fn(f64) -> f64) -> Trace {
+    Trace { name: name.to_owned(), rates: (0..seconds).map(|second| rate(f64::from(second))).collect() }
 }
 
 /// Three times the demand at once, for ten minutes, and back.
@@ -61,5 +63,18 @@ pub fn on_off() -> Trace {
 pub fn noise() -> Trace {
     let mut random = Random(7);
     let sways: Vec<f64> = (0..2400).map(|_| 0.1_f64.mul_add(random.uniform(), 0.95)).collect();
-    Trace { name: "noise", rates: sways.into_iter().map(|sway| 800.0 * sway).collect() }
+    Trace { name: "noise".to_owned(), rates: sways.into_iter().map(|sway| 800.0 * sway).collect() }
+}
+
+/// Arrivals by second that routers counted in runs of our own: `e2e/scaling/traces/`, whose README says which.
+pub fn recorded() -> Result<Vec<Trace>> {
+    let files = [("recorded, main job", include_str!("../traces/main-job.json"))];
+    files
+        .into_iter()
+        .map(|(name, text)| {
+            let rates = serde_json::from_str(text)
+                .with_context(|| format!("the trace {name:?} is no list of numbers"))?;
+            Ok(Trace { name: name.to_owned(), rates })
+        })
+        .collect()
 }

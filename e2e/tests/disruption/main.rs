@@ -2,6 +2,7 @@
 //! server goes away for half a minute, all rollouts are frozen. `e2e/run` starts them after the others, with one thread.
 
 mod freeze;
+mod scaling;
 
 use std::time::Duration;
 

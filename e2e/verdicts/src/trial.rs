@@ -278,7 +278,8 @@ impl Trial {
         let wish = Wish {
             plan: self.plan.clone(),
             keep_warm: Duration::from_secs(600),
-            replicas: 2,
+            replicas: 2.into(),
+            counted_elsewhere: false,
             enforce: true,
             known_good: None,
         };

@@ -56,6 +56,7 @@ impl Forward {
         carrier: Carrier,
         (flight, mut busy, sent): (Flight, Busy, std::time::Instant),
     ) {
+        flight.overloaded();
         if matches!(carrier, Carrier::Place(_)) {
             // Its head was all of it.
             flight.ended(&mut busy, Outcome::Refused, sent.elapsed());

@@ -125,6 +125,11 @@ pub fn class(status: Option<u32>) -> StatusCode {
     }
 }
 
+/// Whether a status says that there was too much to do: DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, UNAVAILABLE.
+pub fn is_overload(status: u32) -> bool {
+    matches!(status, 4 | 8 | 14)
+}
+
 /// The trailers of a call that the router ends.
 pub fn trailers(code: Code, message: &str) -> HeaderMap {
     let mut trailers = HeaderMap::with_capacity(2);

@@ -183,6 +183,9 @@ impl Body for Relay {
                 Poll::Ready(None)
             }
             Poll::Pending if this.attempt.is_some() && this.alarm.as_mut().poll(cx).is_ready() => {
+                if let Some(attempt) = &this.attempt {
+                    attempt.flight.overloaded();
+                }
                 this.fail();
                 Poll::Ready(Some(Err(TooSlow.into())))
             }

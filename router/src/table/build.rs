@@ -50,10 +50,13 @@ pub fn route(
             .collect();
         arm.mirrors = (!mirrors.is_empty()).then_some(mirrors);
     }
-    let retries = plane.tables().route(&name).map(|route| Arc::clone(&route.retries)).unwrap_or_default();
+    let before =
+        plane.tables().route(&name).map(|route| (Arc::clone(&route.retries), Arc::clone(&route.demand)));
+    let (retries, demand) = before.unwrap_or_default();
     let target = spec.latency_target_ms.map(|millis| Duration::from_millis(millis.into()));
     let latency_target = target.map(stoker_edge::target::value);
-    Some(Route { name, version, run, step, hosts: spec.hosts.clone(), rules, retries, latency_target })
+    let (hosts, asleep) = (spec.hosts.clone(), spec.asleep);
+    Some(Route { name, version, run, step, hosts, rules, retries, demand, asleep, latency_target })
 }
 
 fn arms(rule: &RouteRule, mut of: impl FnMut(&str) -> (Arc<Revision>, Arc<ArmCount>)) -> Vec<Arm> {

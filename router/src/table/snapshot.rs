@@ -10,6 +10,7 @@ use stoker_decide::traffic;
 
 use crate::count::ArmCount;
 use crate::live::Revision;
+use crate::live::demand::Demand;
 use crate::live::retries::Retries;
 use crate::shadow::count::ShadowCount;
 use crate::table::hosts;
@@ -103,6 +104,10 @@ pub struct Route {
     pub rules: Vec<Rule>,
     /// How many requests may be sent a second time. The next table of the model goes on with it.
     pub retries: Arc<Retries>,
+    /// What comes for the model. The next table goes on with it.
+    pub demand: Arc<Demand>,
+    /// There are no pods, because there were no requests: the number of this sleep.
+    pub asleep: Option<u64>,
     /// The latency target as pods are told it, where the model has one.
     pub latency_target: Option<HeaderValue>,
 }

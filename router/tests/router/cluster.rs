@@ -76,7 +76,7 @@ impl Cluster {
         }
     }
 
-    /// A merge patch of a status under the version that was read.
+    /// A merge patch of a status, under the version that was read where it names one.
     fn patch(&self, path: &str, body: &[u8]) -> Answer {
         let change: Value = serde_json::from_slice(body).unwrap();
         let (list, name) = path.strip_suffix("/status").and_then(|path| path.rsplit_once('/')).unwrap();
@@ -85,7 +85,8 @@ impl Cluster {
             return whole(404, &failure(404, "NotFound"));
         };
         let version = object["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
-        if change["metadata"]["resourceVersion"] != json!(version)
+        let read = &change["metadata"]["resourceVersion"];
+        if (!read.is_null() && *read != json!(version))
             || change["metadata"]["uid"] != object["metadata"]["uid"]
         {
             self.writes.lock().unwrap().1 += 1;

@@ -38,6 +38,8 @@ mod sticky;
 #[cfg(test)]
 mod traffic;
 #[cfg(test)]
+mod wake;
+#[cfg(test)]
 mod watch;
 #[cfg(test)]
 mod world;

@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::ResourceExt;
 use stoker_api::names::managers;
 use stoker_api::route::ModelRoute;
-use stoker_decide::rollout::{Pods, State, Trouble};
+use stoker_decide::rollout::{Pods, Replicas, State, Trouble};
 
 use super::Error;
 use crate::apply::{self, Applier};
@@ -26,11 +26,12 @@ pub(super) async fn carry_out(
     applier: &Applier,
     world: &World,
     state: &State,
+    replicas: &Replicas,
     table: Option<ModelRoute>,
     refused: &mut Refused,
 ) -> Result<(), Error> {
     let name = world.md.name_any();
-    let sizes = state.sizes(world.md.spec.replicas);
+    let sizes = state.sizes(replicas);
     let kept: BTreeSet<&str> = sizes.keys().copied().collect();
     let mut errors: Vec<Error> = Vec::new();
     if let Some(route) = table {
@@ -114,10 +115,15 @@ async fn take_away(applier: &Applier, world: &World, kept: &BTreeSet<&str>) -> R
 }
 
 /// Pods by revision, with what is wrong with them, refusals of the API server included.
-pub(super) fn pods(world: &World, state: &State, refused: &Refused) -> BTreeMap<String, Pods> {
-    let mut pods = world.summaries(state);
+pub(super) fn pods(
+    world: &World,
+    state: &State,
+    replicas: &Replicas,
+    refused: &Refused,
+) -> BTreeMap<String, Pods> {
+    let mut pods = world.summaries(state, replicas);
     for (revision, why) in refused {
-        let none = || Pods { wanted: world.md.spec.replicas, ..Pods::default() };
+        let none = || Pods { wanted: replicas.all, ..Pods::default() };
         let trouble = || Trouble { what: why.clone(), permanent: false, crashed: false };
         pods.entry(revision.clone()).or_insert_with(none).trouble.get_or_insert_with(trouble);
     }

@@ -16,6 +16,7 @@ use stoker_decide::verdict::Verdict;
 
 use crate::build::route::Given;
 use crate::controllers::memory::Remembered;
+use crate::controllers::scaling::Scale;
 use crate::observe::routers::RouterView;
 use crate::observe::world::World;
 
@@ -40,8 +41,14 @@ impl Examined {
 }
 
 /// What a table is made from, beside spec, status and state.
-pub(super) fn given<'a>(world: &World, state: &State, taken: &'a BTreeMap<String, String>) -> Given<'a> {
-    Given { taken, alarm_log10: alarm_log10(world, state) }
+pub(super) fn given<'a>(
+    world: &World,
+    state: &State,
+    taken: &'a BTreeMap<String, String>,
+    scale: &'a Scale,
+) -> Given<'a> {
+    let (replicas, asleep) = (&scale.replicas, scale.calls);
+    Given { taken, alarm_log10: alarm_log10(world, state), replicas, asleep }
 }
 
 /// The alarm's threshold, from the declared budget: for the blocks that the plan takes, with more for a run that takes longer,

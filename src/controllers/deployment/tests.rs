@@ -423,3 +423,75 @@ async fn a_host_of_somebody_else_is_told_once() {
 
 mod fenced;
 mod known_faults;
+
+#[tokio::test]
+async fn who_sleeps_has_no_pods_until_a_router_calls() {
+    let mut looking = Looking::new();
+    looking.look().await;
+    let a = looking.status()["target"].as_str().unwrap().to_owned();
+    looking.start_pods(&a);
+    looking.change(|object| {
+        object["spec"]["slo"] = json!({"latency": {"target": "100ms"}});
+        object["spec"]["scaling"] = json!({"maxReplicas": 3, "scaleToZeroAfter": "1m"});
+        let known =
+            json!({"revision": a, "replicas": 0, "rule": "Idle", "because": "", "capacityPerPod": 80.0});
+        object["status"] = json!({
+            "stable": a, "runs": 1, "phase": "Healthy", "message": "",
+            "scaling": {"asleep": true, "sleeps": 3, "revisions": [known]},
+        });
+    });
+    looking.look().await;
+    let pods =
+        |looking: &Looking| looking.server.get(&deployment_of(&a)).unwrap()["spec"]["replicas"].clone();
+    let table = |looking: &Looking| looking.server.get(ROUTE).unwrap();
+    assert_eq!((pods(&looking), &table(&looking)["spec"]["asleep"]), (json!(0), &json!(3)));
+    assert!(
+        looking.status()["message"].as_str().unwrap().contains("no requests came"),
+        "{}",
+        looking.status()
+    );
+    assert_eq!(looking.condition("Ready")["status"], "True");
+    assert_eq!(looking.condition("ScalingActive")["reason"], "ScaledToZero");
+
+    // The call of the sleep before says nothing.
+    for (call, wanted) in [(2, 0), (3, 1)] {
+        let mut route = table(&looking);
+        route["status"] = json!({"wake": call});
+        looking.server.put(ROUTE, route);
+        looking.look().await;
+        assert_eq!(pods(&looking), json!(wanted), "call {call}");
+    }
+    assert_eq!(looking.condition("ScalingActive")["reason"], "Scaled");
+    assert_eq!(table(&looking)["spec"]["asleep"], json!(3), "requests are held until a pod is ready");
+    let known = &looking.status()["scaling"]["revisions"][0];
+    assert_eq!((&known["rule"], &known["capacityPerPod"]), (&json!("Wake"), &json!(80.0)));
+}
+
+#[tokio::test]
+async fn scaling_goes_on_from_the_pods_that_are_there_and_keeps_to_its_bounds() {
+    let mut looking = Looking::new();
+    looking.change(|object| object["spec"]["replicas"] = json!(5));
+    looking.look().await;
+    let a = looking.status()["target"].as_str().unwrap().to_owned();
+    looking.start(&a, 5);
+    looking.look().await;
+    let pods =
+        |looking: &Looking| looking.server.get(&deployment_of(&a)).unwrap()["spec"]["replicas"].clone();
+    // Nothing is known of the demand yet: five there are, and spec.replicas counts no more.
+    looking.change(|object| {
+        object["spec"]["replicas"] = json!(1);
+        object["spec"]["slo"] = json!({"latency": {"target": "100ms"}});
+        object["spec"]["scaling"] = json!({"maxReplicas": 8});
+    });
+    looking.look().await;
+    assert_eq!(pods(&looking), json!(5));
+    looking.change(|object| object["spec"]["scaling"] = json!({"maxReplicas": 3}));
+    looking.look().await;
+    assert_eq!(pods(&looking), json!(3));
+    // Without scaling spec.replicas counts again.
+    looking.change(|object| {
+        object["spec"].as_object_mut().unwrap().remove("scaling");
+    });
+    looking.look().await;
+    assert_eq!(pods(&looking), json!(1));
+}

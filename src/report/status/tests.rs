@@ -1,7 +1,8 @@
 //! What the status says, decision by decision.
 
+use stoker_api::deployment::RevisionScaling;
 use stoker_decide::analysis::Finding;
-use stoker_decide::rollout::{Run, State, Transition};
+use stoker_decide::rollout::{Kind, Run, State, Step, Transition};
 use stoker_decide::verdict::Verdict;
 
 use super::*;
@@ -45,11 +46,12 @@ struct Case<'a> {
     target: &'a str,
     ready: u32,
     unreachable: Option<&'a str>,
+    scaling: Option<ScalingStatus>,
 }
 
 impl Case<'_> {
     fn status(&self, old: &ModelDeploymentStatus) -> ModelDeploymentStatus {
-        let pods = Pods { wanted: 2, ready: self.ready, ..Pods::default() };
+        let pods = Pods { wanted: 2, ready: self.ready, there: 2, ..Pods::default() };
         let taken =
             self.taken.iter().map(|(host, owner)| ((*host).to_owned(), (*owner).to_owned())).collect();
         let told = Told {
@@ -57,11 +59,15 @@ impl Case<'_> {
             examined: self.examined.as_ref(),
             taken: &taken,
             rollout: &Rollout::default(),
+            name: "md",
             target: self.target,
             stable: Some(&pods),
             unverified: None,
             unreachable: self.unreachable,
             handled: None,
+            scaling: self.scaling.clone(),
+            pods: &BTreeMap::from([("md-a".to_owned(), pods.clone()), ("md-b".to_owned(), pods.clone())]),
+            external: false,
             now: Time(jiff::Timestamp::UNIX_EPOCH),
         };
         compose(old, 1, &told)
@@ -69,7 +75,7 @@ impl Case<'_> {
 }
 
 fn case<'a>(decision: &'a Decision, target: &'a str) -> Case<'a> {
-    Case { decision, examined: None, taken: &[], target, ready: 2, unreachable: None }
+    Case { decision, examined: None, taken: &[], target, ready: 2, unreachable: None, scaling: None }
 }
 
 fn condition<'s>(status: &'s ModelDeploymentStatus, kind: &str) -> &'s str {
@@ -157,4 +163,50 @@ fn a_host_of_somebody_else_is_a_conflict_that_is_told_first() {
         status.message
     );
     assert!(status.message.ends_with("a sentence"), "{}", status.message);
+}
+
+#[test]
+fn the_scale_subresource_names_the_pods_that_have_traffic() {
+    let old = ModelDeploymentStatus::default();
+    let serving = case(&decision(Standing::Serving), "md-a").status(&old);
+    let selector = "stoker.dev/model-deployment=md,stoker.dev/part=server,stoker.dev/revision in (md-a)";
+    assert_eq!((serving.replicas, serving.selector.as_deref()), (Some(2), Some(selector)));
+    let mut moving = running(decision(Standing::Moving));
+    moving.state.run.as_mut().unwrap().plan.steps = vec![Step { kind: Kind::Weight(10), lasts: None }];
+    let trying = case(&moving, "md-b").status(&old);
+    let both = "stoker.dev/revision in (md-a,md-b)";
+    assert!(
+        trying.selector.as_ref().is_some_and(|selector| selector.ends_with(both)),
+        "{:?}",
+        trying.selector
+    );
+    assert_eq!(trying.replicas, Some(4));
+}
+
+#[test]
+fn scaling_is_active_unless_it_holds_or_cannot_keep_the_target() {
+    let old = ModelDeploymentStatus::default();
+    let serving = decision(Standing::Serving);
+    let said = |scaling: ScalingStatus| {
+        let status = Case { scaling: Some(scaling), ..case(&serving, "md-a") }.status(&old);
+        let found =
+            status.conditions.into_iter().find(|one| one.type_ == conditions::SCALING_ACTIVE).unwrap();
+        (found.status, found.reason, found.message)
+    };
+    assert!(
+        !case(&serving, "md-a")
+            .status(&old)
+            .conditions
+            .iter()
+            .any(|one| one.type_ == conditions::SCALING_ACTIVE)
+    );
+    assert_eq!(said(ScalingStatus::default()).0, "True");
+    let holds = said(ScalingStatus { holds: Some("router x: no answer".into()), ..ScalingStatus::default() });
+    assert_eq!((holds.0.as_str(), holds.1.as_str()), ("False", "ScalingHolds"));
+    let slow =
+        RevisionScaling { revision: "md-a".into(), reachable_ms: Some(180.0), ..RevisionScaling::default() };
+    let slow = said(ScalingStatus { revisions: vec![slow], ..ScalingStatus::default() });
+    assert_eq!((slow.0.as_str(), slow.1.as_str()), ("False", "TargetUnreachable"));
+    assert!(slow.2.contains("md-a can reach 180 ms"), "{}", slow.2);
+    assert_eq!(said(ScalingStatus { asleep: true, ..ScalingStatus::default() }).1, "ScaledToZero");
 }

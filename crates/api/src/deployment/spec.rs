@@ -10,7 +10,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::rollout::{Rollback, Rollout};
+use super::rollout::{Capacity, Rollback, Rollout};
+use super::scaling::Scaling;
 use super::status::ModelDeploymentStatus;
 use crate::artifact::{DIGEST_PATTERN, ENCODED_DOTS_PATTERN, LONGEST_NAME, uri_pattern};
 use crate::names::ports;
@@ -41,18 +42,31 @@ use crate::route::{HeaderMatch, Unit};
         "self.metadata.name.size() <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
         "metadata.name must be at most 40 characters, start with a letter and hold only a-z, 0-9 and -"
     ),
-    validation = ("self.metadata.name != 'stoker-router'", "metadata.name stoker-router is taken by the namespace's routers")
+    validation = ("self.metadata.name != 'stoker-router'", "metadata.name stoker-router is taken by the namespace's routers"),
+    scale(
+        spec_replicas_path = ".spec.replicas",
+        status_replicas_path = ".status.replicas",
+        label_selector_path = ".status.selector"
+    )
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "!has(self.scaling) || self.scaling.mode != 'Latency' || (has(self.slo) && has(self.slo.latency))",
+    "scaling needs slo.latency.target: it runs as few pods as keep it"
+))]
 #[x_kube(validation = (
     "!has(self.rollout.guard) || !has(self.rollout.guard.duration) || duration(self.rollout.guard.duration) <= duration(self.rollback.keepWarm)",
     "rollback.keepWarm must be at least as long as rollout.guard.duration: the guard needs the previous revision"
 ))]
 pub struct ModelDeploymentSpec {
-    /// Pods of each revision that has traffic. 0 stops serving.
+    /// Pods of each revision that has traffic. 0 stops serving. With `scaling` it is what the first revision starts with, or, in
+    /// mode External, what the other autoscaler writes.
     #[schemars(range(max = 1000))]
     #[serde(default = "one")]
     pub replicas: u32,
+    /// How many pods follow the demand. Without it there are always `replicas`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Scaling>,
     /// The model. A change makes a new revision, which takes over by the steps of `rollout`.
     pub model: Model,
     /// How its pods run. A change makes a new revision.
@@ -70,6 +84,23 @@ pub struct ModelDeploymentSpec {
     /// What stays ready for a way back.
     #[serde(default)]
     pub rollback: Rollback,
+}
+
+impl ModelDeploymentSpec {
+    /// The rollout with all that follows from other parts of the spec.
+    pub fn resolved_rollout(&self) -> Rollout {
+        let mut rollout = self.rollout.resolved(&self.rollback);
+        if self.is_counted_elsewhere() {
+            // Pods for everything twice would look like half of the load to whoever counts them.
+            rollout.capacity = Capacity::Proportional;
+        }
+        rollout
+    }
+
+    /// Whether somebody else counts the pods, through the scale subresource.
+    pub fn is_counted_elsewhere(&self) -> bool {
+        self.scaling.as_ref().is_some_and(|scaling| !scaling.is_ours())
+    }
 }
 
 /// Where the model is and what it must be.
@@ -331,10 +362,40 @@ pub struct Slo {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Latency {
+    /// The share of answers that the number of pods keeps within the target, as a percentile. Default p99.
+    #[serde(default)]
+    pub percentile: Percentile,
     /// An answer that takes longer counts against the revision that gave it, as an error does. Stoker's server batches for it, and
     /// under more load than it can carry refuses what it could not answer in time. For example `100ms`.
     #[x_kube(validation = ("duration(self) >= duration('1ms') && duration(self) <= duration('10m')", "slo.latency.target must be between 1ms and 10m"))]
     pub target: Duration,
+}
+
+/// A percentile of latencies.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Percentile {
+    /// Half of the answers.
+    P50,
+    /// 90 of 100.
+    P90,
+    /// 95 of 100.
+    P95,
+    /// 99 of 100.
+    #[default]
+    P99,
+}
+
+impl Percentile {
+    /// As a share.
+    pub fn quantile(self) -> f64 {
+        match self {
+            Self::P50 => 0.5,
+            Self::P90 => 0.9,
+            Self::P95 => 0.95,
+            Self::P99 => 0.99,
+        }
+    }
 }
 
 /// How requests reach the model.

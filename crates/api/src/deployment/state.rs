@@ -15,9 +15,10 @@ use super::status::{
 impl From<&ModelDeploymentSpec> for rollout::Wish {
     fn from(spec: &ModelDeploymentSpec) -> Self {
         Self {
-            plan: spec.rollout.resolved(&spec.rollback).plan(),
+            plan: spec.resolved_rollout().plan(),
             keep_warm: spec.rollback.keep_warm.into(),
-            replicas: spec.replicas,
+            replicas: spec.replicas.into(),
+            counted_elsewhere: spec.is_counted_elsewhere(),
             enforce: spec.rollback.mode == RollbackMode::Enforce,
             known_good: spec.rollback.known_good.clone(),
         }
@@ -45,6 +46,7 @@ impl ModelDeploymentStatus {
                 restarts: run.restarts,
                 resumed: run.resumed,
                 passed: run.passed,
+                least: run.least_replicas,
                 plan: run.plan.as_ref().map(Rollout::plan).unwrap_or_default(),
             }),
             guard: self.guard.as_ref().map(|guard| rollout::Guard {
@@ -155,6 +157,7 @@ fn stored_run(run: &rollout::Run, before: Option<RunStatus>, rollout: &Rollout) 
         restarts: run.restarts,
         resumed: run.resumed,
         passed: run.passed,
+        least_replicas: run.least,
         slow_above_ms: same.as_ref().and_then(|before| before.slow_above_ms),
         evidence: same.and_then(|before| before.evidence),
     }
@@ -186,6 +189,7 @@ mod tests {
                 restarts: 2,
                 resumed: true,
                 passed: true,
+                least: 3,
                 plan: rollout_of(10).plan(),
             }),
             guard: Some(rollout::Guard {

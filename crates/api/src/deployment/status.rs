@@ -10,6 +10,7 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use super::rollout::Rollout;
+use super::scaling::ScalingStatus;
 
 /// What the operator did and why.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -69,13 +70,22 @@ pub struct ModelDeploymentStatus {
     /// What pods are counted by with `rollout.capacity: Proportional`; none: each revision has pods for the whole demand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<CapacityStatus>,
+    /// What the scaler did, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<ScalingStatus>,
+    /// Pods of the revisions that have traffic, for the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<u32>,
+    /// What selects exactly these pods, for the scale subresource.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
     /// How the last runs ended, newest first, at most 10.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Outcome>,
     /// The last value of the annotation `stoker.dev/request` that was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handled_request: Option<String>,
-    /// Ready, Progressing, AnalysisPassing, TrafficVerified, RolledBack.
+    /// Ready, Progressing, AnalysisPassing, TrafficVerified, RolledBack, and ScalingActive with `spec.scaling`.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -160,6 +170,9 @@ pub struct RunStatus {
     /// The step is over, and pods for the candidate's next share are waited for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub passed: bool,
+    /// With `scaling.mode: External`: pods for the whole demand that the run had once. They grow only until it ends.
+    #[serde(default, skip_serializing_if = "is_none_at_all")]
+    pub least_replicas: u32,
     /// The latency in milliseconds above which an answer counts against its revision, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_above_ms: Option<f64>,

@@ -7,8 +7,8 @@
 //!   server that works on several at once, never high for one that waits in line.
 //! - While the percentile keeps well below the target (70 %) at the rate that is believed in, belief grows: the more, the
 //!   further below. So it settles before the wall and need not run into it.
-//! - Where the percentile does not hold, belief falls below the rate that was seen to fail, and that rate is remembered for an
-//!   hour as a strain that growth keeps away from.
+//! - Where the percentile does not hold, belief falls below the rate that was seen to fail, and growth keeps away from
+//!   that rate for ten minutes, and for twice as long each time that it fails again: a pod may have had a noisy neighbour.
 //!
 //! The scheme of estimating a sustainable rate is that of llm-d's queueing model and of `MArk`; the growth rule is our own.
 
@@ -32,11 +32,16 @@ const NEAR: f64 = 0.8;
 /// What is left of a rate that failed.
 const BACK_OFF: f64 = 0.9;
 /// How far above what was carried belief may be: latency says little of rates that were not tried.
-const BEYOND: f64 = 0.15;
+const BEYOND: f64 = 0.25;
+/// By so much the lowest mean latency is forgotten with each lesson: models and machines change.
+const FORGOTTEN: f64 = 1.001;
 /// Share of a strained rate that growth keeps below.
 const BELOW_STRAIN: f64 = 0.95;
-/// For how long a strain is kept away from.
-const STRAIN_LASTS: Duration = Duration::from_hours(1);
+/// For how long a rate that failed is kept away from: twice as long each time that it fails again, up to the longest.
+const STRAIN_LASTS: Duration = Duration::from_mins(10);
+const STRAIN_LONGEST: Duration = Duration::from_hours(6);
+/// Rates that differ by less than this share failed for the same reason.
+const SAME_STRAIN: f64 = 0.3;
 /// Requests at a pod on average below which waiting in line explains no latency.
 const QUIET: f64 = 0.3;
 /// A percentile is that of the model itself up to this multiple of what nearly idle pods have.
@@ -49,12 +54,36 @@ pub struct Capacity {
     per_pod: Option<f64>,
     /// It was seen, not only guessed.
     proven: bool,
-    /// A rate per pod at which the percentile did not hold, and when.
-    strain: Option<(f64, Duration)>,
+    /// Where the percentile did not hold.
+    strain: Option<Strain>,
     /// The percentile of nearly idle pods, where it is above the target.
     too_slow: Option<Duration>,
+    /// The mean latency where nobody waits, in seconds: the lowest that was seen.
+    alone: Option<f64>,
     /// When the last lesson was.
     learned: Option<Duration>,
+}
+
+/// A rate per pod at which the percentile did not hold.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Strain {
+    rate: f64,
+    when: Duration,
+    /// How often it failed before.
+    again: u32,
+}
+
+impl Strain {
+    /// Whether it is still kept away from.
+    fn holds(&self, now: Duration) -> bool {
+        let lasts = STRAIN_LASTS.saturating_mul(2_u32.saturating_pow(self.again)).min(STRAIN_LONGEST);
+        now.saturating_sub(self.when) < lasts
+    }
+
+    /// Whether it belongs to the failure of now.
+    fn is_recent(&self, now: Duration) -> bool {
+        now.saturating_sub(self.when) < STRAIN_LASTS / 2
+    }
 }
 
 impl Capacity {
@@ -81,7 +110,7 @@ impl Capacity {
 
     /// Whether one failed within the time before `now`.
     pub fn failed_within(&self, now: Duration, time: Duration) -> bool {
-        self.strain.is_some_and(|(_, when)| now.saturating_sub(when) < time)
+        self.strain.is_some_and(|strain| now.saturating_sub(strain.when) < time)
     }
 
     /// The percentile of nearly idle pods, where it is above the target: no number of pods can keep it.
@@ -105,6 +134,9 @@ impl Capacity {
             return;
         }
         self.learned = Some(now);
+        let mean = shown.mean().unwrap_or(0.0);
+        let alone = self.alone.map_or(mean, |alone| mean.min(alone * FORGOTTEN));
+        self.alone = Some(alone);
         let Some(before) = self.per_pod else { return };
         match (aim.is_missed(shown), aim.is_missed(far)) {
             (true, true) if settled => return self.fail(now, shown, before, aim),
@@ -114,16 +146,21 @@ impl Capacity {
         self.too_slow = None;
         let mut believed = before.max(rate);
         self.proven |= rate >= NEAR * before;
-        let share = |sum: &Sum| Some(sum.latency.quantile(aim.quantile)?.as_secs_f64() / aim.target.as_secs_f64());
+        let share =
+            |sum: &Sum| Some(sum.latency.quantile(aim.quantile)?.as_secs_f64() / aim.target.as_secs_f64());
         let used = share(shown).unwrap_or(1.0).max(share(far).unwrap_or(1.0));
-        let free = (1.0 - used / CALM).max(0.0);
+        // Where requests wait already, the wall is near however far the target is.
+        let waits = if mean > 0.0 { (alone / mean).powi(2) } else { 1.0 };
+        let free = (1.0 - used / CALM).max(0.0) * waits;
         if free > 0.0 {
             let most = rate * BEYOND.mul_add(free, 1.0);
             believed = (believed * GROWTH.mul_add(free, 1.0)).min(most).max(believed);
         }
-        self.strain.take_if(|(strained, when)| now.saturating_sub(*when) > STRAIN_LASTS || rate > *strained);
-        if let Some((strained, _)) = self.strain {
-            believed = believed.min((BELOW_STRAIN * strained).max(before));
+        if self.strain.is_some_and(|strain| rate > strain.rate) {
+            self.strain = None;
+        }
+        if let Some(strain) = self.strain.filter(|strain| strain.holds(now)) {
+            believed = believed.min((BELOW_STRAIN * strain.rate).max(before));
         }
         self.per_pod = Some(believed);
     }
@@ -151,7 +188,11 @@ impl Capacity {
         }
         // What is answered while more waits is all that a pod can do.
         let rate = shown.per_pod();
-        self.strain = Some((rate.min(self.strain.map_or(f64::INFINITY, |(before, _)| before)), now));
+        let known = self.strain.filter(|strain| (rate / strain.rate - 1.0).abs() < SAME_STRAIN);
+        // One failure is several lessons.
+        let again = known.map_or(0, |strain| strain.again + u32::from(!strain.is_recent(now)));
+        let rate = known.map_or(rate, |strain| rate.min(strain.rate));
+        self.strain = Some(Strain { rate, when: now, again });
         self.per_pod = Some(before.min(BACK_OFF * rate));
         self.proven = true;
     }
@@ -165,7 +206,8 @@ mod tests {
 
     /// A minute of one pod: so many answers a second, of which one in `late_of` takes 200 ms and the others `millis`.
     fn minute(rate: u64, millis: u64, late_of: Option<u64>) -> Sum {
-        let mut sum = Sum { seconds: 60.0, pod_seconds: 60.0, looks: 60, answered: rate * 60, ..Sum::default() };
+        let mut sum =
+            Sum { seconds: 60.0, pod_seconds: 60.0, looks: 60, answered: rate * 60, ..Sum::default() };
         for number in 0..rate * 60 {
             let late = late_of.is_some_and(|of| number % of == 0);
             sum.latency.record(Duration::from_millis(if late { 200 } else { millis }));
@@ -209,24 +251,45 @@ mod tests {
         assert!(fallen < 0.91 * 120.0 && fallen > 0.8 * 120.0, "{fallen}");
         for _ in 0..40 {
             now += LESSON;
-            let carried = minute(u64::try_from(capacity.per_pod().unwrap() as i64).unwrap(), 10, None);
+            let carried = minute(113, 10, None);
             capacity.learn(now, &carried, &carried, AIM, true);
         }
         assert!(capacity.per_pod().unwrap() <= 0.95 * 120.0);
     }
 
     #[test]
+    fn a_rate_that_failed_is_tried_again_and_less_often_each_time() {
+        let mut capacity = after(&[minute(100, 10, None)]);
+        let (bad, good) = (minute(120, 50, Some(20)), minute(114, 10, None));
+        let mut now = Duration::ZERO;
+        let mut tries = Vec::new();
+        for _ in 0..3 {
+            // A failure lasts for some lessons.
+            for _ in 0..5 {
+                now += LESSON;
+                capacity.learn(now, &bad, &bad, AIM, true);
+            }
+            let failed = now;
+            while capacity.per_pod().unwrap() < 118.0 {
+                now += LESSON;
+                capacity.learn(now, &good, &good, AIM, true);
+            }
+            tries.push((now - failed).as_secs() / 60);
+        }
+        assert_eq!(tries, [10, 20, 40]);
+    }
+
+    #[test]
     fn a_model_that_is_slower_than_the_target_is_no_overload() {
-        let slow = after(&vec![minute(1, 150, None), minute(1, 150, None), minute(2, 150, None)]);
-        let before = slow.per_pod();
-        assert_eq!(slow.too_slow().map(|seen| seen > AIM.target), None, "60 answers say nothing of a p99");
-        let slow = after(&vec![minute(5, 150, None), minute(1, 150, None)]);
-        assert_eq!(slow.too_slow(), None, "0.75 requests at a time wait in line");
-        let mut far = minute(4, 120, None);
-        // The same on four pods.
-        far.pod_seconds *= 4.0;
-        let slow = after(&[far.clone(), far]);
-        assert!(slow.too_slow().is_some_and(|seen| seen >= Duration::from_millis(120)));
-        assert!(before.is_some());
+        let few = after(&[minute(1, 150, None), minute(2, 150, None)]);
+        assert_eq!(few.too_slow(), None, "120 answers say nothing of a p99");
+        let busy = after(&[minute(5, 150, None), minute(1, 150, None)]);
+        assert_eq!(busy.too_slow(), None, "0.75 requests at a time wait in line");
+        // The same requests on four pods: nobody waits.
+        let mut quiet = minute(4, 120, None);
+        quiet.pod_seconds *= 4.0;
+        let slow = after(&[quiet.clone(), quiet]);
+        assert!(slow.too_slow().is_some_and(|seen| seen >= Duration::from_millis(120)), "{slow:?}");
+        assert!(!slow.is_strained());
     }
 }

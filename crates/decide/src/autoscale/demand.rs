@@ -82,8 +82,9 @@ impl Demand {
             return 0.0;
         }
         // Newest first.
-        let counts: Vec<f64> =
-            (0..TREND).map(|back| self.arrived(now.saturating_sub(TREND_WINDOW * back), TREND_WINDOW)).collect();
+        let counts: Vec<f64> = (0..TREND)
+            .map(|back| self.arrived(now.saturating_sub(TREND_WINDOW * back), TREND_WINDOW))
+            .collect();
         let steps = counts.windows(2).map(|pair| {
             let (newer, older) = (pair[0], pair[1]);
             // Certainly more, and not by a trifle.
@@ -98,7 +99,7 @@ impl Demand {
         let from = now.saturating_sub(window);
         let parts = self.slots.iter().map(|slot| {
             let overlap = slot.to.min(now).saturating_sub(slot.from.max(from));
-            slot.arrived as f64 * overlap.as_secs_f64() / (slot.to - slot.from).as_secs_f64()
+            slot.arrived as f64 * overlap.as_secs_f64() / slot.to.saturating_sub(slot.from).as_secs_f64()
         });
         parts.sum()
     }

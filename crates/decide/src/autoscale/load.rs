@@ -104,7 +104,7 @@ impl Load {
         if to <= from {
             return;
         }
-        let seconds = (to - from).as_secs_f64();
+        let seconds = to.saturating_sub(from).as_secs_f64();
         let sum = Sum {
             seconds,
             pod_seconds: seconds * f64::from(ready),
@@ -115,7 +115,7 @@ impl Load {
             in_flight_seconds: counted.in_flight as f64 * seconds,
         };
         match self.slots.back_mut() {
-            Some(last) if last.ready == ready && to - last.from <= SLOT => {
+            Some(last) if last.ready == ready && to.saturating_sub(last.from) <= SLOT => {
                 last.to = to;
                 last.sum.merge(&sum);
             }

@@ -71,10 +71,12 @@ impl Meter {
                 let counted = sum.revisions.entry(name.clone()).or_default();
                 counted.in_flight = counted.in_flight.saturating_add(arm.in_flight);
                 // A revision that a known process had not counted yet began at nothing.
-                let Some(then) = earlier.map(|then| then.revisions.get(name).cloned().unwrap_or_default()) else {
+                let Some(then) = earlier.map(|then| then.revisions.get(name).cloned().unwrap_or_default())
+                else {
                     continue;
                 };
-                counted.answered = counted.answered.saturating_add(arm.answered.saturating_sub(then.answered));
+                counted.answered =
+                    counted.answered.saturating_add(arm.answered.saturating_sub(then.answered));
                 counted.overloaded =
                     counted.overloaded.saturating_add(arm.overloaded.saturating_sub(then.overloaded));
                 counted.latency.merge(&arm.latency.since(&then.latency));
@@ -97,7 +99,9 @@ mod tests {
     }
 
     fn replies(of: &[(&str, u64, u64)]) -> BTreeMap<String, Totals> {
-        of.iter().map(|(process, offered, answered)| ((*process).to_owned(), totals(*offered, *answered))).collect()
+        of.iter()
+            .map(|(process, offered, answered)| ((*process).to_owned(), totals(*offered, *answered)))
+            .collect()
     }
 
     #[test]

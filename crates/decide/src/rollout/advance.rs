@@ -19,7 +19,7 @@ impl Next<'_> {
             self.prepare(&run, pods.as_ref())
         } else {
             // What was not seen does not answer: somebody deleted the Deployment, and it is made again.
-            let unseen = || Pods { wanted: self.wish.replicas, ..Pods::default() };
+            let unseen = || Pods { wanted: self.wish.replicas.all, ..Pods::default() };
             self.step(&run, &pods.unwrap_or_else(unseen))
         }
     }
@@ -38,6 +38,10 @@ impl Next<'_> {
             }
             _ => match self.seen.unreachable {
                 Some(why) => (Standing::Unready, format!("is ready, but no request gets there: {why}")),
+                None if self.wish.replicas.asleep => (
+                    Standing::Serving,
+                    "has no pods, as no requests came; the next one brings them back".to_owned(),
+                ),
                 None => (Standing::Serving, "serves".to_owned()),
             },
         };
@@ -243,7 +247,7 @@ impl Next<'_> {
     fn nobody_takes_over(&self) -> Option<String> {
         let stable = self.state.stable.as_deref()?;
         let Some(pods) = self.seen.pods.get(stable) else {
-            return (self.wish.replicas > 0).then(|| format!("{stable} has no pods to take over"));
+            return self.wish.replicas.serves().then(|| format!("{stable} has no pods to take over"));
         };
         let none = pods.ready == 0 && pods.wanted > 0;
         none.then(|| format!("{stable} has no ready pod to take over{}", why(pods)))

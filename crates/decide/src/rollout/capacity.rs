@@ -46,13 +46,54 @@ pub struct Refill {
     pub bad_ppm: u32,
 }
 
+/// Pods that the whole demand needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replicas {
+    /// Of any revision that nothing else is known of; 0: nobody is to be served.
+    pub all: u32,
+    /// Of those whose capacity was seen.
+    pub of: BTreeMap<String, u32>,
+    /// There are none for now, because there are no requests. Not so in a run or its guard: there is something to try.
+    pub asleep: bool,
+}
+
+impl From<u32> for Replicas {
+    fn from(all: u32) -> Self {
+        Self { all, ..Self::default() }
+    }
+}
+
+impl Replicas {
+    /// Pods that a revision needs for the whole demand.
+    pub fn of(&self, revision: &str) -> u32 {
+        if self.asleep { 0 } else { self.awake(revision) }
+    }
+
+    fn awake(&self, revision: &str) -> u32 {
+        if self.all == 0 { 0 } else { self.of.get(revision).map_or(self.all, |pods| (*pods).max(1)) }
+    }
+
+    /// Whether anybody is to be served.
+    pub fn serves(&self) -> bool {
+        self.all > 0
+    }
+}
+
 impl State {
-    /// How many pods each kept revision has, where the whole demand needs `replicas`. At least one, while any are wanted.
-    pub fn sizes(&self, replicas: u32) -> BTreeMap<&str, u32> {
+    /// How many pods each kept revision has. At least one, while any are wanted.
+    pub fn sizes(&self, replicas: &Replicas) -> BTreeMap<&str, u32> {
+        let is_tried = self.run.is_some() || self.guard.is_some();
+        let whole = |revision: &str| {
+            let whole = if is_tried { replicas.awake(revision) } else { replicas.of(revision) };
+            whole.max(self.run.as_ref().map_or(0, |run| run.least))
+        };
         let kept = self.kept().into_iter();
-        let Some(shares) = &self.shares else { return kept.map(|revision| (revision, replicas)).collect() };
+        let Some(shares) = &self.shares else {
+            return kept.map(|revision| (revision, whole(revision))).collect();
+        };
         let table = self.loads();
-        kept.map(|revision| (revision, pods_for(self.load(shares, &table, revision), replicas))).collect()
+        kept.map(|revision| (revision, pods_for(self.load(shares, &table, revision), whole(revision))))
+            .collect()
     }
 
     /// The way back that is under way.
@@ -169,7 +210,7 @@ impl Next<'_> {
     pub(super) fn wanted_pods(&self, revision: &str, pods: &Pods) -> u32 {
         // A run that has just begun to count them in another way: what was wanted at the last look says nothing.
         let by_shares = self.state.shares.is_some() || self.before.shares.is_some();
-        let sizes = self.state.sizes(self.wish.replicas);
+        let sizes = self.state.sizes(&self.wish.replicas);
         let wanted = sizes.get(revision).copied().filter(|_| by_shares);
         wanted.map_or(pods.wanted, |wanted| wanted.max(pods.wanted))
     }
@@ -225,7 +266,7 @@ impl Next<'_> {
     /// Parts per million that stay with the revision that is left.
     fn left_behind(&self, refill: &Refill) -> u32 {
         let most = refill.most.saturating_mul(PERCENT).min(WHOLE);
-        refill::rest(self.stable_ready(), self.wish.replicas, most, refill.bad_ppm)
+        refill::rest(self.stable_ready(), self.stable_whole(), most, refill.bad_ppm)
     }
 
     fn stable_ready(&self) -> u32 {
@@ -233,10 +274,16 @@ impl Next<'_> {
         stable.map_or(0, |pods| pods.ready)
     }
 
+    /// Pods of stable for the whole demand.
+    fn stable_whole(&self) -> u32 {
+        let least = self.state.run.as_ref().map_or(0, |run| run.least);
+        self.state.stable.as_ref().map_or(0, |stable| self.wish.replicas.awake(stable)).max(least)
+    }
+
     /// What is still on its way back to stable, as a part of a sentence.
     pub(super) fn on_its_way(&self) -> Option<String> {
         let (refill, stable) = (self.state.refill()?, self.state.stable.as_deref()?);
-        let (percent, whole) = (self.left_behind(refill).div_ceil(PERCENT), self.wish.replicas);
+        let (percent, whole) = (self.left_behind(refill).div_ceil(PERCENT), self.stable_whole());
         Some(format!(
             "{percent} % still goes to {} until {stable} has {whole} of {whole} pods (moving all at once would overload it)",
             refill.from
@@ -248,7 +295,7 @@ impl Next<'_> {
         if let Some(rest) = self.on_its_way() {
             return rest;
         }
-        let (ready, whole) = (self.stable_ready(), self.wish.replicas);
+        let (ready, whole) = (self.stable_ready(), self.stable_whole());
         if self.state.shares.is_some() && ready < whole {
             return format!(
                 "{all}, at once with {ready} of {whole} pods: to wait would do more harm than overload"

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::capacity::Capacity;
+use super::capacity::{Capacity, Replicas};
 
 /// What the user wants by now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,8 +11,10 @@ pub struct Wish {
     pub plan: Plan,
     /// How long the previous revision keeps its pods.
     pub keep_warm: Duration,
-    /// Pods of a revision. With none there is nothing to try: a new revision takes over at once.
-    pub replicas: u32,
+    /// Pods of a revision. Where none are wanted there is nothing to try: a new revision takes over at once.
+    pub replicas: Replicas,
+    /// Somebody else counts them (an autoscaler of the cluster): in a run they grow only.
+    pub counted_elsewhere: bool,
     /// Harm ends a run. Otherwise it is only told, and the run holds.
     pub enforce: bool,
     /// The revision to return to when the previous one is gone.

@@ -44,7 +44,8 @@ impl World {
                     ..Plan::default()
                 },
                 keep_warm: 30 * SECOND,
-                replicas: 2,
+                replicas: 2.into(),
+                counted_elsewhere: false,
                 enforce: true,
                 known_good: None,
             },
@@ -110,7 +111,7 @@ impl World {
         self.told.extend(decision.transitions);
         (self.sentence, self.standing) = (decision.sentence, decision.standing);
         // Pods come up, and those that are not kept go.
-        let sizes = self.state.sizes(self.wish.replicas);
+        let sizes = self.state.sizes(&self.wish.replicas);
         self.pods.retain(|revision, _| sizes.contains_key(revision.as_str()));
         for (revision, wanted) in sizes {
             let pods = self.pods.entry(revision.to_owned()).or_default();
@@ -393,7 +394,7 @@ fn requests_that_do_not_fit_are_refused_with_a_reason() {
 #[test]
 fn without_replicas_there_is_nothing_to_try() {
     let mut world = World::serving();
-    world.wish.replicas = 0;
+    world.wish.replicas = 0.into();
     world.pods.clear();
     world.looks(2);
     world.target = "b";

@@ -79,6 +79,9 @@ impl Relay {
                 _ => Outcome::Refused,
             };
             // A stream is as slow as its first piece: how long it lasts is its client's affair.
+            if !is_untouched && call.status.is_some_and(grpc::is_overload) {
+                flight.overloaded();
+            }
             let first = call.first.filter(|_| call.ending.is_some());
             flight.ended(&mut busy, outcome, first.unwrap_or_else(|| sent.elapsed()));
             flight.revision.answered(class);
@@ -98,6 +101,9 @@ impl Relay {
     /// The same, where the pod is to blame.
     fn fail_call(&mut self, code: Code, message: &str) -> Poll<Option<Frame<Bytes>>> {
         if let Some(Attempt { flight, mut busy, sent, .. }) = self.attempt.take() {
+            if code == Code::DeadlineExceeded {
+                flight.overloaded();
+            }
             flight.ended(&mut busy, Outcome::Failed, sent.elapsed());
             flight.revision.answered(grpc::class(Some(code as u32)));
         }

@@ -7,7 +7,7 @@ use super::*;
 /// A world in which revisions have pods for their shares of a demand that needs five, and `a` serves.
 fn proportional(steps: Vec<Step>) -> World {
     let mut world = World::new();
-    world.wish.replicas = 5;
+    world.wish.replicas = 5.into();
     world.wish.plan.steps = steps;
     world.wish.plan.capacity = Capacity::Proportional;
     world.looks(3);
@@ -29,7 +29,44 @@ fn halved() -> World {
 }
 
 fn sizes(world: &World) -> Vec<(&str, u32)> {
-    world.state.sizes(world.wish.replicas).into_iter().collect()
+    world.state.sizes(&world.wish.replicas).into_iter().collect()
+}
+
+#[test]
+fn each_revision_has_pods_by_its_own_capacity_and_a_run_ends_the_sleep() {
+    let mut world = World::serving();
+    world.wish.replicas =
+        Replicas { all: 2, of: [("a".to_owned(), 4), ("b".to_owned(), 7)].into(), asleep: true };
+    world.looks(2);
+    assert_eq!((sizes(&world), world.standing), (vec![("a", 0)], Standing::Serving));
+    assert!(world.sentence.contains("no requests came"), "{}", world.sentence);
+    world.target = "b";
+    world.looks(3);
+    assert_eq!((sizes(&world), world.state.step()), (vec![("a", 4), ("b", 7)], 1));
+    // Who sleeps said 0 for each; what is tried has a pod all the same.
+    world.wish.replicas.of = [("a".to_owned(), 0)].into();
+    assert_eq!(sizes(&world), [("a", 1), ("b", 2)]);
+}
+
+#[test]
+fn in_a_run_pods_that_somebody_else_counts_grow_only() {
+    let mut world = proportional(vec![step(Kind::Weight(50))]);
+    world.wish.counted_elsewhere = true;
+    world.target = "b";
+    world.verdict = Some(Verdict::Inconclusive("3 of 50 requests".into()));
+    world.looks(4);
+    assert_eq!(sizes(&world), [("a", 3), ("b", 3)]);
+    world.wish.replicas = 2.into();
+    world.looks(1);
+    assert_eq!(sizes(&world), [("a", 3), ("b", 3)]);
+    world.wish.replicas = 8.into();
+    world.looks(1);
+    world.wish.replicas = 2.into();
+    world.looks(1);
+    assert_eq!(sizes(&world), [("a", 4), ("b", 4)]);
+    world.verdict = Some(Verdict::Pass("fine".into()));
+    world.looks(100);
+    assert_eq!((world.state.stable.as_deref(), sizes(&world)), (Some("b"), vec![("b", 2)]));
 }
 
 /// Table: (state, pods). `a` is stable.
@@ -88,10 +125,10 @@ fn pods_follow_shares() {
         (guarded, vec![("a", 1), ("b", 10), ("c", 10)]),
     ];
     for (state, wanted) in cases {
-        assert_eq!(state.sizes(10).into_iter().collect::<Vec<_>>(), wanted, "{state:?}");
-        assert!(state.sizes(0).values().all(|size| *size == 0));
+        assert_eq!(state.sizes(&10.into()).into_iter().collect::<Vec<_>>(), wanted, "{state:?}");
+        assert!(state.sizes(&0.into()).values().all(|size| *size == 0));
         let full = State { shares: None, ..state };
-        assert!(full.sizes(10).values().all(|size| *size == 10));
+        assert!(full.sizes(&10.into()).values().all(|size| *size == 10));
     }
 }
 
@@ -326,11 +363,11 @@ impl Course {
         let told = world.told.len();
         world.look();
         let rolled_back = world.told[told..].iter().any(|told| told.reason == Reason::RolledBack);
-        let (after, replicas) = (world.state.traffic(), world.wish.replicas);
+        let (after, replicas) = (world.state.traffic(), world.wish.replicas.all);
         self.tables.push(after.clone());
         let from = after.refill.as_ref().map(|refill| &refill.from);
         prop_assert!(from.is_none() || from != world.state.stable.as_ref(), "it is refilled from itself");
-        let sizes = world.state.sizes(replicas);
+        let sizes = world.state.sizes(&replicas.into());
         for arm in self.tables.iter().flat_map(|table| &table.arms) {
             // Whose pods are gone has left every table that was verified.
             let size = sizes.get(arm.revision.as_str()).copied().unwrap_or(0);
@@ -375,7 +412,7 @@ proptest! {
             step(Kind::Pause),
             step(Kind::Weight(50)),
         ]);
-        world.wish.replicas = replicas;
+        world.wish.replicas = replicas.into();
         (world.wish.plan.guard, world.wish.plan.holdback) = (6 * SECOND, 3);
         world.looks(3);
         let mut course = Course { tables: vec![world.state.traffic()], world };

@@ -1,0 +1,172 @@
+//! How many pods each revision has, where Stoker counts them: one look at the routers every second, which costs the API server
+//! nothing; a reconcile is asked for only when something changed.
+//!
+//! The reconcile tells what it knows ([`Scaling::enter`], [`Scaling::settled`]) and reads what was decided; it stores the
+//! decision in status before pods follow. What is remembered here may be lost: it comes back from status and from the routers.
+
+pub mod entry;
+pub mod metrics;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use futures::{Stream, StreamExt, stream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use kube::core::DeserializeGuard;
+use kube::runtime::reflector::ObjectRef;
+use stoker_api::ModelDeployment;
+use stoker_api::deployment::ScalingStatus;
+use stoker_api::scrape::ScrapeRequest;
+use stoker_decide::rollout::{Replicas, State};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use crate::context::Context;
+use crate::observe::world::World;
+use entry::{Entry, Frame};
+
+/// ModelDeployments whose routers are asked at the same time.
+const CONCURRENCY: usize = 16;
+
+/// The name by which the controller knows a ModelDeployment.
+type Name = ObjectRef<DeserializeGuard<ModelDeployment>>;
+
+/// All ModelDeployments whose pods Stoker counts, by uid.
+pub struct Scaling {
+    entries: Mutex<BTreeMap<String, Entry>>,
+    changed: mpsc::UnboundedSender<Name>,
+    /// Taken by [`Scaling::changes`] and given back when the controller ends.
+    changes: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Name>>>,
+}
+
+impl Default for Scaling {
+    fn default() -> Self {
+        let (changed, heard) = mpsc::unbounded_channel();
+        Self { entries: Mutex::default(), changed, changes: Arc::new(tokio::sync::Mutex::new(heard)) }
+    }
+}
+
+/// What a look at a ModelDeployment goes by.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Scale {
+    /// Pods for the whole demand.
+    pub replicas: Replicas,
+    /// The number of the sleep that routers are to call for, while no pod is ready.
+    pub calls: Option<u64>,
+    /// For status; none where Stoker does not count the pods.
+    pub status: Option<ScalingStatus>,
+}
+
+/// Something to be told in an Event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct News {
+    /// The word.
+    pub reason: &'static str,
+    /// The sentence.
+    pub message: String,
+    /// Somebody should look at it.
+    pub warning: bool,
+}
+
+impl Scaling {
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What holds for this look. A ModelDeployment that is seen for the first time goes on from its status, or from the pods
+    /// that are there.
+    pub fn enter(&self, world: &World, state: &State) -> Scale {
+        let (md, mut entries) = (&world.md, self.entries());
+        let uid = md.uid().unwrap_or_default();
+        let ours = md.spec.scaling.as_ref().filter(|scaling| scaling.is_ours() && md.spec.replicas > 0);
+        let Some((scaling, aim)) = ours.zip(md.spec.slo.aim()) else {
+            entries.remove(&uid);
+            return Scale { replicas: md.spec.replicas.into(), ..Scale::default() };
+        };
+        let entry = entries.entry(uid).or_insert_with(|| Entry::resume(world, state, scaling.bounds()));
+        entry.allow(aim, scaling.bounds());
+        if let Some(wake) = world.route.as_ref().and_then(|route| route.status.as_ref()?.wake) {
+            entry.hear(wake);
+        }
+        entry.scale(md.spec.replicas)
+    }
+
+    /// What was decided about the revisions: pods of each, the one with most of the traffic, and whether one is tried.
+    pub fn settled(&self, uid: &str, state: &State, replicas: &Replicas) {
+        if let Some(entry) = self.entries().get_mut(uid) {
+            let sizes = state.sizes(replicas);
+            let main = state.stable.as_ref().or(state.run.as_ref().map(|run| &run.candidate));
+            entry.frame = main.map(|main| Frame {
+                wanted: sizes.into_iter().map(|(name, size)| (name.to_owned(), size)).collect(),
+                main: main.clone(),
+                // A first revision has nobody to be compared with.
+                in_run: state.stable.is_some() && (state.run.is_some() || state.guard.is_some()),
+            });
+        }
+    }
+
+    /// What happened since it was asked last, for Events.
+    pub fn news(&self, uid: &str) -> Vec<News> {
+        self.entries().get_mut(uid).map(|entry| std::mem::take(&mut entry.news)).unwrap_or_default()
+    }
+
+    /// Forgets a ModelDeployment that is gone.
+    pub fn forget(&self, uid: &str) {
+        self.entries().remove(uid);
+    }
+
+    /// Forgets all ModelDeployments but these.
+    pub fn keep(&self, uids: &BTreeSet<String>) {
+        self.entries().retain(|uid, _| uids.contains(uid));
+    }
+
+    /// ModelDeployments that must be looked at because something changed here.
+    pub fn changes(&self) -> impl Stream<Item = Name> + Send + 'static + use<> {
+        let changes = Arc::clone(&self.changes);
+        stream::unfold(changes, async |changes| {
+            let name = changes.lock().await.recv().await?;
+            Some((name, changes))
+        })
+    }
+
+    /// One look at the routers of one ModelDeployment.
+    async fn look(&self, ctx: &Context, uid: &str) {
+        let Some((namespace, name)) = self.entries().get(uid).map(Entry::name) else { return };
+        let asked = ScrapeRequest { route: name.clone(), expect: None };
+        let view = ctx.routers.scrape(&namespace, &asked).await;
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(uid) else { return };
+        if entry.look(Instant::now(), &view, &Time(jiff::Timestamp::now())) {
+            // A closed channel means that the process ends.
+            let _ = self.changed.send(ObjectRef::new_with(&name, ()).within(&namespace));
+        }
+    }
+
+    /// Shows each entry.
+    fn each(&self, mut show: impl FnMut(&Entry)) {
+        self.entries().values().for_each(&mut show);
+    }
+}
+
+/// Looks every second until `shutdown`.
+pub async fn run(ctx: Arc<Context>, shutdown: impl Future<Output = ()>) {
+    let mut ticks = tokio::time::interval(ctx.settings.tick);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        tokio::select! {
+            () = &mut shutdown => return,
+            _ = ticks.tick() => {}
+        }
+        let uids: Vec<String> = ctx.scaling.entries().keys().cloned().collect();
+        let looks = stream::iter(uids)
+            .for_each_concurrent(CONCURRENCY, async |uid| ctx.scaling.look(&ctx, &uid).await);
+        tokio::select! {
+            () = &mut shutdown => return,
+            () = looks => {}
+        }
+    }
+}

@@ -1,0 +1,355 @@
+//! What is remembered of the scaling of one ModelDeployment.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use stoker_api::deployment::{RevisionScaling, ScalingStatus};
+use stoker_api::names::reasons;
+use stoker_api::scrape::ScrapeReply;
+use stoker_decide::autoscale::{Aim, ArmTotals, Bounds, Figures, Look, Meter, Pods, Rule, Scaler, Totals};
+use stoker_decide::rollout::{Replicas, State};
+
+use super::{News, Scale};
+use crate::observe::routers::RouterView;
+use crate::observe::world::World;
+
+/// A hold that passes within this time is not worth a word.
+const MOMENT: Duration = Duration::from_secs(15);
+/// What is learned is stored when it differs from what is stored by more than this share ...
+const NEWS: f64 = 0.25;
+/// ... and at most so often.
+const STORED: Duration = Duration::from_mins(1);
+
+/// What the reconcile decided last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Pods that each revision should have.
+    pub wanted: BTreeMap<String, u32>,
+    /// The revision that has most of the traffic.
+    pub main: String,
+    /// A run or its guard is under way.
+    pub in_run: bool,
+}
+
+/// One ModelDeployment.
+pub struct Entry {
+    namespace: String,
+    name: String,
+    scaler: Scaler,
+    meter: Meter,
+    aim: Aim,
+    bounds: Bounds,
+    /// Where the scaler's clock began.
+    began: Instant,
+    looked: Option<Instant>,
+    /// None until a reconcile decided.
+    pub frame: Option<Frame>,
+    /// Changes for Events.
+    pub news: Vec<News>,
+    /// What status says.
+    told: ScalingStatus,
+    stored: Option<Instant>,
+    /// Why nothing may change, and since when.
+    holds: Option<(String, Instant)>,
+    /// A router called for pods in this sleep.
+    heard: u64,
+    /// When pods were called for last, until one is ready.
+    woken: Option<Instant>,
+    /// Pods times seconds, by revision.
+    pub pod_seconds: BTreeMap<String, f64>,
+}
+
+impl Entry {
+    /// Goes on from status; else from the pods that are there; else from what the spec says.
+    pub fn resume(world: &World, state: &State, bounds: Bounds) -> Self {
+        let told = world.md.status.as_ref().and_then(|status| status.scaling.clone()).unwrap_or_default();
+        let within = |size: u32| size.clamp(bounds.min, bounds.max.max(bounds.min));
+        let known = |name: &str| {
+            let stored = told.revisions.iter().find(|known| known.revision == name);
+            let live = world.deployments.get(name).and_then(|live| live.spec.as_ref()?.replicas);
+            let size = stored.map(|known| known.replicas).or_else(|| u32::try_from(live?).ok());
+            let size = size.unwrap_or(world.md.spec.replicas);
+            let size = if told.asleep { size } else { within(size) };
+            (name.to_owned(), size, stored.and_then(|known| known.capacity_per_pod))
+        };
+        let called =
+            world.route.as_ref().and_then(|route| route.spec.asleep.max(route.status.as_ref()?.wake));
+        let sleeps = told.sleeps.max(called.unwrap_or(0));
+        Self {
+            namespace: world.md.namespace().unwrap_or_default(),
+            name: world.md.name_any(),
+            scaler: Scaler::resume(state.kept().into_iter().map(known), told.asleep),
+            meter: Meter::default(),
+            aim: Aim { quantile: 0.99, target: Duration::ZERO },
+            bounds,
+            began: Instant::now(),
+            looked: None,
+            frame: None,
+            news: Vec::new(),
+            stored: None,
+            holds: None,
+            heard: if told.asleep { sleeps.saturating_sub(1) } else { sleeps },
+            told: ScalingStatus { sleeps, ..told },
+            woken: None,
+            pod_seconds: BTreeMap::new(),
+        }
+    }
+
+    /// Namespace and name.
+    pub fn name(&self) -> (String, String) {
+        (self.namespace.clone(), self.name.clone())
+    }
+
+    /// What the user wants by now. Other bounds hold at once, whatever is known of the demand.
+    pub fn allow(&mut self, aim: Aim, bounds: Bounds) {
+        self.aim = aim;
+        if std::mem::replace(&mut self.bounds, bounds) != bounds {
+            self.decide(Instant::now(), Err("other bounds"), BTreeMap::new(), &Time(jiff::Timestamp::now()));
+        }
+    }
+
+    /// A router called for pods in a sleep.
+    pub fn hear(&mut self, sleep: u64) {
+        if self.scaler.is_asleep() && sleep >= self.told.sleeps && self.heard < self.told.sleeps {
+            self.heard = self.told.sleeps;
+            self.decide(
+                Instant::now(),
+                Err("a router called"),
+                BTreeMap::new(),
+                &Time(jiff::Timestamp::now()),
+            );
+        }
+    }
+
+    /// For the reconcile; `all` is what the spec says.
+    pub fn scale(&self, all: u32) -> Scale {
+        let of = self.scaler.sizes();
+        let main = self.frame.as_ref().and_then(|frame| of.get(&frame.main)).or(of.values().max());
+        let all = main.copied().unwrap_or(all).clamp(self.bounds.min.max(1), self.bounds.max.max(1));
+        let asleep = self.scaler.is_asleep();
+        let calls = (asleep || self.woken.is_some()).then_some(self.told.sleeps);
+        Scale { replicas: Replicas { all, of, asleep }, calls, status: Some(self.told.clone()) }
+    }
+
+    /// One look at what the routers say. Whether a reconcile is due.
+    pub fn look(&mut self, now: Instant, view: &RouterView, wall: &Time) -> bool {
+        let Some(frame) = self.frame.clone() else { return false };
+        let ready = |name: &str| {
+            let arms = view.answers().flat_map(|reply| &reply.arms).filter(|arm| arm.revision == name);
+            arms.map(|arm| arm.ready_endpoints).max().unwrap_or(0)
+        };
+        let pods: BTreeMap<String, Pods> = frame
+            .wanted
+            .iter()
+            .map(|(name, wanted)| (name.clone(), Pods { wanted: *wanted, ready: ready(name) }))
+            .collect();
+        if let Some(before) = self.looked.replace(now) {
+            let took = now.duration_since(before).as_secs_f64();
+            for (name, pods) in &pods {
+                *self.pod_seconds.entry(name.clone()).or_default() += took * f64::from(pods.wanted);
+            }
+            self.pod_seconds.retain(|name, _| pods.contains_key(name));
+        }
+        let mut due = false;
+        if let Some(since) = self.woken.filter(|_| pods.get(&frame.main).is_some_and(|pods| pods.ready > 0)) {
+            self.woken = None;
+            self.told.cold_start_seconds = Some(round(now.duration_since(since).as_secs_f64()));
+            due = true;
+        }
+        let at = now.duration_since(self.began);
+        let missing = view
+            .replies
+            .iter()
+            .find_map(|(pod, reply)| Some(format!("router {pod}: {}", reply.as_ref().err()?)));
+        let counted = match missing.or_else(|| view.unreadable()) {
+            Some(why) => Err(why),
+            None => Ok(self.meter.read(at, view.answers().map(totals).collect())),
+        };
+        match counted {
+            Ok(Some(interval)) => self.decide_on(now, Ok(&interval), pods, wall) || due,
+            // The first look after a start: there is nothing to compare with.
+            Ok(None) => due,
+            Err(why) => self.decide_on(now, Err(&why), pods, wall) || due,
+        }
+    }
+
+    fn decide_on(
+        &mut self,
+        now: Instant,
+        counted: Result<&stoker_decide::autoscale::Interval, &str>,
+        pods: BTreeMap<String, Pods>,
+        wall: &Time,
+    ) -> bool {
+        let held = self.decide(now, counted, pods, wall);
+        self.tell_hold(now, held.0) || held.1
+    }
+
+    /// Decides, and keeps what is to be told. Why nothing may change, and whether a reconcile is due.
+    fn decide(
+        &mut self,
+        now: Instant,
+        counted: Result<&stoker_decide::autoscale::Interval, &str>,
+        mut pods: BTreeMap<String, Pods>,
+        wall: &Time,
+    ) -> (Option<String>, bool) {
+        let frame = self.frame.clone();
+        if pods.is_empty() {
+            pods = self
+                .scaler
+                .sizes()
+                .into_iter()
+                .map(|(name, size)| (name, Pods { wanted: size, ready: 0 }))
+                .collect();
+        }
+        let main = frame
+            .as_ref()
+            .map(|frame| frame.main.clone())
+            .or_else(|| pods.keys().next().cloned())
+            .unwrap_or_default();
+        let look = Look {
+            now: now.duration_since(self.began),
+            counted,
+            pods: &pods,
+            main: &main,
+            in_run: frame.is_some_and(|frame| frame.in_run),
+            wake: self.scaler.is_asleep() && self.heard >= self.told.sleeps,
+        };
+        let slept = self.scaler.is_asleep();
+        let decision = self.scaler.look(&look, self.aim, self.bounds);
+        match (slept, self.scaler.is_asleep()) {
+            (false, true) => self.told.sleeps += 1,
+            (true, false) => self.woken = Some(now),
+            _ => {}
+        }
+        self.told.asleep = self.scaler.is_asleep();
+        for change in &decision.changes {
+            let reason = match change.rule {
+                Rule::Idle => reasons::SCALED_TO_ZERO,
+                Rule::Wake => reasons::WOKEN,
+                _ => reasons::SCALED,
+            };
+            let message =
+                format!("{}: {} -> {} pods: {}", change.revision, change.from, change.to, change.because);
+            tracing::info!(
+                namespace = self.namespace,
+                name = self.name,
+                rule = change.rule.as_str(),
+                "{message}"
+            );
+            self.news.push(News { reason, message, warning: false });
+        }
+        let due = !decision.changes.is_empty() || self.has_learned(now);
+        if due {
+            self.store(now, wall, |name| decision.changes.iter().any(|change| change.revision == name));
+        }
+        (decision.holds, due)
+    }
+
+    /// Whether status should say something else about what is known of a revision.
+    fn has_learned(&self, now: Instant) -> bool {
+        if self.scaler.is_asleep() || self.stored.is_some_and(|stored| now.duration_since(stored) < STORED) {
+            return false;
+        }
+        self.scaler.figures().any(|(name, figures)| {
+            let told = self.told.revisions.iter().find(|told| told.revision == name);
+            let known = told.and_then(|told| told.capacity_per_pod);
+            let differs = match (known, figures.capacity) {
+                (Some(known), Some(now)) => (now - known).abs() > NEWS * known,
+                (known, now) => known.is_some() != now.is_some(),
+            };
+            differs || told.is_some_and(|told| told.reachable_ms.is_some()) != figures.too_slow.is_some()
+        })
+    }
+
+    /// Puts the figures of now into what status says.
+    fn store(&mut self, now: Instant, wall: &Time, changed: impl Fn(&str) -> bool) {
+        self.stored = Some(now);
+        let before = std::mem::take(&mut self.told.revisions);
+        for (name, figures) in self.scaler.figures() {
+            let old = before.iter().find(|told| told.revision == name);
+            let since = old.and_then(|old| old.since.clone()).filter(|_| !changed(name));
+            let reachable = millis(figures.too_slow);
+            if let (Some(reachable), None) = (reachable, old.and_then(|old| old.reachable_ms)) {
+                let (target, percent) = (self.aim.target.as_secs_f64() * 1e3, self.aim.quantile * 100.0);
+                let message = format!(
+                    "{name} cannot keep {target} ms: nearly idle pods take {reachable} ms for {percent} % of the answers. More pods do \
+                     not help; raise slo.latency.target, or serve a faster model"
+                );
+                self.news.push(News { reason: reasons::TARGET_UNREACHABLE, message, warning: true });
+            }
+            let since = since.unwrap_or_else(|| wall.clone());
+            self.told.revisions.push(RevisionScaling { since: Some(since), ..told(name, figures) });
+        }
+        self.told.start_seconds = self.scaler.start_time().map(|time| round(time.as_secs_f64()));
+    }
+
+    /// Tells of a hold that lasts. Whether that is new.
+    fn tell_hold(&mut self, now: Instant, holds: Option<String>) -> bool {
+        let Some(why) = holds else {
+            self.holds = None;
+            return self.told.holds.take().is_some();
+        };
+        let since = self.holds.as_ref().map_or(now, |(_, since)| *since);
+        self.holds = Some((why.clone(), since));
+        if now.duration_since(since) < MOMENT || self.told.holds.is_some() {
+            return false;
+        }
+        let message = format!("the number of pods stays as it is: {why}");
+        self.news.push(News { reason: reasons::SCALING_HOLDS, message: message.clone(), warning: true });
+        self.told.holds = Some(message);
+        true
+    }
+
+    /// What the size of each revision follows from, for metrics.
+    pub fn figures(&self) -> impl Iterator<Item = (&str, &Figures)> {
+        self.scaler.figures()
+    }
+}
+
+/// What a router counted.
+fn totals(reply: &ScrapeReply) -> (String, Totals) {
+    let mut totals = Totals { offered: reply.demand.offered, held: reply.demand.held, ..Totals::default() };
+    for own in &reply.demand.revisions {
+        let arm = totals.revisions.entry(own.revision.clone()).or_default();
+        *arm = ArmTotals {
+            answered: own.answered,
+            overloaded: own.overloaded,
+            latency: own.latency.clone(),
+            in_flight: arm.in_flight,
+        };
+    }
+    for arm in &reply.arms {
+        totals.revisions.entry(arm.revision.clone()).or_default().in_flight = arm.in_flight;
+    }
+    (reply.process.clone(), totals)
+}
+
+fn told(name: &str, figures: &Figures) -> RevisionScaling {
+    RevisionScaling {
+        revision: name.to_owned(),
+        replicas: figures.replicas,
+        rule: figures.rule.as_str().to_owned(),
+        because: figures.because(),
+        demand_per_second: round(figures.demand.per_second),
+        window_seconds: round(figures.demand.window.as_secs_f64()),
+        capacity_per_pod: figures.capacity.map(round),
+        latency_ms: millis(figures.latency),
+        reachable_ms: millis(figures.too_slow),
+        utilisation: figures.utilisation().map(|share| round(share * 100.0)),
+        since: None,
+    }
+}
+
+fn millis(time: Option<Duration>) -> Option<f64> {
+    time.map(|time| round(time.as_secs_f64() * 1e3))
+}
+
+/// To three digits behind the point: more is noise.
+fn round(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
+#[cfg(test)]
+mod tests;

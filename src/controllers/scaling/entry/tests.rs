@@ -1,0 +1,162 @@
+//! What the routers say, second by second, and what comes of it.
+
+use stoker_api::scrape::{ArmState, Demand, RevisionDemand};
+use stoker_decide::histogram::Histogram;
+
+use super::*;
+
+/// A model whose one revision is asked by one router.
+struct Story {
+    entry: Entry,
+    now: Instant,
+    reply: ScrapeReply,
+}
+
+impl Story {
+    fn new(pods: u32, zero_after: Option<Duration>) -> Self {
+        let now = Instant::now();
+        let bounds = Bounds { min: 1, max: 9, zero_after, down_window: Duration::from_mins(5) };
+        let entry = Entry {
+            namespace: "team".into(),
+            name: "digits".into(),
+            scaler: Scaler::resume([("digits-a".to_owned(), pods, Some(100.0))], false),
+            meter: Meter::default(),
+            aim: Aim { quantile: 0.99, target: Duration::from_millis(100) },
+            bounds,
+            began: now,
+            looked: None,
+            frame: Some(Frame {
+                wanted: [("digits-a".to_owned(), pods)].into(),
+                main: "digits-a".into(),
+                in_run: false,
+            }),
+            news: Vec::new(),
+            told: ScalingStatus::default(),
+            stored: None,
+            holds: None,
+            heard: 0,
+            woken: None,
+            pod_seconds: BTreeMap::new(),
+        };
+        let arm = ArmState { revision: "digits-a".into(), ready_endpoints: pods, in_flight: 0 };
+        let reply = ScrapeReply { process: "p".into(), arms: vec![arm], ..ScrapeReply::default() };
+        Self { entry, now, reply }
+    }
+
+    fn look(&mut self, reply: Result<ScrapeReply, String>) -> bool {
+        self.now += Duration::from_secs(1);
+        let view = RouterView { replies: vec![("router-x".into(), reply)] };
+        self.entry.look(self.now, &view, &Time(jiff::Timestamp::UNIX_EPOCH))
+    }
+
+    /// Some seconds at a rate, all answered in 10 ms. How often a reconcile was due.
+    fn seconds(&mut self, seconds: u32, rate: u64) -> usize {
+        let due = (0..seconds).filter(|_| {
+            let before = self.reply.demand.revisions.pop().unwrap_or_default();
+            let mut latency: Histogram = before.latency;
+            for _ in 0..rate {
+                latency.record(Duration::from_millis(10));
+            }
+            let answered = before.answered + rate;
+            let own = RevisionDemand { revision: "digits-a".into(), answered, overloaded: 0, latency };
+            let offered = self.reply.demand.offered + rate;
+            self.reply.demand = Demand { offered, held: 0, revisions: vec![own] };
+            self.reply.arms[0].in_flight = rate / 100;
+            self.look(Ok(self.reply.clone()))
+        });
+        due.count()
+    }
+
+    /// The reconcile carried out what was decided.
+    fn carried_out(&mut self) {
+        let size = self.entry.scaler.sizes()["digits-a"];
+        self.entry.frame.as_mut().unwrap().wanted.insert("digits-a".into(), size);
+        self.reply.arms[0].ready_endpoints = size;
+    }
+}
+
+#[test]
+fn a_change_is_stored_with_its_figures_and_told_once() {
+    let mut story = Story::new(2, None);
+    story.seconds(30, 150);
+    assert!(story.entry.news.is_empty(), "{:?}", story.entry.news);
+    assert!(story.seconds(10, 600) > 0);
+    let scale = story.entry.scale(1);
+    let known = &scale.status.as_ref().unwrap().revisions[0];
+    assert!(known.replicas > 2 && known.rule == "Demand" && known.since.is_some(), "{known:?}");
+    assert!(known.capacity_per_pod.is_some() && known.utilisation.is_some(), "{known:?}");
+    assert_eq!(scale.replicas.of("digits-a"), story.entry.scaler.sizes()["digits-a"]);
+    // A revision that is new is taken to need as many.
+    assert_eq!(scale.replicas.of("digits-b"), scale.replicas.of("digits-a"));
+    let first = &story.entry.news[0];
+    assert_eq!((first.reason, first.warning), (reasons::SCALED, false));
+    assert!(
+        first.message.starts_with("digits-a: 2 -> ") && first.message.contains("requests/s"),
+        "{first:?}"
+    );
+    assert!(story.entry.pod_seconds["digits-a"] > 70.0);
+}
+
+#[test]
+fn an_even_load_asks_for_no_reconcile_once_its_capacity_is_stored() {
+    let mut story = Story::new(2, None);
+    story.seconds(120, 150);
+    assert_eq!(story.seconds(600, 150), 0);
+}
+
+#[test]
+fn a_router_that_does_not_answer_holds_and_says_so_when_it_lasts() {
+    let mut story = Story::new(2, None);
+    story.seconds(120, 150);
+    story.entry.news.clear();
+    let silent = || Err("no answer within 1 s".to_owned());
+    assert_eq!((0..10).filter(|_| story.look(silent())).count(), 0);
+    assert_eq!((0..60).filter(|_| story.look(silent())).count(), 1);
+    let said = story.entry.told.holds.clone().unwrap();
+    assert!(said.contains("router router-x: no answer within 1 s"), "{said}");
+    assert_eq!(story.entry.news.len(), 1);
+    assert_eq!((story.entry.news[0].reason, story.entry.news[0].warning), (reasons::SCALING_HOLDS, true));
+    assert!(story.seconds(3, 150) > 0);
+    assert_eq!((story.entry.told.holds.clone(), story.entry.scaler.sizes()["digits-a"]), (None, 2));
+}
+
+#[test]
+fn a_call_wakes_who_sleeps_and_the_cold_start_is_measured() {
+    let mut story = Story::new(2, Some(Duration::from_secs(20)));
+    story.seconds(10, 50);
+    assert!(story.seconds(30, 0) > 0);
+    story.carried_out();
+    let asleep = story.entry.scale(1);
+    assert!(asleep.replicas.asleep && asleep.replicas.of("digits-a") == 0);
+    assert_eq!((asleep.calls, asleep.status.unwrap().sleeps), (Some(1), 1));
+    // The call of an earlier sleep wakes nobody.
+    story.entry.hear(0);
+    assert!(story.entry.scaler.is_asleep());
+    story.entry.hear(1);
+    let woken = story.entry.scale(1);
+    assert!(!woken.replicas.asleep && woken.replicas.of("digits-a") == 1);
+    assert_eq!(woken.calls, Some(1), "requests are held until a pod is ready");
+    assert_eq!(story.entry.news.last().unwrap().reason, reasons::WOKEN);
+    story.entry.frame.as_mut().unwrap().wanted.insert("digits-a".into(), 1);
+    story.now = Instant::now();
+    assert_eq!(story.seconds(3, 0), 0);
+    story.carried_out();
+    assert_eq!(story.seconds(1, 0), 1);
+    let ready = story.entry.scale(1);
+    let cold = ready.status.unwrap().cold_start_seconds.unwrap();
+    assert!(ready.calls.is_none() && (3.9..5.0).contains(&cold), "{cold}");
+}
+
+#[test]
+fn a_held_request_wakes_although_no_call_was_written() {
+    let mut story = Story::new(1, Some(Duration::from_secs(20)));
+    story.seconds(5, 50);
+    story.seconds(30, 0);
+    story.carried_out();
+    assert!(story.entry.scaler.is_asleep());
+    story.reply.demand.offered += 1;
+    story.reply.demand.held = 1;
+    let reply = story.reply.clone();
+    assert!(story.look(Ok(reply)));
+    assert_eq!(story.entry.scaler.sizes()["digits-a"], 1);
+}
