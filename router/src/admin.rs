@@ -175,7 +175,7 @@ impl Admin {
             refused: self.keeper.refusal(&asked.route),
             arms: self.plane.arms(&asked.route),
             counts: self.plane.ledger.read(&asked.route),
-            demand: self.plane.demand(&asked.route),
+            demand: Some(self.plane.demand(&asked.route)),
             cuts,
             suspicions: suspicions
                 .filter(|(route, _)| *route == asked.route)

@@ -170,12 +170,16 @@ impl Forward {
                 return Err(refused);
             }
         };
+        // Probes and questions about the model neither keep it awake nor need pods of their own.
+        let infers = call.map_or(parts.method == Method::POST, |call| call.infers);
         if call.is_some() {
             let asked = grpc::timeout(&parts.headers).map_err(|bad| Refused::BadRequest(bad.to_string()))?;
             deadline = asked.map_or(deadline, |asked| deadline.min(Instant::now() + asked));
         }
         route.retries.requested(clock());
-        route.demand.came();
+        if infers {
+            route.demand.came();
+        }
         let message = self.message(parts, body, &route, call, deadline).await?;
         Ok((route, message))
     }

@@ -104,7 +104,7 @@ fn mirrors(traffic: &Traffic) -> Vec<Mirror> {
 
 /// Pods that the whole demand needs; none while nobody is served.
 fn whole(state: &State, given: &Given<'_>) -> Option<u32> {
-    let whole = state.stable.as_ref().map(|stable| given.replicas.of(stable));
+    let whole = state.stable.as_ref().map(|stable| state.whole(given.replicas, stable));
     whole.filter(|replicas| *replicas > 0)
 }
 
@@ -134,6 +134,7 @@ fn required(spec: &ModelRouteSpec) -> Vec<String> {
         (abilities::STICKY, spec.rules.iter().any(|rule| rule.unit.is_some())),
         (abilities::MIRROR, !spec.mirrors.is_empty()),
         (abilities::REFILL, needs_refill(spec)),
+        (abilities::SLEEP, spec.asleep.is_some()),
     ];
     needs.into_iter().filter(|(_, needed)| *needed).map(|(name, _)| name.to_owned()).collect()
 }

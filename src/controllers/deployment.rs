@@ -231,7 +231,7 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
     let frozen = ctx.fleet.frozen();
     let queued = queued(ctx, world, &state, &uid);
     let (request, refused, handled) = request(&world.md, recovered);
-    let pods = carry_out::pods(world, &state, &scale.replicas, &memory.refused);
+    let pods = carry_out::pods(world, &state, &scale, &memory.refused);
     let unreachable = unreachable(world, &state, &scale);
     let revisions: BTreeSet<String> = world.snapshots.keys().cloned().collect();
     let in_flight = world.routers.as_ref().map(RouterView::in_flight).unwrap_or_default();

@@ -25,11 +25,11 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use crate::context::Context;
-use crate::observe::world::World;
+use crate::observe::world::{World, version};
 use entry::{Entry, Frame};
 
 /// ModelDeployments whose routers are asked at the same time.
-const CONCURRENCY: usize = 16;
+const CONCURRENCY: usize = 64;
 
 /// The name by which the controller knows a ModelDeployment.
 type Name = ObjectRef<DeserializeGuard<ModelDeployment>>;
@@ -56,6 +56,8 @@ pub struct Scale {
     pub replicas: Replicas,
     /// The number of the sleep that routers are to call for, while no pod is ready.
     pub calls: Option<u64>,
+    /// Pods of a revision that are enough to serve; none where all of them are meant to be there.
+    pub enough: Option<u32>,
     /// For status; none where Stoker does not count the pods.
     pub status: Option<ScalingStatus>,
 }
@@ -84,14 +86,22 @@ impl Scaling {
         let ours = md.spec.scaling.as_ref().filter(|scaling| scaling.is_ours() && md.spec.replicas > 0);
         let Some((scaling, aim)) = ours.zip(md.spec.slo.aim()) else {
             entries.remove(&uid);
-            return Scale { replicas: md.spec.replicas.into(), ..Scale::default() };
+            // Another autoscaler's pods come and go as well.
+            let enough = md.spec.is_counted_elsewhere().then_some(1);
+            return Scale { replicas: md.spec.replicas.into(), enough, ..Scale::default() };
         };
         let entry = entries.entry(uid).or_insert_with(|| Entry::resume(world, state, scaling.bounds()));
         entry.allow(aim, scaling.bounds());
         if let Some(wake) = world.route.as_ref().and_then(|route| route.status.as_ref()?.wake) {
             entry.hear(wake);
         }
-        entry.scale(md.spec.replicas)
+        let mut scale = entry.scale(md.spec.replicas);
+        // Routers hold what comes to no pods only by a table that says so: pods go once all of them serve it.
+        let told = world.route.as_ref().filter(|route| route.spec.asleep == scale.calls);
+        let served = told.and_then(version).zip(world.routers.as_ref());
+        let served = served.is_some_and(|(version, routers)| routers.unverified(&version).is_none());
+        scale.replicas.asleep &= served;
+        scale
     }
 
     /// What was decided about the revisions: pods of each, the one with most of the traffic, and whether one is tried.
@@ -161,6 +171,8 @@ pub async fn run(ctx: Arc<Context>, shutdown: impl Future<Output = ()>) {
             () = &mut shutdown => return,
             _ = ticks.tick() => {}
         }
+        // Requests that come in step with the clock must not all come between two looks.
+        tokio::time::sleep(ctx.settings.tick.mul_f64(rand::random_range(0.0..0.2))).await;
         let uids: Vec<String> = ctx.scaling.entries().keys().cloned().collect();
         let looks = stream::iter(uids)
             .for_each_concurrent(CONCURRENCY, async |uid| ctx.scaling.look(&ctx, &uid).await);

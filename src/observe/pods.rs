@@ -34,14 +34,17 @@ pub fn summarise(deployment: &Deployment, wanted: u32, pods: &[&Pod], events: &[
     // Those that are there are enough, also before its controller takes notice.
     let shrinks = count(status.and_then(|status| status.replicas)) > wanted;
     let sized = deployment.spec.as_ref().and_then(|spec| spec.replicas) == i32::try_from(wanted).ok();
+    // It is about to be made smaller, and pods that are not ready go first.
+    let larger = count(deployment.spec.as_ref().and_then(|spec| spec.replicas)) > wanted && wanted > 0;
     let ready = count(status.and_then(|status| status.ready_replicas));
     // A Deployment that still has another size is not complete, whatever it counts.
-    let ready = if sized && (current || shrinks) { ready } else { ready.min(wanted.saturating_sub(1)) };
+    let complete = (sized && (current || shrinks)) || (larger && ready >= wanted);
+    let ready = if complete { ready } else { ready.min(wanted.saturating_sub(1)) };
     let trouble =
         pods.iter().find_map(|pod| pod_trouble(pod, events)).or_else(|| replica_failure(deployment));
     let (restarts, last_end) = restarts(pods);
     let there = count(status.and_then(|status| status.replicas));
-    Pods { wanted, ready, there, trouble, restarts, last_end }
+    Pods { wanted, enough: None, ready, there, trouble, restarts, last_end }
 }
 
 /// How often containers were started again after an end with an error of their own, and how the last of them ended.

@@ -220,7 +220,7 @@ fn phase(told: &Told<'_>) -> Phase {
     if state.run.is_some() {
         return Phase::Progressing;
     }
-    if told.unreachable.is_some() || told.stable.is_some_and(|pods| !pods.complete()) {
+    if told.unreachable.is_some() || told.stable.is_some_and(|pods| !pods.serve()) {
         return Phase::Degraded;
     }
     if stable == told.target {
@@ -287,8 +287,7 @@ fn evidence(examined: &Examined) -> Evidence {
 fn conditions(told: &Told<'_>, status: &ModelDeploymentStatus, unverified: Option<&str>) -> Vec<Wanted> {
     let message = || status.message.clone();
     let state = &told.decision.state;
-    let ready =
-        state.stable.is_some() && told.stable.is_some_and(Pods::complete) && told.unreachable.is_none();
+    let ready = state.stable.is_some() && told.stable.is_some_and(Pods::serve) && told.unreachable.is_none();
     let taken_back = state.rejected.iter().find(|(revision, _)| revision == told.target);
     let pinned = state.pin.as_ref();
     let settled = taken_back.is_some() || pinned.is_some();
@@ -359,6 +358,10 @@ fn scaling(told: &Told<'_>) -> Option<Wanted> {
         let message =
             format!("no number of pods keeps the latency target: {revision} can reach {reachable} ms");
         (false, reasons::TARGET_UNREACHABLE, message)
+    } else if !scaling.asleep && scaling.revisions.first().is_none_or(|main| main.capacity_per_pod.is_none())
+    {
+        let message = "too few requests came to learn what a pod carries; the number of pods stays as it is";
+        return Some(Wanted { type_, status: None, reason: reasons::LEARNING, message: message.to_owned() });
     } else if scaling.asleep {
         (true, reasons::SCALED_TO_ZERO, "no requests came; the next one brings the pods back".to_owned())
     } else {

@@ -114,6 +114,8 @@ pub mod reasons {
     pub const WOKEN: &str = "Woken";
     /// The number of pods stays as it is: signals are missing or contradict each other.
     pub const SCALING_HOLDS: &str = "ScalingHolds";
+    /// Too few requests came to learn what a pod carries.
+    pub const LEARNING: &str = "Learning";
     /// No number of pods keeps the latency target.
     pub const TARGET_UNREACHABLE: &str = "TargetUnreachable";
     /// Somebody else counts the pods.

@@ -80,8 +80,10 @@ pub mod abilities {
     pub const MIRROR: &str = "mirror";
     /// Traffic that moves as pods get ready.
     pub const REFILL: &str = "refill";
+    /// A call for pods of a model that has none.
+    pub const SLEEP: &str = "sleep";
     /// All of them.
-    pub const ALL: [&str; 4] = [MATCH, STICKY, MIRROR, REFILL];
+    pub const ALL: [&str; 5] = [MATCH, STICKY, MIRROR, REFILL, SLEEP];
 }
 
 /// One way to split requests.

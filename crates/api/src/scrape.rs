@@ -48,9 +48,10 @@ pub struct ScrapeReply {
     /// Totals of this route since the process started, for the run that is served and the one before.
     #[serde(default)]
     pub counts: Vec<ArmCounts>,
-    /// What came for this route and what became of it since the process started, whatever is evidence for what.
-    #[serde(default)]
-    pub demand: Demand,
+    /// What came for this route and what became of it since the process started, whatever is evidence for what. None from a
+    /// router of a release that did not count it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub demand: Option<Demand>,
     /// Totals of copies that were sent to revisions that answer nobody, kept as [`ScrapeReply::counts`] are.
     #[serde(default)]
     pub shadows: Vec<ShadowCounts>,

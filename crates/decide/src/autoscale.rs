@@ -43,14 +43,15 @@ const SETTLED: f64 = 30.0;
 const SETTLED_REFUSING: f64 = 10.0;
 /// The time that pods take to get ready, before it was seen.
 const START: Duration = Duration::from_secs(20);
+/// A longer start says something of the cluster, and nothing of the pods.
+const LONGEST_START: Duration = Duration::from_mins(10);
 /// Pods that did not get ready for so many times their usual time, and at least for five minutes, keep nobody from going down.
 const STUCK: u32 = 3;
 /// A demand that grows is met at most to this multiple of what is there.
 const MOST_AHEAD: f64 = 2.0;
-/// How far requests in flight may differ from what rate and latency say (Little's law). They may be many more where clients
-/// take their time to read.
+/// Requests under way are at least this share of what rate and latency say (Little's law). They may be many more: clients take
+/// their time to read, streams last, copies for shadows are answered to nobody, and who gave up leaves no latency.
 const FEWER: f64 = 0.7;
-const MORE: f64 = 2.0;
 /// Requests in flight below which chance explains any difference.
 const COUNTABLE: f64 = 3.0;
 
@@ -140,6 +141,8 @@ pub struct Scaler {
     asleep: bool,
     /// How long pods take to get ready.
     start: Option<Duration>,
+    /// The revision that has most of the traffic.
+    main: String,
 }
 
 /// What is known of one revision.
@@ -217,6 +220,7 @@ impl Scaler {
         let Some(rate) = self.demand.rate(look.now).filter(|_| holds.is_none()) else {
             return Decision { changes, holds };
         };
+        self.hand_over(look.main);
         self.learn(look.now, aim);
         let (growth, start) = (self.demand.growth(look.now), self.start.unwrap_or(START));
         let main =
@@ -232,6 +236,7 @@ impl Scaler {
 
     /// Revisions come and go; how long pods take to start is measured.
     fn follow_pods(&mut self, look: &Look<'_>) {
+        let hears = look.counted.is_ok();
         self.revisions.retain(|name, _| look.pods.contains_key(name));
         let like = self.revisions.get(look.main).map(|main| main.figures.replicas);
         for (name, pods) in look.pods {
@@ -239,11 +244,15 @@ impl Scaler {
                 let replicas = like.unwrap_or(pods.wanted);
                 Revision { figures: Figures { replicas, ..Figures::default() }, ..Revision::default() }
             });
+            // Who hears nothing does not know who is ready.
+            if !hears {
+                continue;
+            }
             revision.pods = *pods;
             if pods.ready < pods.wanted {
                 revision.starting.get_or_insert(look.now);
             } else if let Some(since) = revision.starting.take() {
-                let took = look.now.saturating_sub(since);
+                let took = look.now.saturating_sub(since).min(LONGEST_START);
                 self.start = Some(self.start.map_or(took, |before| (before + took) / 2));
             }
         }
@@ -257,7 +266,8 @@ impl Scaler {
             revision.load.add(from, now, revision.pods.ready, counted.revisions.get(name).unwrap_or(&none));
         }
         self.counted = Some(now);
-        if counted.offered > 0 || counted.held > 0 {
+        let under_way = counted.revisions.values().any(|own| own.in_flight > 0);
+        if counted.offered > 0 || counted.held > 0 || under_way || counted.is_partial {
             self.busy = Some(now);
         }
     }
@@ -266,7 +276,9 @@ impl Scaler {
     fn sleep_or_wake(&mut self, look: &Look<'_>, bounds: Bounds, changes: &mut Vec<Change>) -> bool {
         let held = look.counted.is_ok_and(|counted| counted.held > 0 || counted.offered > 0);
         let wanted = look.wake || held || look.in_run;
-        let starting = self.revisions.values().any(|revision| revision.starting.is_some());
+        let stuck = self.stuck();
+        let starts = |since: Duration| look.now.saturating_sub(since) < stuck;
+        let starting = self.revisions.values().any(|revision| revision.starting.is_some_and(starts));
         if wanted || starting || self.busy.is_none() {
             self.busy = Some(look.now);
         }
@@ -286,11 +298,26 @@ impl Scaler {
         self.asleep
     }
 
+    /// Pods that take longer than this to get ready will not.
+    fn stuck(&self) -> Duration {
+        (STUCK * self.start.unwrap_or(START)).max(LONGEST)
+    }
+
     fn change_all(&mut self, rule: Rule, size: u32, changes: &mut Vec<Change>) {
         for (name, revision) in &mut self.revisions {
             revision.needed.clear();
             revision.before.clear();
             changes.extend(revision.set(name, size, rule));
+        }
+    }
+
+    /// Another revision has most of the traffic from now on: what was believed of it by the one before goes on to be believed.
+    fn hand_over(&mut self, main: &str) {
+        if self.main != main {
+            main.clone_into(&mut self.main);
+            if let Some(revision) = self.revisions.get_mut(main) {
+                revision.capacity.inherit(revision.figures.capacity);
+            }
         }
     }
 
@@ -375,7 +402,7 @@ impl Revision {
         let pods = whole(needed).clamp(low, high);
         if pods > current {
             let most = self.most(signals.now, current);
-            return self.up(name, signals.now, pods.min(most), rule);
+            return self.up(name, signals.now, pods.min(most).max(current), rule);
         }
         let fewer = self.fewer(signals, current, low)?;
         self.removed = Some(signals.now);
@@ -393,7 +420,10 @@ impl Revision {
         let capacity = signals.capacity.filter(|capacity| *capacity > 0.0)?;
         let rate = signals.rate.per_second;
         let waiting = counted.map_or(0.0, |counted| {
-            let in_flight = counted.revisions.get(name).map_or(0, |own| own.in_flight) as f64;
+            // Where answers come in time nobody waits in line, whatever is under way.
+            let is_late = self.figures.latency.is_some_and(|latency| latency > aim.target);
+            let own = counted.revisions.get(name).filter(|_| is_late);
+            let in_flight = own.map_or(0, |own| own.in_flight) as f64;
             // What could still be answered in time is no queue.
             counted.held as f64 + (in_flight - rate * aim.target.as_secs_f64()).max(0.0)
         });
@@ -484,9 +514,8 @@ impl Revision {
             return None;
         }
         let (seen, told) = (sum.in_flight(), sum.latency.sum() / sum.seconds);
-        let chance = 3.0 * (told.max(seen) / f64::from(sum.looks)).sqrt();
-        let wrong = seen < FEWER.mul_add(told, -chance) || seen > MORE.mul_add(told, chance);
-        (told.max(seen) >= COUNTABLE && wrong).then_some((seen, told))
+        let chance = 3.0 * (told / f64::from(sum.looks)).sqrt();
+        (told >= COUNTABLE && seen < FEWER.mul_add(told, -chance)).then_some((seen, told))
     }
 }
 

@@ -35,6 +35,8 @@ const LONGEST_REASON: usize = 512;
 pub struct Pods {
     /// As many as there should be.
     pub wanted: u32,
+    /// As many as are enough to serve, where others come and go with the demand; none: all of them.
+    pub enough: Option<u32>,
     /// As many as answer.
     pub ready: u32,
     /// As many as there are, ready or not.
@@ -51,6 +53,11 @@ impl Pods {
     /// All of them answer.
     pub fn complete(&self) -> bool {
         self.ready >= self.wanted
+    }
+
+    /// As many answer as are enough.
+    pub fn serve(&self) -> bool {
+        self.ready >= self.enough.map_or(self.wanted, |enough| enough.min(self.wanted))
     }
 }
 
@@ -275,12 +282,12 @@ impl Next<'_> {
         self.state.run = Some(Run { number: self.state.runs, candidate, direct, plan, ..Run::default() });
     }
 
-    /// In a run pods that somebody else counts grow only: a rollback must find them.
+    /// In a run and on the way back from it, pods that somebody else counts grow only: a rollback must find them.
     fn keep_size(&mut self) {
-        let (wish, run) = (self.wish, self.state.run.as_mut());
-        if let Some(run) = run.filter(|_| wish.counted_elsewhere && wish.replicas.serves()) {
-            run.least = run.least.max(wish.replicas.all);
-        }
+        let (wish, in_run) = (self.wish, self.state.run.is_some());
+        let Some(shares) = &mut self.state.shares else { return };
+        let keeps = wish.counted_elsewhere && (in_run || shares.refill.is_some());
+        shares.least = if keeps { shares.least.max(wish.replicas.all) } else { 0 };
     }
 
     /// Takes a revision out; its pods stay until nothing is in flight.

@@ -61,8 +61,8 @@ impl Controller for Ours {
         let interval = Interval {
             took: Duration::from_secs(1),
             offered: seen.offered,
-            held: 0,
             revisions: BTreeMap::from([(REVISION.to_owned(), counted(seen))]),
+            ..Interval::default()
         };
         let pods = BTreeMap::from([(REVISION.to_owned(), Pods { wanted: seen.wanted, ready: seen.ready })]);
         let look = Look {

@@ -51,6 +51,8 @@ pub enum Code {
 pub struct Call {
     /// Both sides may send any number of messages.
     pub streams: bool,
+    /// The model runs for it.
+    pub infers: bool,
 }
 
 /// `grpc-timeout` cannot be read.
@@ -70,10 +72,11 @@ pub fn is_call<B>(request: &Request<B>) -> bool {
 /// Reads the path of a call. `None` when it is not one of the protocol's.
 pub fn parse(path: &str) -> Option<Call> {
     match path.strip_prefix(SERVICE)? {
-        "ServerLive" | "ServerReady" | "ModelReady" | "ServerMetadata" | "ModelMetadata" | "ModelInfer" => {
-            Some(Call { streams: false })
+        "ServerLive" | "ServerReady" | "ModelReady" | "ServerMetadata" | "ModelMetadata" => {
+            Some(Call { streams: false, infers: false })
         }
-        "ModelStreamInfer" => Some(Call { streams: true }),
+        "ModelInfer" => Some(Call { streams: false, infers: true }),
+        "ModelStreamInfer" => Some(Call { streams: true, infers: true }),
         _ => None,
     }
 }
@@ -183,8 +186,14 @@ mod tests {
 
     #[test]
     fn the_protocol_is_forwarded_and_nothing_else_is() {
-        assert_eq!(parse("/inference.GRPCInferenceService/ModelInfer"), Some(Call { streams: false }));
-        assert_eq!(parse("/inference.GRPCInferenceService/ModelStreamInfer"), Some(Call { streams: true }));
+        assert_eq!(
+            parse("/inference.GRPCInferenceService/ModelInfer"),
+            Some(Call { streams: false, infers: true })
+        );
+        assert_eq!(
+            parse("/inference.GRPCInferenceService/ModelStreamInfer"),
+            Some(Call { streams: true, infers: true })
+        );
         for path in [
             "/inference.GRPCInferenceService/RepositoryModelLoad",
             "/inference.GRPCInferenceService/ModelInfer/",

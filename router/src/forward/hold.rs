@@ -26,7 +26,7 @@ impl Forward {
             Assigned::Nowhere => {}
         }
         let _held = self.hold()?;
-        let _waits = self.waits(route);
+        let _waits = self.waits(route)?;
         let wait = if failed.is_some() { self.settings.hold.min(SECOND_WAIT) } else { self.settings.hold };
         let until = deadline.min(Instant::now() + wait);
         // Subscribed before the tables are looked at again, so that no change is missed.
@@ -46,9 +46,15 @@ impl Forward {
         }
     }
 
-    /// Counts a request of a model that waits.
-    fn waits(&self, route: &str) -> Option<demand::Held> {
-        self.plane.tables().route(route).map(|route| route.demand.holds())
+    /// Counts a request of a model that waits. Those of one that sleeps wait for long, and may have half of the queue.
+    fn waits(&self, route: &str) -> Result<Option<demand::Held>, Refused> {
+        let tables = self.plane.tables();
+        let Some(route) = tables.route(route) else { return Ok(None) };
+        let most = self.settings.hold_queue.div_ceil(2) as u64;
+        if route.asleep.is_some() && route.demand.held() >= most {
+            return Err(Refused::QueueFull);
+        }
+        Ok(Some(route.demand.holds()))
     }
 
     /// Calls for pods where the model sleeps. Whether it does.

@@ -13,6 +13,7 @@ use crate::apply::{self, Applier};
 use crate::build::{router, workload};
 use crate::context::Context;
 use crate::controllers::memory::Refused;
+use crate::controllers::scaling::Scale;
 use crate::observe::world::World;
 
 /// Writes the table, then pods, then takes away what is left over.
@@ -115,17 +116,16 @@ async fn take_away(applier: &Applier, world: &World, kept: &BTreeSet<&str>) -> R
 }
 
 /// Pods by revision, with what is wrong with them, refusals of the API server included.
-pub(super) fn pods(
-    world: &World,
-    state: &State,
-    replicas: &Replicas,
-    refused: &Refused,
-) -> BTreeMap<String, Pods> {
+pub(super) fn pods(world: &World, state: &State, scale: &Scale, refused: &Refused) -> BTreeMap<String, Pods> {
+    let replicas = &scale.replicas;
     let mut pods = world.summaries(state, replicas);
     for (revision, why) in refused {
         let none = || Pods { wanted: replicas.all, ..Pods::default() };
         let trouble = || Trouble { what: why.clone(), permanent: false, crashed: false };
         pods.entry(revision.clone()).or_insert_with(none).trouble.get_or_insert_with(trouble);
+    }
+    for known in pods.values_mut() {
+        known.enough = scale.enough;
     }
     pods
 }

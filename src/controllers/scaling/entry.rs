@@ -21,6 +21,8 @@ const MOMENT: Duration = Duration::from_secs(15);
 const NEWS: f64 = 0.25;
 /// ... and at most so often.
 const STORED: Duration = Duration::from_mins(1);
+/// Revisions that status tells of, as its schema has it.
+const MOST_TOLD: usize = 8;
 
 /// What the reconcile decided last.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +57,10 @@ pub struct Entry {
     holds: Option<(String, Instant)>,
     /// A router called for pods in this sleep.
     heard: u64,
-    /// When pods were called for last, until one is ready.
+    /// When pods were called for last, until all routers see one that is ready.
     woken: Option<Instant>,
+    /// Pods by revision, at the last look.
+    pods: BTreeMap<String, Pods>,
     /// Pods times seconds, by revision.
     pub pod_seconds: BTreeMap<String, f64>,
 }
@@ -66,16 +70,23 @@ impl Entry {
     pub fn resume(world: &World, state: &State, bounds: Bounds) -> Self {
         let told = world.md.status.as_ref().and_then(|status| status.scaling.clone()).unwrap_or_default();
         let within = |size: u32| size.clamp(bounds.min, bounds.max.max(bounds.min));
+        let live = |name: &str| {
+            let pods = world.deployments.get(name).and_then(|live| live.spec.as_ref()?.replicas);
+            pods.and_then(|pods| u32::try_from(pods).ok())
+        };
+        let shared: u32 = world.deployments.keys().filter_map(|name| live(name)).sum();
         let known = |name: &str| {
             let stored = told.revisions.iter().find(|known| known.revision == name);
-            let live = world.deployments.get(name).and_then(|live| live.spec.as_ref()?.replicas);
-            let size = stored.map(|known| known.replicas).or_else(|| u32::try_from(live?).ok());
+            // Pods by share: all of them together carry the demand.
+            let live = if state.shares.is_some() { Some(shared) } else { live(name) };
+            let size = stored.map(|known| known.replicas).or(live);
             let size = size.unwrap_or(world.md.spec.replicas);
             let size = if told.asleep { size } else { within(size) };
             (name.to_owned(), size, stored.and_then(|known| known.capacity_per_pod))
         };
-        let called =
-            world.route.as_ref().and_then(|route| route.spec.asleep.max(route.status.as_ref()?.wake));
+        let called_for = world.route.as_ref().and_then(|route| route.spec.asleep);
+        let heard = world.route.as_ref().and_then(|route| route.status.as_ref()?.wake);
+        let called = called_for.max(heard);
         let sleeps = told.sleeps.max(called.unwrap_or(0));
         Self {
             namespace: world.md.namespace().unwrap_or_default(),
@@ -91,8 +102,10 @@ impl Entry {
             stored: None,
             holds: None,
             heard: if told.asleep { sleeps.saturating_sub(1) } else { sleeps },
+            // Whoever led before may have gone while the pods were starting: requests wait for them.
+            woken: (!told.asleep && called_for == Some(told.sleeps)).then(Instant::now),
             told: ScalingStatus { sleeps, ..told },
-            woken: None,
+            pods: BTreeMap::new(),
             pod_seconds: BTreeMap::new(),
         }
     }
@@ -127,23 +140,25 @@ impl Entry {
     pub fn scale(&self, all: u32) -> Scale {
         let of = self.scaler.sizes();
         let main = self.frame.as_ref().and_then(|frame| of.get(&frame.main)).or(of.values().max());
-        let all = main.copied().unwrap_or(all).clamp(self.bounds.min.max(1), self.bounds.max.max(1));
+        let least = self.bounds.min.max(1);
+        let all = main.copied().unwrap_or(all).clamp(least, self.bounds.max.max(least));
         let asleep = self.scaler.is_asleep();
         let calls = (asleep || self.woken.is_some()).then_some(self.told.sleeps);
-        Scale { replicas: Replicas { all, of, asleep }, calls, status: Some(self.told.clone()) }
+        let (replicas, enough) = (Replicas { all, of, asleep }, Some(least));
+        Scale { replicas, calls, enough, status: Some(self.told.clone()) }
     }
 
     /// One look at what the routers say. Whether a reconcile is due.
     pub fn look(&mut self, now: Instant, view: &RouterView, wall: &Time) -> bool {
         let Some(frame) = self.frame.clone() else { return false };
-        let ready = |name: &str| {
-            let arms = view.answers().flat_map(|reply| &reply.arms).filter(|arm| arm.revision == name);
-            arms.map(|arm| arm.ready_endpoints).max().unwrap_or(0)
-        };
         let pods: BTreeMap<String, Pods> = frame
             .wanted
             .iter()
-            .map(|(name, wanted)| (name.clone(), Pods { wanted: *wanted, ready: ready(name) }))
+            .map(|(name, wanted)| {
+                // Routers know nothing of a revision that has no part in the table.
+                let ready = ready_endpoints(view, name).max().unwrap_or(*wanted);
+                (name.clone(), Pods { wanted: *wanted, ready })
+            })
             .collect();
         if let Some(before) = self.looked.replace(now) {
             let took = now.duration_since(before).as_secs_f64();
@@ -153,7 +168,9 @@ impl Entry {
             self.pod_seconds.retain(|name, _| pods.contains_key(name));
         }
         let mut due = false;
-        if let Some(since) = self.woken.filter(|_| pods.get(&frame.main).is_some_and(|pods| pods.ready > 0)) {
+        // A router that does not see the pod yet would no longer hold requests for it.
+        let reached = ready_endpoints(view, &frame.main).min().is_some_and(|ready| ready > 0);
+        if let Some(since) = self.woken.filter(|_| reached) {
             self.woken = None;
             self.told.cold_start_seconds = Some(round(now.duration_since(since).as_secs_f64()));
             due = true;
@@ -163,9 +180,15 @@ impl Entry {
             .replies
             .iter()
             .find_map(|(pod, reply)| Some(format!("router {pod}: {}", reply.as_ref().err()?)));
+        let counted: Option<BTreeMap<String, Totals>> = view.answers().map(totals).collect();
         let counted = match missing.or_else(|| view.unreadable()) {
             Some(why) => Err(why),
-            None => Ok(self.meter.read(at, view.answers().map(totals).collect())),
+            None => match counted {
+                Some(counted) => Ok(self.meter.read(at, counted)),
+                None => {
+                    Err("a router of an older release does not count what comes for the model".to_owned())
+                }
+            },
         };
         match counted {
             Ok(Some(interval)) => self.decide_on(now, Ok(&interval), pods, wall) || due,
@@ -196,12 +219,13 @@ impl Entry {
     ) -> (Option<String>, bool) {
         let frame = self.frame.clone();
         if pods.is_empty() {
-            pods = self
-                .scaler
-                .sizes()
-                .into_iter()
-                .map(|(name, size)| (name, Pods { wanted: size, ready: 0 }))
-                .collect();
+            let as_before = |(name, size): (String, u32)| {
+                let pods = self.pods.get(&name).copied();
+                (name, pods.unwrap_or(Pods { wanted: size, ready: size }))
+            };
+            pods = self.scaler.sizes().into_iter().map(as_before).collect();
+        } else {
+            self.pods.clone_from(&pods);
         }
         let main = frame
             .as_ref()
@@ -279,9 +303,13 @@ impl Entry {
                 );
                 self.news.push(News { reason: reasons::TARGET_UNREACHABLE, message, warning: true });
             }
-            let since = since.unwrap_or_else(|| wall.clone());
-            self.told.revisions.push(RevisionScaling { since: Some(since), ..told(name, figures) });
+            // As it comes back from the API server.
+            let since = since.or_else(|| jiff::Timestamp::from_second(wall.0.as_second()).ok().map(Time));
+            self.told.revisions.push(RevisionScaling { since, ..told(name, figures) });
         }
+        let main = self.frame.as_ref().map(|frame| frame.main.clone());
+        self.told.revisions.sort_by_key(|told| Some(&told.revision) != main.as_ref());
+        self.told.revisions.truncate(MOST_TOLD);
         self.told.start_seconds = self.scaler.start_time().map(|time| round(time.as_secs_f64()));
     }
 
@@ -308,10 +336,17 @@ impl Entry {
     }
 }
 
-/// What a router counted.
-fn totals(reply: &ScrapeReply) -> (String, Totals) {
-    let mut totals = Totals { offered: reply.demand.offered, held: reply.demand.held, ..Totals::default() };
-    for own in &reply.demand.revisions {
+/// Pods of a revision that each router may send requests to, where its table names the revision.
+fn ready_endpoints<'a>(view: &'a RouterView, name: &'a str) -> impl Iterator<Item = u32> + 'a {
+    let arms = view.answers().flat_map(|reply| &reply.arms).filter(move |arm| arm.revision == name);
+    arms.map(|arm| arm.ready_endpoints)
+}
+
+/// What a router counted, if it does.
+fn totals(reply: &ScrapeReply) -> Option<(String, Totals)> {
+    let demand = reply.demand.as_ref()?;
+    let mut totals = Totals { offered: demand.offered, held: demand.held, ..Totals::default() };
+    for own in &demand.revisions {
         let arm = totals.revisions.entry(own.revision.clone()).or_default();
         *arm = ArmTotals {
             answered: own.answered,
@@ -323,7 +358,7 @@ fn totals(reply: &ScrapeReply) -> (String, Totals) {
     for arm in &reply.arms {
         totals.revisions.entry(arm.revision.clone()).or_default().in_flight = arm.in_flight;
     }
-    (reply.process.clone(), totals)
+    Some((reply.process.clone(), totals))
 }
 
 fn told(name: &str, figures: &Figures) -> RevisionScaling {

@@ -200,7 +200,14 @@ fn scaling_is_active_unless_it_holds_or_cannot_keep_the_target() {
             .iter()
             .any(|one| one.type_ == conditions::SCALING_ACTIVE)
     );
-    assert_eq!(said(ScalingStatus::default()).0, "True");
+    let learning = said(ScalingStatus::default());
+    assert_eq!((learning.0.as_str(), learning.1.as_str()), ("Unknown", "Learning"));
+    let known = RevisionScaling {
+        revision: "md-a".into(),
+        capacity_per_pod: Some(80.0),
+        ..RevisionScaling::default()
+    };
+    assert_eq!(said(ScalingStatus { revisions: vec![known], ..ScalingStatus::default() }).0, "True");
     let holds = said(ScalingStatus { holds: Some("router x: no answer".into()), ..ScalingStatus::default() });
     assert_eq!((holds.0.as_str(), holds.1.as_str()), ("False", "ScalingHolds"));
     let slow =

@@ -46,7 +46,6 @@ impl ModelDeploymentStatus {
                 restarts: run.restarts,
                 resumed: run.resumed,
                 passed: run.passed,
-                least: run.least_replicas,
                 plan: run.plan.as_ref().map(Rollout::plan).unwrap_or_default(),
             }),
             guard: self.guard.as_ref().map(|guard| rollout::Guard {
@@ -69,6 +68,7 @@ impl ModelDeploymentStatus {
             }),
             shares: self.capacity.as_ref().map(|capacity| rollout::Shares {
                 served: capacity.served.iter().map(|share| (share.revision.clone(), share.percent)).collect(),
+                least: capacity.least_replicas,
                 refill: capacity.refill.as_ref().map(|refill| rollout::Refill {
                     from: refill.from.clone(),
                     most: refill.most,
@@ -132,6 +132,7 @@ fn stored_shares(shares: &rollout::Shares) -> CapacityStatus {
         served: served
             .map(|(revision, percent)| ServedShare { revision: revision.clone(), percent: *percent })
             .collect(),
+        least_replicas: shares.least,
         refill: shares.refill.as_ref().map(|refill| RefillStatus {
             from: refill.from.clone(),
             most: refill.most,
@@ -157,7 +158,6 @@ fn stored_run(run: &rollout::Run, before: Option<RunStatus>, rollout: &Rollout) 
         restarts: run.restarts,
         resumed: run.resumed,
         passed: run.passed,
-        least_replicas: run.least,
         slow_above_ms: same.as_ref().and_then(|before| before.slow_above_ms),
         evidence: same.and_then(|before| before.evidence),
     }
@@ -189,7 +189,6 @@ mod tests {
                 restarts: 2,
                 resumed: true,
                 passed: true,
-                least: 3,
                 plan: rollout_of(10).plan(),
             }),
             guard: Some(rollout::Guard {
@@ -208,6 +207,7 @@ mod tests {
             }),
             shares: Some(rollout::Shares {
                 served: [("md-a".to_owned(), 90), ("md-b".to_owned(), 10)].into(),
+                least: 3,
                 refill: Some(rollout::Refill { from: "md-y".into(), most: 50, bad_ppm: 300_000 }),
             }),
         }

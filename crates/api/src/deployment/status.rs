@@ -170,9 +170,6 @@ pub struct RunStatus {
     /// The step is over, and pods for the candidate's next share are waited for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub passed: bool,
-    /// With `scaling.mode: External`: pods for the whole demand that the run had once. They grow only until it ends.
-    #[serde(default, skip_serializing_if = "is_none_at_all")]
-    pub least_replicas: u32,
     /// The latency in milliseconds above which an answer counts against its revision, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_above_ms: Option<f64>,
@@ -305,6 +302,9 @@ pub struct CapacityStatus {
     /// Traffic that goes back to stable as its pods get ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refill: Option<RefillStatus>,
+    /// With `scaling.mode: External`: pods for the whole demand that there were once in the run. They grow only until it is over.
+    #[serde(default, skip_serializing_if = "is_none_at_all")]
+    pub least_replicas: u32,
 }
 
 /// The share of a revision.

@@ -44,6 +44,8 @@ const STRAIN_LONGEST: Duration = Duration::from_hours(6);
 const SAME_STRAIN: f64 = 0.3;
 /// Requests at a pod on average below which waiting in line explains no latency.
 const QUIET: f64 = 0.3;
+/// Requests have waited where they take so many times what they take alone.
+const WAITED: f64 = 1.5;
 /// A percentile is that of the model itself up to this multiple of what nearly idle pods have.
 const ALIKE: f64 = 1.5;
 
@@ -87,6 +89,14 @@ impl Strain {
 }
 
 impl Capacity {
+    /// What was believed of it while another revision was the measure.
+    pub fn inherit(&mut self, believed: Option<f64>) {
+        let own = self.per_pod.filter(|_| self.strain.is_some());
+        if let Some(believed) = believed.filter(|_| own.is_none()) {
+            self.per_pod = Some(self.per_pod.map_or(believed, |own| own.max(believed)));
+        }
+    }
+
     /// What an earlier process had learned.
     pub fn known(per_pod: f64) -> Self {
         let known = per_pod.is_finite() && per_pod > 0.0;
@@ -186,6 +196,13 @@ impl Capacity {
             self.too_slow = if is_quiet { seen } else { self.too_slow };
             return;
         }
+        // In overload those that are answered have waited. Refusals beside quick answers have another cause: something that the
+        // model depends on, or clients that give it too little time. More pods would not help.
+        let near_target = seen.is_some_and(|seen| seen.as_secs_f64() >= CALM * aim.target.as_secs_f64());
+        let has_waited = self.alone.is_some_and(|alone| mean >= WAITED * alone);
+        if !near_target && !has_waited {
+            return;
+        }
         // What is answered while more waits is all that a pod can do.
         let rate = shown.per_pod();
         let known = self.strain.filter(|strain| (rate / strain.rate - 1.0).abs() < SAME_STRAIN);
@@ -274,7 +291,7 @@ mod tests {
                 now += LESSON;
                 capacity.learn(now, &good, &good, AIM, true);
             }
-            tries.push((now - failed).as_secs() / 60);
+            tries.push(now.saturating_sub(failed).as_secs() / 60);
         }
         assert_eq!(tries, [10, 20, 40]);
     }

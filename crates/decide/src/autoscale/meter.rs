@@ -39,6 +39,8 @@ pub struct Interval {
     pub offered: u64,
     /// Requests that wait for a pod now.
     pub held: u64,
+    /// A router was not known at the last look: what came to it before is in none of this.
+    pub is_partial: bool,
     /// By revision.
     pub revisions: BTreeMap<String, Counted>,
 }
@@ -65,6 +67,7 @@ impl Meter {
         for (process, totals) in &self.processes {
             sum.held = sum.held.saturating_add(totals.held);
             let earlier = before.get(process);
+            sum.is_partial |= earlier.is_none();
             let new = |now: u64, then: Option<u64>| then.map_or(0, |then| now.saturating_sub(then));
             sum.offered = sum.offered.saturating_add(new(totals.offered, earlier.map(|then| then.offered)));
             for (name, arm) in &totals.revisions {
@@ -110,7 +113,7 @@ mod tests {
         let at = Duration::from_secs;
         assert_eq!(meter.read(at(1), replies(&[("x", 100, 90)])), None);
         let sum = meter.read(at(3), replies(&[("x", 110, 95), ("y", 1000, 900)])).unwrap();
-        assert_eq!((sum.took, sum.offered, sum.held), (at(2), 10, 2));
+        assert_eq!((sum.took, sum.offered, sum.held, sum.is_partial), (at(2), 10, 2, true));
         let arm = &sum.revisions["a"];
         assert_eq!((arm.answered, arm.latency.count(), arm.in_flight), (5, 5, 2));
         // `x` started again under another id.

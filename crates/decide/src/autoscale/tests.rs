@@ -62,7 +62,8 @@ impl Story {
             counted
         };
         let revisions = self.sizes.keys().map(|name| (name.clone(), revision(name)));
-        Interval { took: Duration::from_secs(1), offered, held: 0, revisions: revisions.collect() }
+        let revisions = revisions.collect();
+        Interval { took: Duration::from_secs(1), offered, revisions, ..Interval::default() }
     }
 
     fn look(&mut self, counted: Result<&Interval, &str>) -> Decision {

@@ -33,7 +33,7 @@ impl Next<'_> {
             return (self.waiting(), format!("nothing serves yet; {target}: {waits}"));
         };
         let (standing, mut state) = match self.seen.pods.get(stable) {
-            Some(pods) if !pods.complete() => {
+            Some(pods) if !pods.serve() => {
                 (Standing::Unready, format!("{} of {} pods are ready{}", pods.ready, pods.wanted, why(pods)))
             }
             _ => match self.seen.unreachable {
@@ -103,7 +103,7 @@ impl Next<'_> {
                 return self.back(&trouble.what);
             }
             let deadline = run.plan.progress_deadline;
-            if waited >= deadline {
+            if waited >= deadline && !pods.serve() {
                 return self.back(&format!("not ready within {} s{}", deadline.as_secs(), why(&pods)));
             }
         }
@@ -302,7 +302,8 @@ impl Next<'_> {
 /// The candidate's pods were lost, and did not come back in time.
 fn gone(run: &Run, pods: &Pods) -> Option<String> {
     let none = pods.ready == 0 && pods.wanted > 0 && run.unready >= LOST.min(run.plan.progress_deadline);
-    let late = !pods.complete() && run.unready >= run.plan.progress_deadline;
+    // What the demand asks for beyond that may find no room: that is no fault of the candidate.
+    let late = !pods.serve() && run.unready >= run.plan.progress_deadline;
     (none || late).then(|| {
         let (ready, wanted, seconds) = (pods.ready, pods.wanted, run.unready.as_secs());
         format!("{ready} of {wanted} pods have been ready for {seconds} s{}", why(pods))

@@ -33,6 +33,9 @@ pub struct Shares {
     pub served: BTreeMap<String, u32>,
     /// The way back to stable, while it is under way.
     pub refill: Option<Refill>,
+    /// Pods for the whole demand that there were once in the run or on the way back: somebody else counts them, and may not take
+    /// any away meanwhile.
+    pub least: u32,
 }
 
 /// Traffic goes back to stable as its pods get ready.
@@ -82,18 +85,22 @@ impl Replicas {
 impl State {
     /// How many pods each kept revision has. At least one, while any are wanted.
     pub fn sizes(&self, replicas: &Replicas) -> BTreeMap<&str, u32> {
-        let is_tried = self.run.is_some() || self.guard.is_some();
-        let whole = |revision: &str| {
-            let whole = if is_tried { replicas.awake(revision) } else { replicas.of(revision) };
-            whole.max(self.run.as_ref().map_or(0, |run| run.least))
-        };
         let kept = self.kept().into_iter();
         let Some(shares) = &self.shares else {
-            return kept.map(|revision| (revision, whole(revision))).collect();
+            return kept.map(|revision| (revision, self.whole(replicas, revision))).collect();
         };
         let table = self.loads();
-        kept.map(|revision| (revision, pods_for(self.load(shares, &table, revision), whole(revision))))
-            .collect()
+        let size =
+            |revision: &str| pods_for(self.load(shares, &table, revision), self.whole(replicas, revision));
+        kept.map(|revision| (revision, size(revision))).collect()
+    }
+
+    /// Pods that a revision needs for the whole demand.
+    pub fn whole(&self, replicas: &Replicas, revision: &str) -> u32 {
+        // What is tried has pods, although nobody asks for anything.
+        let is_tried = self.run.is_some() || self.guard.is_some();
+        let whole = if is_tried { replicas.awake(revision) } else { replicas.of(revision) };
+        whole.max(self.shares.as_ref().map_or(0, |shares| shares.least))
     }
 
     /// The way back that is under way.
@@ -191,7 +198,7 @@ impl Next<'_> {
             let (before, verified) = (self.before, self.seen.unverified.is_none());
             let shares = self.state.shares.get_or_insert_with(|| {
                 let served = if verified { before.loads() } else { BTreeMap::new() };
-                Shares { served, refill: None }
+                Shares { served, refill: None, least: 0 }
             });
             if !before.kept().contains(candidate) {
                 shares.served.insert(candidate.to_owned(), 0);
@@ -276,8 +283,7 @@ impl Next<'_> {
 
     /// Pods of stable for the whole demand.
     fn stable_whole(&self) -> u32 {
-        let least = self.state.run.as_ref().map_or(0, |run| run.least);
-        self.state.stable.as_ref().map_or(0, |stable| self.wish.replicas.awake(stable)).max(least)
+        self.state.stable.as_ref().map_or(0, |stable| self.state.whole(&self.wish.replicas, stable))
     }
 
     /// What is still on its way back to stable, as a part of a sentence.

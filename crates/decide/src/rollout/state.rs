@@ -54,8 +54,6 @@ pub struct Run {
     pub resumed: bool,
     /// The step is over, and only pods for the share that comes next are waited for.
     pub passed: bool,
-    /// Pods for the whole demand that it had once: somebody else counts them, and may not take any away while it is under way.
-    pub least: u32,
     /// The plan that the run started with.
     pub plan: Plan,
 }

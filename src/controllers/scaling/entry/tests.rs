@@ -36,6 +36,7 @@ impl Story {
             holds: None,
             heard: 0,
             woken: None,
+            pods: BTreeMap::new(),
             pod_seconds: BTreeMap::new(),
         };
         let arm = ArmState { revision: "digits-a".into(), ready_endpoints: pods, in_flight: 0 };
@@ -52,15 +53,16 @@ impl Story {
     /// Some seconds at a rate, all answered in 10 ms. How often a reconcile was due.
     fn seconds(&mut self, seconds: u32, rate: u64) -> usize {
         let due = (0..seconds).filter(|_| {
-            let before = self.reply.demand.revisions.pop().unwrap_or_default();
+            let mut demand = self.reply.demand.take().unwrap_or_default();
+            let before = demand.revisions.pop().unwrap_or_default();
             let mut latency: Histogram = before.latency;
             for _ in 0..rate {
                 latency.record(Duration::from_millis(10));
             }
             let answered = before.answered + rate;
             let own = RevisionDemand { revision: "digits-a".into(), answered, overloaded: 0, latency };
-            let offered = self.reply.demand.offered + rate;
-            self.reply.demand = Demand { offered, held: 0, revisions: vec![own] };
+            let offered = demand.offered + rate;
+            self.reply.demand = Some(Demand { offered, held: 0, revisions: vec![own] });
             self.reply.arms[0].in_flight = rate / 100;
             self.look(Ok(self.reply.clone()))
         });
@@ -154,9 +156,56 @@ fn a_held_request_wakes_although_no_call_was_written() {
     story.seconds(30, 0);
     story.carried_out();
     assert!(story.entry.scaler.is_asleep());
-    story.reply.demand.offered += 1;
-    story.reply.demand.held = 1;
+    let demand = story.reply.demand.as_mut().unwrap();
+    (demand.offered, demand.held) = (demand.offered + 1, 1);
     let reply = story.reply.clone();
     assert!(story.look(Ok(reply)));
     assert_eq!(story.entry.scaler.sizes()["digits-a"], 1);
+}
+
+#[test]
+fn a_router_of_an_older_release_is_no_lack_of_demand() {
+    let mut story = Story::new(3, Some(Duration::from_secs(20)));
+    story.seconds(5, 250);
+    let old = ScrapeReply { demand: None, ..story.reply.clone() };
+    for _ in 0..400 {
+        story.look(Ok(old.clone()));
+    }
+    assert_eq!(story.entry.scaler.sizes()["digits-a"], 3);
+    assert!(story.entry.told.holds.as_ref().is_some_and(|why| why.contains("older release")));
+}
+
+#[test]
+fn what_is_stored_comes_back_from_the_api_server_as_it_was() {
+    let mut story = Story::new(2, None);
+    story.now += Duration::from_millis(123);
+    let wall = Time("2026-11-29T12:00:00.987654321Z".parse().unwrap());
+    story.seconds(20, 150);
+    story.seconds(10, 600);
+    story.entry.store(story.now, &wall, |_| true);
+    let text = serde_json::to_string(&story.entry.told).unwrap();
+    assert_eq!(serde_json::from_str::<ScalingStatus>(&text).unwrap(), story.entry.told);
+}
+
+#[test]
+fn requests_are_held_until_every_router_sees_a_pod() {
+    let mut story = Story::new(1, Some(Duration::from_secs(20)));
+    story.seconds(5, 50);
+    story.seconds(30, 0);
+    story.carried_out();
+    story.entry.hear(1);
+    story.carried_out();
+    let (mut sees, mut blind) = (story.reply.clone(), story.reply.clone());
+    (sees.process, blind.process) = ("p".into(), "q".into());
+    blind.arms[0].ready_endpoints = 0;
+    let view = |replies: [&ScrapeReply; 2]| RouterView {
+        replies: replies.iter().map(|reply| (reply.process.clone(), Ok((*reply).clone()))).collect(),
+    };
+    let wall = Time(jiff::Timestamp::UNIX_EPOCH);
+    let now = Instant::now() + Duration::from_secs(120);
+    story.entry.look(now, &view([&sees, &blind]), &wall);
+    assert_eq!(story.entry.scale(1).calls, Some(1));
+    blind.arms[0].ready_endpoints = 1;
+    story.entry.look(now + Duration::from_secs(1), &view([&sees, &blind]), &wall);
+    assert_eq!(story.entry.scale(1).calls, None);
 }

@@ -64,6 +64,11 @@ fn in_a_run_pods_that_somebody_else_counts_grow_only() {
     world.wish.replicas = 2.into();
     world.looks(1);
     assert_eq!(sizes(&world), [("a", 4), ("b", 4)]);
+    assert_eq!(
+        world.state.whole(&world.wish.replicas, "a"),
+        8,
+        "routers must not take half of the pods for all"
+    );
     world.verdict = Some(Verdict::Pass("fine".into()));
     world.looks(100);
     assert_eq!((world.state.stable.as_deref(), sizes(&world)), (Some("b"), vec![("b", 2)]));
@@ -82,7 +87,7 @@ fn pods_follow_shares() {
     let plan = Plan { steps, capacity: Capacity::Proportional, ..Plan::default() };
     let shares = |served: &[(&str, u32)]| {
         let served = served.iter().map(|(name, percent)| ((*name).to_owned(), *percent)).collect();
-        Some(Shares { served, refill: None })
+        Some(Shares { served, ..Shares::default() })
     };
     let of = |step: usize, passed: bool, served: &[(&str, u32)]| {
         let run =
