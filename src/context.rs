@@ -16,6 +16,7 @@ use crate::controllers::fleet::{Caps, Fleet};
 use crate::controllers::memory::Memory;
 use crate::controllers::scaling::Scaling;
 use crate::controllers::scaling::metrics::Shown;
+use crate::controllers::scaling::price::Prices;
 use crate::observe::routers::Routers;
 use crate::report::metrics::Metrics;
 
@@ -38,6 +39,8 @@ pub struct Settings {
     pub tick: Duration,
     /// How many rollouts may be under way.
     pub caps: Caps,
+    /// What pods cost.
+    pub prices: Prices,
 }
 
 #[cfg(test)]
@@ -53,6 +56,7 @@ impl Settings {
             artifact_networks: vec!["10.0.0.0/8".parse().unwrap()],
             tick: Duration::from_secs(1),
             caps: Caps { namespace: 10, fleet: 50 },
+            prices: Prices::default(),
         }
     }
 }

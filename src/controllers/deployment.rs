@@ -218,7 +218,7 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
     let applier = ctx.applier(&world.md, managers::CHILDREN);
     let routers = super::router::ensure_present(ctx, &applier.namespace).await;
     let (state, recovered) = remembered_state(world, memory);
-    let scale = ctx.scaling.enter(world, &state);
+    let scale = ctx.scaling.enter(world, &state, &ctx.settings.prices);
     let wish = Wish { replicas: scale.replicas.clone(), ..wish };
     let waits = target::resolve(ctx, &applier, world, state.run.is_some()).await?;
     let elapsed = memory.elapsed(Instant::now());

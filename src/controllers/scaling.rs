@@ -6,6 +6,7 @@
 
 pub mod entry;
 pub mod metrics;
+pub mod price;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -27,6 +28,7 @@ use tokio::time::MissedTickBehavior;
 use crate::context::Context;
 use crate::observe::world::{World, version};
 use entry::{Entry, Frame};
+use price::Prices;
 
 /// ModelDeployments whose routers are asked at the same time.
 const CONCURRENCY: usize = 64;
@@ -80,7 +82,7 @@ impl Scaling {
 
     /// What holds for this look. A ModelDeployment that is seen for the first time goes on from its status, or from the pods
     /// that are there.
-    pub fn enter(&self, world: &World, state: &State) -> Scale {
+    pub fn enter(&self, world: &World, state: &State, prices: &Prices) -> Scale {
         let (md, mut entries) = (&world.md, self.entries());
         let uid = md.uid().unwrap_or_default();
         let ours = md.spec.scaling.as_ref().filter(|scaling| scaling.is_ours() && md.spec.replicas > 0);
@@ -92,6 +94,12 @@ impl Scaling {
         };
         let entry = entries.entry(uid).or_insert_with(|| Entry::resume(world, state, scaling.bounds()));
         entry.allow(aim, scaling.bounds());
+        entry.price(
+            world
+                .snapshots
+                .iter()
+                .filter_map(|(name, snapshot)| Some((name, prices.of(&snapshot.template)?))),
+        );
         if let Some(wake) = world.route.as_ref().and_then(|route| route.status.as_ref()?.wake) {
             entry.hear(wake);
         }

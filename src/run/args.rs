@@ -12,6 +12,7 @@ use stoker_decide::address::{Network, NetworkError};
 use super::lease::{self, Seat};
 use crate::context::Settings;
 use crate::controllers::fleet::Caps;
+use crate::controllers::scaling::price::Prices;
 
 /// The operator of Stoker: serves machine-learning models and moves traffic to new versions of them.
 #[derive(Clone, Debug, Parser)]
@@ -88,6 +89,10 @@ pub struct Run {
     /// How many rollouts may be under way in all that this operator watches.
     #[arg(long, env = "STOKER_MAX_ROLLOUTS", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub max_rollouts: u32,
+    /// Prices per hour of what pods request, for the metric `stoker_scaling_cost`: of a core, of a GiB, of a device, such as
+    /// `cpu=0.04,memory=0.005,nvidia.com/gpu=2.5`.
+    #[arg(long, env = "STOKER_PRICES", default_value = "")]
+    pub prices: Prices,
 }
 
 impl Run {
@@ -112,6 +117,7 @@ impl Run {
             artifact_networks: self.artifact_networks.0.clone(),
             tick: self.tick,
             caps: Caps { namespace: self.max_rollouts_per_namespace, fleet: self.max_rollouts },
+            prices: self.prices.clone(),
         }
     }
 }
@@ -176,7 +182,8 @@ mod tests {
 
     #[test]
     fn bad_settings_are_refused_by_name() {
-        let cases: [(&[&str], &str); 8] = [
+        let cases: [(&[&str], &str); 9] = [
+            (&["--prices", "cpu"], "--prices"),
             (&["--lease-seconds", "5"], "--lease-seconds"),
             (&["--lease-seconds", "x"], "--lease-seconds"),
             (&["--pull-policy", "Sometimes"], "--pull-policy"),

@@ -63,6 +63,10 @@ pub struct Entry {
     pods: BTreeMap<String, Pods>,
     /// Pods times seconds, by revision.
     pub pod_seconds: BTreeMap<String, f64>,
+    /// What a pod costs in an hour, by revision, where that is known.
+    prices: BTreeMap<String, f64>,
+    /// What they cost so far.
+    pub costs: BTreeMap<String, f64>,
 }
 
 impl Entry {
@@ -107,6 +111,8 @@ impl Entry {
             told: ScalingStatus { sleeps, ..told },
             pods: BTreeMap::new(),
             pod_seconds: BTreeMap::new(),
+            prices: BTreeMap::new(),
+            costs: BTreeMap::new(),
         }
     }
 
@@ -121,6 +127,11 @@ impl Entry {
         if std::mem::replace(&mut self.bounds, bounds) != bounds {
             self.decide(Instant::now(), Err("other bounds"), BTreeMap::new(), &Time(jiff::Timestamp::now()));
         }
+    }
+
+    /// What a pod of each revision costs in an hour.
+    pub fn price<'a>(&mut self, prices: impl Iterator<Item = (&'a String, f64)>) {
+        self.prices = prices.map(|(name, price)| (name.clone(), price)).collect();
     }
 
     /// A router called for pods in a sleep.
@@ -165,7 +176,14 @@ impl Entry {
             for (name, pods) in &pods {
                 *self.pod_seconds.entry(name.clone()).or_default() += took * f64::from(pods.wanted);
             }
+            for (name, price) in &self.prices {
+                if let Some(pods) = pods.get(name) {
+                    *self.costs.entry(name.clone()).or_default() +=
+                        price * took * f64::from(pods.wanted) / 3600.0;
+                }
+            }
             self.pod_seconds.retain(|name, _| pods.contains_key(name));
+            self.costs.retain(|name, _| pods.contains_key(name));
         }
         let mut due = false;
         // A router that does not see the pod yet would no longer hold requests for it.

@@ -27,6 +27,7 @@ struct Row {
     revision: String,
     figures: Figures,
     pod_seconds: f64,
+    cost: Option<f64>,
 }
 
 impl Row {
@@ -46,6 +47,7 @@ impl Shown {
                 revision: revision.to_owned(),
                 figures: figures.clone(),
                 pod_seconds: entry.pod_seconds.get(revision).copied().unwrap_or(0.0),
+                cost: entry.costs.get(revision).copied(),
             }));
         });
         rows
@@ -88,6 +90,15 @@ impl Collector for Shown {
         )?;
         for row in &rows {
             ConstCounter::new(row.pod_seconds).encode(family.encode_family(&row.labels())?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "stoker_scaling_cost",
+            "What the pods cost since the operator looks after the revision, by --prices",
+            None,
+            MetricType::Counter,
+        )?;
+        for (row, cost) in rows.iter().filter_map(|row| Some((row, row.cost?))) {
+            ConstCounter::new(cost).encode(family.encode_family(&row.labels())?)?;
         }
         Ok(())
     }

@@ -38,6 +38,8 @@ impl Story {
             woken: None,
             pods: BTreeMap::new(),
             pod_seconds: BTreeMap::new(),
+            prices: BTreeMap::new(),
+            costs: BTreeMap::new(),
         };
         let arm = ArmState { revision: "digits-a".into(), ready_endpoints: pods, in_flight: 0 };
         let reply = ScrapeReply { process: "p".into(), arms: vec![arm], ..ScrapeReply::default() };
@@ -80,7 +82,9 @@ impl Story {
 #[test]
 fn a_change_is_stored_with_its_figures_and_told_once() {
     let mut story = Story::new(2, None);
+    story.entry.price([(&"digits-a".to_owned(), 3.6)].into_iter());
     story.seconds(30, 150);
+    assert!((story.entry.costs["digits-a"] - 0.058).abs() < 1e-9, "{:?}", story.entry.costs);
     assert!(story.entry.news.is_empty(), "{:?}", story.entry.news);
     assert!(story.seconds(10, 600) > 0);
     let scale = story.entry.scale(1);
