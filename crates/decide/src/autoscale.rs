@@ -134,8 +134,6 @@ pub struct Decision {
 pub struct Scaler {
     demand: Demand,
     revisions: BTreeMap<String, Revision>,
-    /// When the last look was that counted something.
-    counted: Option<Duration>,
     /// When a request was last seen, or anything that keeps pods.
     busy: Option<Duration>,
     asleep: bool,
@@ -265,7 +263,6 @@ impl Scaler {
             let none = Counted::default();
             revision.load.add(from, now, revision.pods.ready, counted.revisions.get(name).unwrap_or(&none));
         }
-        self.counted = Some(now);
         let under_way = counted.revisions.values().any(|own| own.in_flight > 0);
         if counted.offered > 0 || counted.held > 0 || under_way || counted.is_partial {
             self.busy = Some(now);
@@ -276,9 +273,8 @@ impl Scaler {
     fn sleep_or_wake(&mut self, look: &Look<'_>, bounds: Bounds, changes: &mut Vec<Change>) -> bool {
         let held = look.counted.is_ok_and(|counted| counted.held > 0 || counted.offered > 0);
         let wanted = look.wake || held || look.in_run;
-        let stuck = self.stuck();
-        let starts = |since: Duration| look.now.saturating_sub(since) < stuck;
-        let starting = self.revisions.values().any(|revision| revision.starting.is_some_and(starts));
+        let start = self.start.unwrap_or(START);
+        let starting = self.revisions.values().any(|revision| revision.starts(look.now, start));
         if wanted || starting || self.busy.is_none() {
             self.busy = Some(look.now);
         }
@@ -296,11 +292,6 @@ impl Scaler {
             self.change_all(Rule::Idle, 0, changes);
         }
         self.asleep
-    }
-
-    /// Pods that take longer than this to get ready will not.
-    fn stuck(&self) -> Duration {
-        (STUCK * self.start.unwrap_or(START)).max(LONGEST)
     }
 
     fn change_all(&mut self, rule: Rule, size: u32, changes: &mut Vec<Change>) {
@@ -354,6 +345,12 @@ struct Signals {
 }
 
 impl Revision {
+    /// Whether pods start that are still believed to get ready.
+    fn starts(&self, now: Duration, usual: Duration) -> bool {
+        let stuck = (STUCK * usual).max(LONGEST);
+        self.starting.is_some_and(|since| now.saturating_sub(since) < stuck)
+    }
+
     /// Whether queues are being worked off: what is late came earlier.
     fn drains(&self) -> bool {
         let (older, newer) = self.load.halves(MINUTE);
@@ -374,13 +371,11 @@ impl Revision {
         };
         let alike = main.per_pod().map(|per_pod| per_pod / slower);
         // A guess of its own says less than what is known of the other.
-        alike
-            .map(
-                |alike| {
-                    if self.capacity.is_proven() { own.map_or(alike, |own| own.max(alike)) } else { alike }
-                },
-            )
-            .or(own)
+        let proven = own.filter(|_| self.capacity.is_proven());
+        match (alike, proven) {
+            (Some(alike), Some(proven)) => Some(alike.max(proven)),
+            (alike, _) => alike.or(own),
+        }
     }
 
     fn decide(
@@ -477,8 +472,7 @@ impl Revision {
 
     /// How many pods are left, where fewer are enough.
     fn fewer(&self, signals: &Signals, current: u32, low: u32) -> Option<u32> {
-        let stuck = (STUCK * signals.start).max(LONGEST);
-        if self.starting.is_some_and(|since| signals.now.saturating_sub(since) < stuck) {
+        if self.starts(signals.now, signals.start) {
             return None;
         }
         let within =

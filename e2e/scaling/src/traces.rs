@@ -66,14 +66,22 @@ pub fn noise() -> Trace {
     Trace { name: "noise".to_owned(), rates: sways.into_iter().map(|sway| 800.0 * sway).collect() }
 }
 
-/// Arrivals by second that routers counted in runs of our own: `e2e/scaling/traces/`, whose README says which.
+/// How much higher and slower a recorded trace is played, and for how long its first second is played before.
+const HIGHER: f64 = 40.0;
+const SLOWER: usize = 4;
+const LEAD: usize = 300;
+
+/// Arrivals by second in runs of our own: `e2e/scaling/traces/`, whose README says which.
 pub fn recorded() -> Result<Vec<Trace>> {
-    let files = [("recorded, main job", include_str!("../traces/main-job.json"))];
+    let files = [("recorded, step", include_str!("../traces/step-test.json"))];
     files
         .into_iter()
         .map(|(name, text)| {
-            let rates = serde_json::from_str(text)
+            let seconds: Vec<f64> = serde_json::from_str(text)
                 .with_context(|| format!("the trace {name:?} is no list of numbers"))?;
+            let first = seconds.first().copied().unwrap_or_default();
+            let played = seconds.into_iter().flat_map(|rate| [rate; SLOWER]);
+            let rates = std::iter::repeat_n(first, LEAD).chain(played).map(|rate| rate * HIGHER).collect();
             Ok(Trace { name: name.to_owned(), rates })
         })
         .collect()

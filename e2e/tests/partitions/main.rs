@@ -10,6 +10,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::{Client, ResourceExt as _};
@@ -177,6 +178,47 @@ fn routers_serve_without_the_api_server_and_catch_up() {
         );
 
         converged(namespace, &digits, &restarts(&all), &operators).await?;
+        load.finish_without_failure().await?;
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "needs a cluster: e2e/run"]
+fn routers_that_cannot_be_asked_change_no_number_of_pods() {
+    partitioned("cut-signals", async |namespace, lasts| {
+        let digits = Subject::new(namespace, "digits");
+        let mut spec = short_spec("configmap://digits/v1.onnx");
+        spec["replicas"] = json!(2);
+        spec["slo"] = json!({"latency": {"target": "60s"}});
+        // One pod is enough for the load, and for zero there is nothing but silence.
+        spec["scaling"] = json!({
+            "maxReplicas": 4, "scaleToZeroAfter": "10s", "behavior": {"scaleDownWindow": "24h"},
+        });
+        digits.serve(&spec).await?;
+        let load = digits.load(40).await?;
+        let stable = revision("stable", digits.status().await?.stable.as_ref())?;
+        let learned = |status: &ModelDeploymentStatus| {
+            let revisions = status.scaling.as_ref().map(|scaling| scaling.revisions.as_slice());
+            revisions.unwrap_or_default().iter().any(|known| known.capacity_per_pod.is_some())
+        };
+        digits.until("knows what a pod carries", PATIENCE, learned).await?;
+
+        let operators = addresses(&pods(&namespace.client, OPERATOR_NAMESPACE, OPERATOR_PODS).await?);
+        let routers = addresses(&pods(&namespace.client, &namespace.name, &routers()).await?);
+        let partition = Partition::of_pods(&operators, &routers)?;
+        let holds = |status: &ModelDeploymentStatus| {
+            status.scaling.as_ref().is_some_and(|scaling| scaling.holds.is_some())
+        };
+        let held = digits.until("holds", PATIENCE, holds).await;
+        tokio::time::sleep(lasts).await;
+        let deployments = Api::<Deployment>::namespaced(namespace.client.clone(), &namespace.name);
+        let size = deployments.get(&stable).await?.spec.and_then(|spec| spec.replicas);
+        partition.heal()?;
+        let held = held?.status.unwrap_or_default();
+        ensure!(condition(&held, conditions::SCALING_ACTIVE) == "False", "{:?}", held.conditions);
+        ensure!(size == Some(2), "the pods are {size:?} while nothing is heard of the demand");
+        digits.until("goes on", PATIENCE, |status| !holds(status)).await?;
         load.finish_without_failure().await?;
         Ok(())
     });
