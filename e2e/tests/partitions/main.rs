@@ -193,7 +193,7 @@ fn routers_that_cannot_be_asked_change_no_number_of_pods() {
         spec["slo"] = json!({"latency": {"target": "60s"}});
         // One pod is enough for the load, and for zero there is nothing but silence.
         spec["scaling"] = json!({
-            "maxReplicas": 4, "scaleToZeroAfter": "10s", "behavior": {"scaleDownWindow": "24h"},
+            "maxReplicas": 4, "scaleToZeroAfter": "30s", "behavior": {"scaleDownWindow": "24h"},
         });
         digits.serve(&spec).await?;
         let load = digits.load(40).await?;
