@@ -9,7 +9,7 @@ use k8s_openapi::api::events::v1::Event;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use stoker_api::deployment::{ModelDeploymentStatus, Phase};
+use stoker_api::deployment::{ModelDeploymentStatus, Phase, ScalingStatus};
 use stoker_api::names::{annotations, ports};
 use stoker_api::{ModelDeployment, names};
 use tokio::net::TcpStream;
@@ -172,6 +172,11 @@ impl<'a> Subject<'a> {
     /// Its status now.
     pub async fn status(&self) -> Result<ModelDeploymentStatus> {
         self.api.get(&self.name).await?.status.ok_or_else(|| anyhow!("{} has no status", self.name))
+    }
+
+    /// What its scaler did.
+    pub async fn scaling(&self) -> Result<ScalingStatus> {
+        Ok(self.status().await?.scaling.unwrap_or_default())
     }
 
     /// Its Events with this reason.

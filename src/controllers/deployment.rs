@@ -268,7 +268,7 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
         unverified: unverified.as_deref(),
         unreachable: unreachable.as_deref(),
         handled: handled.as_deref(),
-        scaling: scale.status.clone(),
+        scaling: scale.status.as_ref(),
         external: world.md.spec.is_counted_elsewhere(),
         pods: &pods,
         now: Time(jiff::Timestamp::now()),

@@ -92,7 +92,7 @@ impl Scaling {
             let enough = md.spec.is_counted_elsewhere().then_some(1);
             return Scale { replicas: md.spec.replicas.into(), enough, ..Scale::default() };
         };
-        let entry = entries.entry(uid).or_insert_with(|| Entry::resume(world, state, scaling.bounds()));
+        let entry = entries.entry(uid).or_insert_with(|| Entry::resume(world, state, aim, scaling.bounds()));
         entry.allow(aim, scaling.bounds());
         entry.price(
             world

@@ -44,7 +44,7 @@ pub async fn transition(recorder: &Recorder, about: &ObjectReference, transition
 
 /// Publishes something that is wrong or waited for.
 pub async fn concern(recorder: &Recorder, about: &ObjectReference, reason: &'static str, message: &str) {
-    publish(recorder, about, true, reason, &format!("{reason} {message}"), message).await;
+    news(recorder, about, true, reason, message).await;
 }
 
 /// Publishes something that happened.

@@ -54,7 +54,7 @@ pub struct Told<'a> {
     /// The value of the request annotation that was handled, now or before.
     pub handled: Option<&'a str>,
     /// What the scaler did; none where Stoker does not count the pods.
-    pub scaling: Option<ScalingStatus>,
+    pub scaling: Option<&'a ScalingStatus>,
     /// Pods by revision.
     pub pods: &'a BTreeMap<String, Pods>,
     /// Somebody else counts the pods.
@@ -78,7 +78,7 @@ pub fn compose(old: &ModelDeploymentStatus, generation: i64, told: &Told<'_>) ->
     status.phase = phase(told);
     status.ready = stable.map(|pods| format!("{}/{}", pods.ready, pods.wanted));
     status.handled_request = handled.map(str::to_owned);
-    status.scaling.clone_from(&told.scaling);
+    status.scaling = told.scaling.cloned();
     (status.replicas, status.selector) = scale(told);
     if let Some(examined) = examined {
         let limit = to_millis(examined.finding.slow_above);
@@ -350,24 +350,24 @@ fn scaling(told: &Told<'_>) -> Option<Wanted> {
         let message = "another autoscaler writes spec.replicas through the scale subresource".to_owned();
         return Some(Wanted { type_, status: Some(true), reason: reasons::EXTERNAL, message });
     }
-    let scaling = told.scaling.as_ref()?;
+    let scaling = told.scaling?;
     let slow = scaling.revisions.iter().find_map(|known| Some((&known.revision, known.reachable_ms?)));
     let (status, reason, message) = if let Some(why) = &scaling.holds {
-        (false, reasons::SCALING_HOLDS, why.clone())
+        (Some(false), reasons::SCALING_HOLDS, why.clone())
     } else if let Some((revision, reachable)) = slow {
         let message =
             format!("no number of pods keeps the latency target: {revision} can reach {reachable} ms");
-        (false, reasons::TARGET_UNREACHABLE, message)
-    } else if !scaling.asleep && scaling.revisions.first().is_none_or(|main| main.capacity_per_pod.is_none())
-    {
-        let message = "too few requests came to learn what a pod carries; the number of pods stays as it is";
-        return Some(Wanted { type_, status: None, reason: reasons::LEARNING, message: message.to_owned() });
+        (Some(false), reasons::TARGET_UNREACHABLE, message)
     } else if scaling.asleep {
-        (true, reasons::SCALED_TO_ZERO, "no requests came; the next one brings the pods back".to_owned())
+        let message = "no requests came; the next one brings the pods back".to_owned();
+        (Some(true), reasons::SCALED_TO_ZERO, message)
+    } else if scaling.revisions.first().is_none_or(|main| main.capacity_per_pod.is_none()) {
+        let message = "too few requests came to learn what a pod carries; the number of pods stays as it is";
+        (None, reasons::LEARNING, message.to_owned())
     } else {
-        (true, reasons::SCALED, "the number of pods follows the demand".to_owned())
+        (Some(true), reasons::SCALED, "the number of pods follows the demand".to_owned())
     };
-    Some(Wanted { type_, status: Some(status), reason, message })
+    Some(Wanted { type_, status, reason, message })
 }
 
 #[cfg(test)]

@@ -6,18 +6,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
-use stoker_api::deployment::ScalingStatus;
 use stoker_api::names::{conditions, reasons};
 use stoker_e2e::children::all_pods_of;
 use stoker_e2e::cluster::until;
 use stoker_e2e::namespace::case;
-use stoker_e2e::subject::{PATIENCE, Subject, patient_spec, revision, says};
+use stoker_e2e::subject::{PATIENCE, patient_spec, revision, says};
 
 use crate::rollout::serving;
-
-async fn scaling(digits: &Subject<'_>) -> Result<ScalingStatus> {
-    Ok(digits.status().await?.scaling.unwrap_or_default())
-}
 
 /// Figures are for people: the machine decides about them, not the test.
 #[expect(clippy::print_stderr, reason = "tests report there")]
@@ -37,7 +32,7 @@ fn without_requests_there_are_no_pods_and_the_next_ones_are_all_answered() {
             until("it sleeps", PATIENCE, async || {
                 // Pods on their way out still answer.
                 let gone = all_pods_of(namespace, &stable).await?.is_empty();
-                let scaling = scaling(&digits).await?;
+                let scaling = digits.scaling().await?;
                 Ok((gone && scaling.asleep && scaling.sleeps == sleep).then_some(()))
             })
             .await?;
@@ -50,7 +45,7 @@ fn without_requests_there_are_no_pods_and_the_next_ones_are_all_answered() {
             let first = ledger.answers().iter().find(|answer| answer.due < Duration::from_millis(50));
             report("first answer after none", &format!("{:?}", first.map(|answer| answer.latency)));
             let woken = until("the cold start is in status", PATIENCE, async || {
-                let woken = scaling(&digits).await?;
+                let woken = digits.scaling().await?;
                 Ok((!woken.asleep && woken.cold_start_seconds.is_some()).then_some(woken))
             })
             .await?;
@@ -60,7 +55,7 @@ fn without_requests_there_are_no_pods_and_the_next_ones_are_all_answered() {
         digits.event(reasons::WOKEN, &[&stable, "0 -> 1 pods"]).await?;
 
         // A new version is tried with pods, although nobody asks for anything.
-        until("it sleeps again", PATIENCE, async || Ok(scaling(&digits).await?.asleep.then_some(()))).await?;
+        until("it sleeps again", PATIENCE, async || Ok(digits.scaling().await?.asleep.then_some(()))).await?;
         digits.set_uri("configmap://digits/v1.onnx").await?;
         let tried = digits.at_step(1).await?.status.unwrap_or_default();
         ensure!(!tried.scaling.unwrap_or_default().asleep, "a run goes on without pods");

@@ -38,7 +38,8 @@ async fn kill_operator(namespace: &TestNamespace) -> Result<()> {
 }
 
 async fn models(namespace: &TestNamespace) -> Result<()> {
-    let files = [("v1.onnx", digits::V1), ("v2.onnx", digits::V2), ("v3.onnx", digits::V3)];
+    let files =
+        [("v1.onnx", digits::V1), ("v2.onnx", digits::V2), ("v3.onnx", digits::V3), ("v4.onnx", digits::V4)];
     namespace.config_map("digits", &files).await
 }
 

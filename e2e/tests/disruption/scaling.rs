@@ -8,17 +8,15 @@ use anyhow::{Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::api::Api;
 use serde_json::{Value, json};
-use stoker_api::deployment::ScalingStatus;
 use stoker_api::names::{conditions, reasons};
 use stoker_e2e::cluster::until;
-use stoker_e2e::digits;
 use stoker_e2e::load::Load;
 use stoker_e2e::load::ledger::{Figures, Ledger};
 use stoker_e2e::namespace::{TestNamespace, case};
 use stoker_e2e::subject::{PATIENCE, Subject, patient_spec, revision, says};
 use tokio::task::JoinHandle;
 
-use crate::kill_operator;
+use crate::{kill_operator, models};
 
 /// Pods that carry some 15 requests a second each: the slow model on a part of a core.
 fn scaled(scaling: &Value) -> Value {
@@ -30,7 +28,7 @@ fn scaled(scaling: &Value) -> Value {
 }
 
 async fn serving<'a>(namespace: &'a TestNamespace, spec: &Value) -> Result<Subject<'a>> {
-    namespace.config_map("digits", &[("v4.onnx", digits::V4)]).await?;
+    models(namespace).await?;
     let digits = Subject::new(namespace, "digits");
     digits.serve(spec).await?;
     Ok(digits)
@@ -81,10 +79,6 @@ impl Drop for Sizes {
     }
 }
 
-async fn scaling(digits: &Subject<'_>) -> Result<ScalingStatus> {
-    Ok(digits.status().await?.scaling.unwrap_or_default())
-}
-
 /// Figures are for people: the machine decides about them, not the test.
 #[expect(clippy::print_stderr, reason = "tests report there")]
 fn report(what: &str, figures: &str) {
@@ -132,7 +126,7 @@ fn pods_follow_the_load_up_and_down_and_turn_once() {
         tokio::time::sleep(Duration::from_secs(60)).await;
         let settled = lately(&high, Duration::from_secs(20));
         ensure!(settled.failed == 0 && settled.requests > 100, "with its pods it still fails: {settled:?}");
-        let grown = scaling(&digits).await?;
+        let grown = digits.scaling().await?;
         let largest = sizes.seen().last().map_or(0, |(_, size)| *size);
         ensure!(largest > 1, "five times the load, and still {largest} pod: {grown:?}");
         let high = high.finish().await?;
@@ -202,7 +196,7 @@ fn a_canary_under_rising_load_has_pods_for_both_and_is_promoted() {
                 &format!("{} of {}", ledger.failed_but_for(None), ledger.answers().len()),
             );
         }
-        let grown = scaling(&digits).await?;
+        let grown = digits.scaling().await?;
         ensure!(grown.revisions.iter().any(|known| known.replicas > 1), "{grown:?}");
         Ok(())
     });
@@ -240,7 +234,7 @@ fn a_target_that_the_model_itself_misses_is_told_and_moves_nothing() {
 #[ignore = "needs a cluster: e2e/run"]
 fn a_killed_operator_changes_no_number_of_pods_and_its_successor_goes_on_from_what_was_learned() {
     case("rescale", async |namespace| {
-        namespace.config_map("digits", &[("v2.onnx", digits::V2)]).await?;
+        models(namespace).await?;
         let digits = Subject::new(namespace, "digits");
         let mut spec = patient_spec("configmap://digits/v2.onnx");
         spec["replicas"] = json!(2);
@@ -249,7 +243,7 @@ fn a_killed_operator_changes_no_number_of_pods_and_its_successor_goes_on_from_wh
         let stable = revision("stable", digits.status().await?.stable.as_ref())?;
         let load = digits.load(40).await?;
         let capacity = async || -> Result<Option<f64>> {
-            let scaling = digits.status().await?.scaling.unwrap_or_default();
+            let scaling = digits.scaling().await?;
             Ok(scaling.revisions.into_iter().find_map(|known| known.capacity_per_pod))
         };
         let learned = until("a capacity is known", PATIENCE, capacity).await?;

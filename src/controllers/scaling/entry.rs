@@ -8,7 +8,9 @@ use kube::ResourceExt;
 use stoker_api::deployment::{RevisionScaling, ScalingStatus};
 use stoker_api::names::reasons;
 use stoker_api::scrape::ScrapeReply;
-use stoker_decide::autoscale::{Aim, ArmTotals, Bounds, Figures, Look, Meter, Pods, Rule, Scaler, Totals};
+use stoker_decide::autoscale::{
+    Aim, ArmTotals, Bounds, Figures, Interval, Look, Meter, Pods, Rule, Scaler, Totals,
+};
 use stoker_decide::rollout::{Replicas, State};
 
 use super::{News, Scale};
@@ -71,7 +73,7 @@ pub struct Entry {
 
 impl Entry {
     /// Goes on from status; else from the pods that are there; else from what the spec says.
-    pub fn resume(world: &World, state: &State, bounds: Bounds) -> Self {
+    pub fn resume(world: &World, state: &State, aim: Aim, bounds: Bounds) -> Self {
         let told = world.md.status.as_ref().and_then(|status| status.scaling.clone()).unwrap_or_default();
         let within = |size: u32| size.clamp(bounds.min, bounds.max.max(bounds.min));
         let live = |name: &str| {
@@ -92,12 +94,14 @@ impl Entry {
         let heard = world.route.as_ref().and_then(|route| route.status.as_ref()?.wake);
         let called = called_for.max(heard);
         let sleeps = told.sleeps.max(called.unwrap_or(0));
+        let scaler = Scaler::resume(state.kept().into_iter().map(known), told.asleep);
         Self {
             namespace: world.md.namespace().unwrap_or_default(),
             name: world.md.name_any(),
-            scaler: Scaler::resume(state.kept().into_iter().map(known), told.asleep),
+            pods: unseen(&scaler),
+            scaler,
             meter: Meter::default(),
-            aim: Aim { quantile: 0.99, target: Duration::ZERO },
+            aim,
             bounds,
             began: Instant::now(),
             looked: None,
@@ -109,7 +113,6 @@ impl Entry {
             // Whoever led before may have gone while the pods were starting: requests wait for them.
             woken: (!told.asleep && called_for == Some(told.sleeps)).then(Instant::now),
             told: ScalingStatus { sleeps, ..told },
-            pods: BTreeMap::new(),
             pod_seconds: BTreeMap::new(),
             prices: BTreeMap::new(),
             costs: BTreeMap::new(),
@@ -125,7 +128,7 @@ impl Entry {
     pub fn allow(&mut self, aim: Aim, bounds: Bounds) {
         self.aim = aim;
         if std::mem::replace(&mut self.bounds, bounds) != bounds {
-            self.decide(Instant::now(), Err("other bounds"), BTreeMap::new(), &Time(jiff::Timestamp::now()));
+            self.decide(Instant::now(), Err("other bounds"), &Time(jiff::Timestamp::now()));
         }
     }
 
@@ -138,12 +141,7 @@ impl Entry {
     pub fn hear(&mut self, sleep: u64) {
         if self.scaler.is_asleep() && sleep >= self.told.sleeps && self.heard < self.told.sleeps {
             self.heard = self.told.sleeps;
-            self.decide(
-                Instant::now(),
-                Err("a router called"),
-                BTreeMap::new(),
-                &Time(jiff::Timestamp::now()),
-            );
+            self.decide(Instant::now(), Err("a router called"), &Time(jiff::Timestamp::now()));
         }
     }
 
@@ -208,54 +206,31 @@ impl Entry {
                 }
             },
         };
-        match counted {
-            Ok(Some(interval)) => self.decide_on(now, Ok(&interval), pods, wall) || due,
+        self.pods = pods;
+        let counted = match &counted {
+            Ok(Some(interval)) => Ok(interval),
             // The first look after a start: there is nothing to compare with.
-            Ok(None) => due,
-            Err(why) => self.decide_on(now, Err(&why), pods, wall) || due,
-        }
-    }
-
-    fn decide_on(
-        &mut self,
-        now: Instant,
-        counted: Result<&stoker_decide::autoscale::Interval, &str>,
-        pods: BTreeMap<String, Pods>,
-        wall: &Time,
-    ) -> bool {
-        let held = self.decide(now, counted, pods, wall);
-        self.tell_hold(now, held.0) || held.1
+            Ok(None) => return due,
+            Err(why) => Err(why.as_str()),
+        };
+        let (holds, decided) = self.decide(now, counted, wall);
+        self.tell_hold(now, holds) || decided || due
     }
 
     /// Decides, and keeps what is to be told. Why nothing may change, and whether a reconcile is due.
     fn decide(
         &mut self,
         now: Instant,
-        counted: Result<&stoker_decide::autoscale::Interval, &str>,
-        mut pods: BTreeMap<String, Pods>,
+        counted: Result<&Interval, &str>,
         wall: &Time,
     ) -> (Option<String>, bool) {
-        let frame = self.frame.clone();
-        if pods.is_empty() {
-            let as_before = |(name, size): (String, u32)| {
-                let pods = self.pods.get(&name).copied();
-                (name, pods.unwrap_or(Pods { wanted: size, ready: size }))
-            };
-            pods = self.scaler.sizes().into_iter().map(as_before).collect();
-        } else {
-            self.pods.clone_from(&pods);
-        }
-        let main = frame
-            .as_ref()
-            .map(|frame| frame.main.clone())
-            .or_else(|| pods.keys().next().cloned())
-            .unwrap_or_default();
+        let main = self.frame.as_ref().map(|frame| &frame.main).or_else(|| self.pods.keys().next());
         let look = Look {
             now: now.duration_since(self.began),
             counted,
-            pods: &pods,
-            main: &main,
-            in_run: frame.is_some_and(|frame| frame.in_run),
+            pods: &self.pods,
+            main: main.map_or("", String::as_str),
+            in_run: self.frame.as_ref().is_some_and(|frame| frame.in_run),
             wake: self.scaler.is_asleep() && self.heard >= self.told.sleeps,
         };
         let slept = self.scaler.is_asleep();
@@ -352,6 +327,11 @@ impl Entry {
     pub fn figures(&self) -> impl Iterator<Item = (&str, &Figures)> {
         self.scaler.figures()
     }
+}
+
+/// Pods as they are taken to be before the first look.
+fn unseen(scaler: &Scaler) -> BTreeMap<String, Pods> {
+    scaler.sizes().into_iter().map(|(name, size)| (name, Pods { wanted: size, ready: size })).collect()
 }
 
 /// Pods of a revision that each router may send requests to, where its table names the revision.

@@ -65,7 +65,7 @@ impl Case<'_> {
             unverified: None,
             unreachable: self.unreachable,
             handled: None,
-            scaling: self.scaling.clone(),
+            scaling: self.scaling.as_ref(),
             pods: &BTreeMap::from([("md-a".to_owned(), pods.clone()), ("md-b".to_owned(), pods.clone())]),
             external: false,
             now: Time(jiff::Timestamp::UNIX_EPOCH),

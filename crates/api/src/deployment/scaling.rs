@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use stoker_decide::autoscale;
 
 use super::spec::Slo;
+use super::status::is_zero;
 
 /// How many pods revisions have.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,9 +163,4 @@ pub struct RevisionScaling {
     /// When it last changed, on the wall clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature is serde's")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }

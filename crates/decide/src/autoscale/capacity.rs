@@ -22,7 +22,7 @@ const FIRST: f64 = 0.7;
 /// Answers that a first guess needs.
 const FIRST_ANSWERS: u64 = 20;
 /// Between two lessons.
-pub(super) const LESSON: Duration = Duration::from_secs(10);
+const LESSON: Duration = Duration::from_secs(10);
 /// Growth of one lesson where latency is nothing beside the target.
 const GROWTH: f64 = 0.05;
 /// Share of the target at which growth ends.
@@ -91,9 +91,8 @@ impl Strain {
 impl Capacity {
     /// What was believed of it while another revision was the measure.
     pub fn inherit(&mut self, believed: Option<f64>) {
-        let own = self.per_pod.filter(|_| self.strain.is_some());
-        if let Some(believed) = believed.filter(|_| own.is_none()) {
-            self.per_pod = Some(self.per_pod.map_or(believed, |own| own.max(believed)));
+        if self.strain.is_none() {
+            self.per_pod = self.per_pod.into_iter().chain(believed).reduce(f64::max);
         }
     }
 

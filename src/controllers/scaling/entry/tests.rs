@@ -16,10 +16,12 @@ impl Story {
     fn new(pods: u32, zero_after: Option<Duration>) -> Self {
         let now = Instant::now();
         let bounds = Bounds { min: 1, max: 9, zero_after, down_window: Duration::from_mins(5) };
+        let scaler = Scaler::resume([("digits-a".to_owned(), pods, Some(100.0))], false);
         let entry = Entry {
             namespace: "team".into(),
             name: "digits".into(),
-            scaler: Scaler::resume([("digits-a".to_owned(), pods, Some(100.0))], false),
+            pods: unseen(&scaler),
+            scaler,
             meter: Meter::default(),
             aim: Aim { quantile: 0.99, target: Duration::from_millis(100) },
             bounds,
@@ -36,7 +38,6 @@ impl Story {
             holds: None,
             heard: 0,
             woken: None,
-            pods: BTreeMap::new(),
             pod_seconds: BTreeMap::new(),
             prices: BTreeMap::new(),
             costs: BTreeMap::new(),
