@@ -1,6 +1,6 @@
 # The two commands: `make demo` and `make test`. Each target is a line or two; what it does is in the script that it calls.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-down test lint deny unit e2e soak soak-server faults partitions interleavings verdicts devices cluster cluster-down images install generate fixtures bench bench-router bench-rollout bench-serving bench-autoscale onnx-conformance onnx-networks onnx-predictors onnx-fine-tuned protocol fuzz clean
+.PHONY: help demo demo-down test lint deny unit e2e soak soak-server faults partitions interleavings verdicts devices cluster cluster-down images install cli generate fixtures bench bench-router bench-rollout bench-serving bench-autoscale bench-operating bench-kernels onnx-conformance onnx-networks onnx-predictors onnx-fine-tuned packaging tutorial protocol fuzz clean
 
 help: ## Show the targets.
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -55,12 +55,26 @@ cluster-down: ## Remove the cluster named dev.
 images: ## Container images as OCI archives, in target/images.
 	e2e/images/build
 
+cli: ## The kubectl plugin, as target/release/kubectl-stoker; docs/cli.md says how to install it.
+	e2e/build kubectl-stoker
+
 install: ## Install the operator on the cluster named dev.
 	e2e/install dev
 
-generate: ## Write crds/ and the reference of metrics again.
+generate: ## Write crds/, manifests/install.yaml, the chart's files, the references of metrics, and what is made from the alert rules and the dashboards' description.
 	STOKER_WRITE_DOCS=1 cargo test --locked --release -p stoker-server --test serving the_reference_of_metrics
+	STOKER_WRITE_DOCS=1 cargo test --locked --release -p stoker-router --test router the_reference_of_metrics
+	STOKER_WRITE_DOCS=1 cargo test --locked --release -p stoker --lib the_reference_of_metrics
+	e2e/monitoring/generate
 	cargo build --locked --release --workspace --bins && "$${CARGO_TARGET_DIR:-target}/release/stoker" crd --out crds
+	e2e/packaging/generate
+
+packaging: ## The manifests by Helm, kustomize and what Argo CD and Flux evaluate; the chart on an API server.
+	e2e/packaging/check
+	e2e/packaging/lifecycle
+
+tutorial: ## docs/tutorial.md, typed into a terminal on a cluster of its own, and compared with what is printed.
+	e2e/tutorial/run
 
 fixtures: ## Train and write the demo's models and the golden cases again.
 	python3 -m venv target/models-venv && target/models-venv/bin/pip install --quiet -r e2e/models/requirements.txt
@@ -72,8 +86,14 @@ bench: ## Our server against FastAPI and ONNX Runtime: target/bench/main-job.jso
 bench-serving: ## The inference server beside MLServer and FastAPI, under overload, and its cache: target/bench/serving.json.
 	e2e/bench/serving
 
+bench-operating: ## From an alert that fires to no answer of the candidate: target/bench/operating.json.
+	e2e/bench/operating
+
 bench-autoscale: ## The autoscaler beside HPA and KPA in simulated time: target/bench/autoscale.json.
 	e2e/bench/autoscale
+
+bench-kernels: ## Models on burn beside ONNX Runtime on the same cores: target/bench/kernels.json.
+	e2e/bench/kernels
 
 bench-router: ## Our router against Envoy: target/bench/router.json.
 	e2e/bench/router

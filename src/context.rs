@@ -1,5 +1,6 @@
 //! What every reconcile needs: the client, the settings, counters, and the little that is remembered between looks.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,12 +14,15 @@ use stoker_decide::address::Network;
 use crate::apply::Applier;
 use crate::call::Calls;
 use crate::controllers::fleet::{Caps, Fleet};
+use crate::controllers::gateways::Gateways;
 use crate::controllers::memory::Memory;
 use crate::controllers::scaling::Scaling;
 use crate::controllers::scaling::metrics::Shown;
 use crate::controllers::scaling::price::Prices;
+use crate::observe::monitoring::Monitoring;
 use crate::observe::routers::Routers;
 use crate::report::metrics::Metrics;
+use crate::report::rollouts::Rollouts;
 
 /// Settings of the operator. They come from its Deployment, never from a namespaced object.
 #[derive(Clone, Debug)]
@@ -41,6 +45,8 @@ pub struct Settings {
     pub caps: Caps,
     /// What pods cost.
     pub prices: Prices,
+    /// The file with the monitoring systems that may be asked, where there is one.
+    pub providers: Option<PathBuf>,
 }
 
 #[cfg(test)]
@@ -57,6 +63,7 @@ impl Settings {
             tick: Duration::from_secs(1),
             caps: Caps { namespace: 10, fleet: 50 },
             prices: Prices::default(),
+            providers: None,
         }
     }
 }
@@ -71,6 +78,8 @@ pub struct Context {
     pub calls: Calls,
     /// Figures of the operator itself.
     pub metrics: Metrics,
+    /// What is told of rollouts to Prometheus.
+    pub rollouts: Rollouts,
     /// Publishes Events.
     pub recorder: Recorder,
     /// Talks to the routers.
@@ -79,8 +88,12 @@ pub struct Context {
     pub memory: Memory,
     /// What one ModelDeployment must know of the others.
     pub fleet: Arc<Fleet>,
+    /// Asks Prometheus and Alertmanager.
+    pub monitoring: Arc<Monitoring>,
     /// How many pods revisions have, where Stoker counts them.
     pub scaling: Arc<Scaling>,
+    /// What happens at gateways.
+    pub gateways: Gateways,
 }
 
 impl Context {
@@ -91,20 +104,26 @@ impl Context {
         calls.register(registry);
         let metrics = Metrics::default();
         metrics.register(registry);
+        let rollouts = Rollouts::default();
+        rollouts.register(registry);
         let recorder = Recorder::new(client.clone(), reporter);
         let fleet = Arc::new(Fleet::new(settings.caps));
         let scaling = Arc::new(Scaling::default());
         registry.register_collector(Box::new(Shown(Arc::clone(&scaling))));
+        let monitoring = Monitoring::new(settings.providers.clone(), registry);
         Arc::new(Self {
             client,
             settings,
             calls,
             metrics,
+            rollouts,
             recorder,
             routers,
             memory: Memory::default(),
             fleet,
+            monitoring,
             scaling,
+            gateways: Gateways::default(),
         })
     }
 

@@ -19,6 +19,8 @@ struct State {
     asked: Vec<Asked>,
     /// The next GET of these paths finds nothing, as if the object were made just after.
     late: BTreeSet<String>,
+    /// What is below these paths is not known: as for a kind that is not installed.
+    unknown: Vec<String>,
     /// Writes of these paths are refused with this answer.
     refused: BTreeMap<String, (u16, Value)>,
     /// What happens right after a request was answered, once: while the client has the answer and has done nothing with it.
@@ -92,6 +94,11 @@ impl Server {
         self.0.lock().unwrap().refused.insert(path.to_owned(), status(409, "Conflict", "it was changed"));
     }
 
+    /// Knows nothing below a path from now on, as where its kind is not installed.
+    pub(crate) fn without(&self, path: &str) {
+        self.0.lock().unwrap().unknown.push(path.to_owned());
+    }
+
     /// Takes writes of an object again.
     pub(crate) fn allow(&self, path: &str) {
         self.0.lock().unwrap().refused.remove(path);
@@ -102,15 +109,23 @@ impl Server {
         self.0.lock().unwrap().objects.remove(path);
     }
 
-    /// What was written so far, in order; forgets it.
+    /// What was asked so far, in order; forgets it.
+    pub(crate) fn asked(&self) -> Vec<Asked> {
+        std::mem::take(&mut self.0.lock().unwrap().asked)
+    }
+
+    /// What was written so far, in order; forgets all that was asked.
     pub(crate) fn writes(&self) -> Vec<Asked> {
-        let asked = std::mem::take(&mut self.0.lock().unwrap().asked);
-        asked.into_iter().filter(|(what, _)| !what.starts_with("GET")).collect()
+        self.asked().into_iter().filter(|(what, _)| !what.starts_with("GET")).collect()
     }
 
     fn answer(&self, method: &Method, path: &str, body: &Value) -> (u16, Value) {
         let mut state = self.0.lock().unwrap();
         state.asked.push((format!("{method} {path}"), body.clone()));
+        if state.unknown.iter().any(|unknown| path.starts_with(unknown)) {
+            // In plain text, as the API server does it.
+            return (404, Value::from("404 page not found"));
+        }
         if let Some(answer) = state.refused.get(path).filter(|_| *method != Method::GET) {
             return answer.clone();
         }

@@ -175,13 +175,16 @@ def running(name, command, core, is_ready, environment=None):
 
 
 @contextlib.contextmanager
-def cluster(name):
-    """The command that enters a local cluster with an operator. One that was not up before is removed afterwards."""
+def cluster(name, monitored=False):
+    """The command that enters a local cluster with an operator, and a Prometheus for it where that is wanted. One that was not up
+    before is removed afterwards."""
     tools = ROOT / "e2e" / "cluster"
     within = [tools / "exec", name]
     was_up = subprocess.run([*within, "true"], stderr=subprocess.DEVNULL).returncode == 0
     try:
         subprocess.run([tools / "up", name], check=True)
+        if monitored:
+            subprocess.run([ROOT / "e2e" / "monitoring" / "up", name], check=True)
         subprocess.run([ROOT / "e2e" / "install", name], check=True)
         yield within
     finally:

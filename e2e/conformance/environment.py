@@ -9,8 +9,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 VENV = HERE.parent.parent / "target" / "conformance-venv"
 
 
-def enter(script, requirements=HERE / "requirements.txt", venv=VENV):
-    """Goes on with the pinned packages, which are installed again when the pins change. Gives the pins."""
+def make(requirements=HERE / "requirements.txt", venv=VENV):
+    """Installs the pinned packages, again when the pins change. Gives the pins."""
     pins = requirements.read_text()
     marker = venv / "pins.txt"
     if not (marker.exists() and marker.read_text() == pins):
@@ -18,6 +18,12 @@ def enter(script, requirements=HERE / "requirements.txt", venv=VENV):
         pip = [venv / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "-r", requirements], check=True)
         marker.write_text(pins)
+    return pins
+
+
+def enter(script, requirements=HERE / "requirements.txt", venv=VENV):
+    """Goes on with the pinned packages. Gives the pins."""
+    pins = make(requirements, venv)
     if pathlib.Path(sys.prefix) != venv:
         python = str(venv / "bin" / "python")
         os.execv(python, [python, script, *sys.argv[1:]])

@@ -27,6 +27,14 @@ pub async fn all_pods_of(namespace: &TestNamespace, revision: &str) -> Result<Ve
     Ok(api.list(&ListParams::default().labels(&selector)).await?.items)
 }
 
+/// The pods of a revision that take room: those with a container that has not ended. A kubelet may list the others for some seconds more.
+pub async fn standing_pods_of(namespace: &TestNamespace, revision: &str) -> Result<Vec<Pod>> {
+    let pods = all_pods_of(namespace, revision).await?;
+    let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+    let ended = |pod: &Pod| phase(pod).is_some_and(|phase| phase == "Succeeded" || phase == "Failed");
+    Ok(pods.into_iter().filter(|pod| !ended(pod)).collect())
+}
+
 /// The pods that serve a revision and are not on their way out.
 pub async fn pods_of(namespace: &TestNamespace, revision: &str) -> Result<Vec<Pod>> {
     let pods = all_pods_of(namespace, revision).await?;

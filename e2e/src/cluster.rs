@@ -17,11 +17,21 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A client for the cluster that `KUBECONFIG` names.
 pub async fn connect() -> Result<Client> {
+    Client::try_from(config().await?).context("the kubeconfig cannot be used")
+}
+
+/// As [`connect`], but as another person, with the rights of that person: our own user must have the right to impersonate.
+pub async fn connect_as(user: &str, groups: &[&str]) -> Result<Client> {
+    let mut config = config().await?;
+    config.auth_info.impersonate = Some(user.to_owned());
+    config.auth_info.impersonate_groups = Some(groups.iter().map(|&group| group.to_owned()).collect());
+    Client::try_from(config).context("the kubeconfig cannot be used")
+}
+
+async fn config() -> Result<kube::Config> {
     // Fails only where it was done before, which is as good.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let config =
-        kube::Config::infer().await.context("no cluster: set KUBECONFIG, or run by e2e/cluster/exec")?;
-    Client::try_from(config).context("the kubeconfig cannot be used")
+    kube::Config::infer().await.context("no cluster: set KUBECONFIG, or run by e2e/cluster/exec")
 }
 
 /// The address at which pods reach this program: that of the node in whose network it runs.

@@ -191,7 +191,7 @@ async fn register(client: &Client) -> Result<()> {
 /// What a kubelet tells about its node.
 async fn say_ready(client: &Client) -> Result<()> {
     let nodes = Api::<NodeObject>::all(client.clone());
-    let now = k8s_openapi::jiff::Timestamp::now().to_string();
+    let now = jiff::Timestamp::now().to_string();
     let room = json!({"cpu": "1000", "memory": "1000Gi", "ephemeral-storage": "1000Gi", "pods": "60000"});
     let ready = json!({"type": "Ready", "status": "True", "reason": "ProcessesRun", "message": "pods run as processes",
         "lastHeartbeatTime": now, "lastTransitionTime": now});

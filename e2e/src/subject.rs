@@ -14,12 +14,15 @@ use stoker_api::names::{annotations, ports};
 use stoker_api::{ModelDeployment, names};
 use tokio::net::TcpStream;
 
-use crate::cluster::until;
+use crate::cluster::{connect_as, until};
 use crate::load::{Load, Plan};
 use crate::namespace::TestNamespace;
 
 /// Long enough for pods to start on a busy machine.
 pub const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Who asks for actions in tests. The cluster refuses a name that is not the caller's, so they are asked for as this person.
+pub const ASKS: &str = "e2e";
 
 /// A spec with two short steps, one small pod a revision, and little warmth, so that a rollout takes seconds.
 pub fn short_spec(uri: &str) -> Value {
@@ -87,11 +90,17 @@ impl<'a> Subject<'a> {
         Ok(self.api.patch(&self.name, &PatchParams::default(), &Patch::Merge(change)).await?)
     }
 
-    /// Asks for an action by annotation: `promote`, `resume`, `repin`, `abort`, `retry`, `undo`.
+    /// Asks for an action by annotation: `promote`, `approve`, `pause`, `resume`, `abort`, `retry`, `undo` and so on.
     pub async fn request(&self, verb: &str, nonce: &str) -> Result<()> {
-        let values =
-            json!({annotations::REQUEST: format!("{verb} {nonce}"), annotations::REQUESTED_BY: "e2e"});
-        self.merge(&json!({"metadata": {"annotations": values}})).await?;
+        let values = json!({
+            annotations::REQUEST: format!("{verb} {nonce}"),
+            annotations::REQUESTED_BY: ASKS,
+            annotations::REASON: "the figures are good",
+        });
+        let client = connect_as(ASKS, &["system:masters"]).await?;
+        let api = Api::<ModelDeployment>::namespaced(client, &self.namespace.name);
+        let change = json!({"metadata": {"annotations": values}});
+        api.patch(&self.name, &PatchParams::default(), &Patch::Merge(&change)).await?;
         Ok(())
     }
 

@@ -57,7 +57,7 @@ use crate::shadow::count::Dropped;
 use crate::shadow::tee::Tee;
 use crate::shadow::{self, Shadow};
 use crate::table::keeper::Keeper;
-use crate::table::snapshot::Route;
+use crate::table::snapshot::{Found, Route};
 use crate::unit::cookie;
 use crate::unit::once::Once;
 
@@ -163,8 +163,14 @@ impl Forward {
         mut deadline: Instant,
     ) -> Result<(Arc<Route>, Message), Refused> {
         let (parts, body) = request.into_parts();
-        let (route, call) = match self.route(&parts, is_call) {
-            Ok(route) => route,
+        let found = self.route(&parts, is_call).and_then(|(found, call)| {
+            if found.preview && !found.route.is_previewed() {
+                return Err(Refused::NoPreview(found.route.name.clone()));
+            }
+            Ok((found, call))
+        });
+        let (Found { route, preview }, call) = match found {
+            Ok(found) => found,
             Err(refused) => {
                 throw_away(body, &parts);
                 return Err(refused);
@@ -177,10 +183,12 @@ impl Forward {
             deadline = asked.map_or(deadline, |asked| deadline.min(Instant::now() + asked));
         }
         route.retries.requested(clock());
-        if infers {
+        // What testers do is no demand that pods are counted by.
+        if infers && !preview {
             route.demand.came();
         }
-        let message = self.message(parts, body, &route, call, deadline).await?;
+        let mut message = self.message(parts, body, &route, call, deadline).await?;
+        message.preview = preview;
         Ok((route, message))
     }
 
@@ -203,7 +211,7 @@ impl Forward {
         'attempts: loop {
             let (mut flight, mut busy) = match next.take() {
                 Some(found) => found,
-                None => self.place(&route.name, &message.headers, drawn, failed.as_deref(), deadline).await?,
+                None => self.place(&route.name, message.asked(), drawn, failed.as_deref(), deadline).await?,
             };
             if flight.is_evidence()
                 && let Some(unit) = flight.unit
@@ -305,7 +313,7 @@ impl Forward {
     }
 
     /// Which model a request is for: by host, by header, by path; and what it calls, if it is a gRPC call.
-    fn route(&self, parts: &Parts, is_call: bool) -> Result<(Arc<Route>, Option<Call>), Refused> {
+    fn route(&self, parts: &Parts, is_call: bool) -> Result<(Found, Option<Call>), Refused> {
         let (method, model, call) = if is_call {
             (Method::POST, None, Some(grpc::parse(parts.uri.path()).ok_or(Refused::NotForwarded)?))
         } else {
@@ -323,13 +331,13 @@ impl Forward {
             return Err(Refused::BadRequest("a request must have exactly one Host header".into()));
         }
         let tables = self.plane.tables();
-        let named = |name: &str| tables.route(name);
-        let route = host
+        let named = |name: &str| tables.by_name(name);
+        let found = host
             .and_then(|host| tables.by_host(host))
             .or_else(|| parts.headers.get(MODEL)?.to_str().ok().and_then(named))
             .or_else(|| model.and_then(named));
-        match route {
-            Some(route) => Ok((Arc::clone(route), call)),
+        match found {
+            Some(found) => Ok((found, call)),
             None => match self.keeper.readiness() {
                 Err(_) => Err(Refused::NotReady),
                 Ok(()) => Err(Refused::no_route(tables.routes().map(|route| route.name.as_str()))),
@@ -390,7 +398,18 @@ impl Forward {
             None => parts.uri,
         };
         let (method, headers) = (parts.method, parts.headers);
-        Ok(Message { method, uri, headers, body, deadline, call, ending: None, secure, hidden: None })
+        Ok(Message {
+            method,
+            uri,
+            headers,
+            body,
+            deadline,
+            call,
+            ending: None,
+            preview: false,
+            secure,
+            hidden: None,
+        })
     }
 
     /// Sends the request to a pod, and waits for the head of the answer.

@@ -4,6 +4,7 @@
 //! come from tables and from closed lists, never from requests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric};
@@ -13,7 +14,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::registry::Registry;
 use stoker_edge::listen::Stats;
-use stoker_edge::metrics::encode;
+use stoker_edge::metrics::encode_with;
 
 use crate::count::Tally;
 use crate::cut::metrics::{CutCounts, Outcome, OutcomeLabel};
@@ -27,6 +28,8 @@ use crate::table::keeper::Keeper;
 pub enum Refusal {
     /// No model by that host, header or path.
     NoRoute,
+    /// The model has no candidate that could be previewed.
+    NoPreview,
     /// The path or method is not forwarded.
     NotForwarded,
     /// The request is malformed.
@@ -283,6 +286,11 @@ impl Routes {
         encoder: &mut DescriptorEncoder<'_>,
         revisions: &Revisions,
     ) -> Result<(), std::fmt::Error> {
+        let tables = self.plane.tables();
+        let target = |route: &str| {
+            let millis = tables.route(route)?.latency_target.as_ref()?.to_str().ok()?.parse().ok()?;
+            Some(Duration::from_millis(millis))
+        };
         let totals: Vec<(Labels<'_>, Tally)> = revisions
             .keys()
             .filter_map(|(route, revision)| {
@@ -315,7 +323,8 @@ impl Routes {
             MetricType::Histogram,
         )?;
         for (labels, tally) in &totals {
-            encode(&tally.latency, family.encode_family(labels)?)?;
+            // Rules ask how many answers were later than the target.
+            encode_with(&tally.latency, target(labels[0].1), family.encode_family(labels)?)?;
         }
         Ok(())
     }

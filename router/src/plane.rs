@@ -11,14 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use http::HeaderMap;
 use stoker_api::scrape::{ArmState, Demand, RevisionDemand};
 use tokio::sync::watch;
 
 use crate::count::{ArmCount, Ledger};
 use crate::live::{Busy, Endpoint, Outcome, Revision};
 use crate::shadow::count::ShadowCount;
-use crate::table::snapshot::{Arm, Mirror, Route, Rule, Snapshot};
+use crate::table::snapshot::{Arm, Asked, Mirror, Route, Rule, Snapshot};
 use crate::unit::Source;
 use crate::wake::Wakes;
 
@@ -141,14 +140,14 @@ impl Plane {
         self.changed.subscribe()
     }
 
-    /// Assigns a request to a pod by its headers, and counts it as in flight. `drawn` is its unit where it has no other.
+    /// Assigns a request to a pod by what it asks for, and counts it as in flight. `drawn` is its unit where it has no other.
     /// `not` is a pod that failed it already.
-    pub fn assign(&self, name: &str, headers: &HeaderMap, drawn: u128, not: Option<&Endpoint>) -> Assigned {
+    pub fn assign(&self, name: &str, asked: Asked<'_>, drawn: u128, not: Option<&Endpoint>) -> Assigned {
         loop {
             let epoch = self.epoch.load(Ordering::SeqCst);
             let tables = self.tables.load();
             let Some(route) = tables.route(name) else { return Assigned::Gone };
-            let assigned = assign(route, headers, drawn, not);
+            let assigned = assign(route, asked, drawn, not);
             if self.epoch.load(Ordering::SeqCst) == epoch {
                 return assigned;
             }
@@ -215,9 +214,9 @@ impl Plane {
 }
 
 /// By one table: the first pod in the chain of fallbacks, ready ones before those that terminate.
-fn assign(route: &Route, headers: &HeaderMap, drawn: u128, not: Option<&Endpoint>) -> Assigned {
-    let Some(rule) = route.rule(headers) else { return Assigned::Nowhere };
-    let unit = rule.unit.as_ref().and_then(|source| source.read(headers));
+fn assign(route: &Route, asked: Asked<'_>, drawn: u128, not: Option<&Endpoint>) -> Assigned {
+    let Some(rule) = route.rule(asked) else { return Assigned::Nowhere };
+    let unit = rule.unit.as_ref().and_then(|source| source.read(asked.headers));
     let Some(first) = rule.choose(unit.unwrap_or(drawn)) else { return Assigned::Nowhere };
     let pick = |terminating: bool| {
         rule.chain(first).find_map(|arm| {

@@ -94,13 +94,36 @@ impl Applier {
     ///
     /// We own all fields that are set, so the last word on them is ours.
     pub async fn ensure<K: Child>(&self, call: &'static str, desired: K) -> Result<K, Error> {
+        self.apply(call, desired, true).await
+    }
+
+    /// As [`Applier::ensure`], for an object that the caller saw differ: it is written even where all fields that we set are as we
+    /// want them, since a list that somebody added to is ours as a whole.
+    pub async fn restore<K: Child>(&self, call: &'static str, desired: K) -> Result<K, Error> {
+        self.apply(call, desired, false).await
+    }
+
+    /// Whether this is what we applied last, whatever others have made of it since.
+    pub fn applied<K: Child>(&self, desired: &K, live: &K) -> bool {
+        let wanted = body(&self.owned(desired.clone()), &desired.name_any()).ok();
+        let wanted =
+            wanted.as_ref().and_then(|body| body["metadata"]["annotations"][annotations::APPLIED].as_str());
+        wanted.is_some() && live.annotations().get(annotations::APPLIED).map(String::as_str) == wanted
+    }
+
+    async fn apply<K: Child>(
+        &self,
+        call: &'static str,
+        desired: K,
+        only_if_it_differs: bool,
+    ) -> Result<K, Error> {
         let (name, desired) = (desired.name_any(), self.owned(desired));
         let api: Api<K> = Api::namespaced(self.client.clone(), &self.namespace);
         let body = body(&desired, &name)?;
         let mut params = PatchParams::apply(self.manager);
         if let Some(live) = self.calls.make(call, &name, api.get_opt(&name)).await? {
             self.check_owner(&live, &name)?;
-            if covers(&to_value(&live, &name)?, &body) {
+            if only_if_it_differs && covers(&to_value(&live, &name)?, &body) {
                 return Ok(live);
             }
             params = params.force();

@@ -11,7 +11,7 @@ use stoker_api::deployment::{ModelDeploymentStatus, RollbackMode};
 use stoker_api::route::{
     Arm, Detector, Mirror, ModelRoute, ModelRouteSpec, Refill, RouteRule, SCHEMA, abilities,
 };
-use stoker_decide::rollout::{Replicas, Share, State, Traffic, Watched};
+use stoker_decide::rollout::{Replicas, Share, State, Strategy, Traffic, Watched};
 use stoker_decide::traffic::WHOLE;
 
 use super::labels;
@@ -52,6 +52,7 @@ pub fn route(md: &ModelDeployment, state: &State, given: &Given<'_>) -> Option<M
         rules: rules(md, state, &traffic, given),
         mirrors: mirrors(&traffic),
         detectors: traffic.watched.iter().map(|watched| detector(md, state, watched, given)).collect(),
+        preview: previews(md, state),
         asleep: given.asleep,
         latency_target_ms: latency_target_ms(md),
     };
@@ -63,6 +64,13 @@ pub fn route(md: &ModelDeployment, state: &State, given: &Given<'_>) -> Option<M
         ..ObjectMeta::default()
     };
     Some(route)
+}
+
+/// Whether the model has an address for previews: by the spec, or by the plan that its run started with.
+pub fn previews(md: &ModelDeployment, state: &State) -> bool {
+    let pinned = state.run.as_ref().map(|run| run.plan.strategy);
+    md.spec.rollout.strategy() == stoker_api::deployment::Strategy::BlueGreen
+        || pinned == Some(Strategy::BlueGreen)
 }
 
 /// Testers first, then everybody.
@@ -80,8 +88,13 @@ fn rules(md: &ModelDeployment, state: &State, traffic: &Traffic, given: &Given<'
         let arms = vec![arm(trial, WHOLE, Some(stable.clone())), arm(stable, 0, None)];
         md.spec.traffic.testers.iter().map(move |header| (header, arms.clone()))
     });
-    let mut rules: Vec<RouteRule> =
-        chosen.map(|(header, arms)| RouteRule { headers: vec![header.clone()], ..rule(arms) }).collect();
+    // Nobody takes over: a test that stable answers would be none.
+    let preview = traffic.trial.iter().filter(|_| traffic.preview).map(|trial| {
+        let arm = Arm { revision: trial.clone(), ppm: WHOLE, fallback: None, refill: None };
+        RouteRule { preview: true, ..rule(vec![arm]) }
+    });
+    let chosen = chosen.map(|(header, arms)| RouteRule { headers: vec![header.clone()], ..rule(arms) });
+    let mut rules: Vec<RouteRule> = preview.chain(chosen).collect();
     let arms = traffic.arms.iter().cloned().map(|Share { revision, ppm, fallback }| {
         let is_stable = state.stable.as_ref() == Some(&revision);
         let refill = traffic.refill.as_ref().filter(|_| is_stable).zip(whole(state, given));
@@ -130,7 +143,8 @@ fn detector(md: &ModelDeployment, state: &State, watched: &Watched, given: &Give
 /// What a router must be able to do.
 fn required(spec: &ModelRouteSpec) -> Vec<String> {
     let needs = [
-        (abilities::MATCH, spec.rules.len() > 1),
+        (abilities::MATCH, spec.rules.iter().any(|rule| !rule.headers.is_empty())),
+        (abilities::PREVIEW, spec.preview),
         (abilities::STICKY, spec.rules.iter().any(|rule| rule.unit.is_some())),
         (abilities::MIRROR, !spec.mirrors.is_empty()),
         (abilities::REFILL, needs_refill(spec)),
@@ -168,7 +182,7 @@ mod tests {
     }
 
     fn trying(kind: Kind) -> State {
-        let plan = Plan { steps: vec![Step { kind, lasts: None }], ..Plan::default() };
+        let plan = Plan { steps: vec![Step::new(kind, None)], ..Plan::default() };
         let run = Run { number: 2, candidate: "m-b".into(), step: 1, plan, ..Run::default() };
         State { stable: Some("m-a".into()), runs: 2, run: Some(run), ..State::default() }
     }
@@ -214,6 +228,34 @@ mod tests {
         let serving = table(&md, &State { stable: Some("m-a".into()), ..State::default() });
         assert_eq!((serving.rules.len(), serving.detectors.len()), (1, 0), "no candidate, nothing to test");
         assert_eq!(serving.latency_target_ms, Some(80), "pods keep to it outside a run as well");
+    }
+
+    #[test]
+    fn a_preview_has_an_address_while_there_is_a_candidate_and_nobody_stands_in_for_it() {
+        let spec = json!({
+            "model": {"uri": "configmap://m/m.onnx"},
+            "rollout": {"strategy": "BlueGreen"},
+            "traffic": {"match": [{"name": "x-tester", "value": "yes"}]},
+        });
+        let mut state = trying(Kind::Analysis);
+        state.run.as_mut().unwrap().plan.strategy = Strategy::BlueGreen;
+        let previewed = table(&md(&spec), &state);
+        assert_eq!(
+            (previewed.preview, previewed.requires),
+            (true, vec!["match".to_owned(), "preview".to_owned()])
+        );
+        let arms = |rule: &RouteRule| {
+            rule.arms.iter().map(|arm| (arm.revision.clone(), arm.ppm)).collect::<Vec<_>>()
+        };
+        assert!(previewed.rules[0].preview && !previewed.rules[1].preview && !previewed.rules[2].preview);
+        assert_eq!(arms(&previewed.rules[0]), [("m-b".to_owned(), WHOLE)]);
+        assert_eq!(arms(&previewed.rules[2]), [("m-a".to_owned(), WHOLE)]);
+
+        let serving = table(&md(&spec), &State { stable: Some("m-a".into()), ..State::default() });
+        assert_eq!((serving.preview, serving.rules.len()), (true, 1), "the address is there, and refuses");
+        let canary =
+            table(&md(&json!({"model": {"uri": "configmap://m/m.onnx"}})), &trying(Kind::Weight(10)));
+        assert!(!canary.preview && canary.rules.iter().all(|rule| !rule.preview));
     }
 
     #[test]

@@ -19,7 +19,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use stoker_api::deployment::Resources;
-use stoker_api::names::{labels, objects, parts, ports};
+use stoker_api::gateway::H2C;
+use stoker_api::names::{PREVIEW_SUFFIX, labels, objects, parts, ports};
 use stoker_api::{ModelDeployment, ModelRouter};
 
 use crate::context::Settings;
@@ -77,11 +78,32 @@ pub fn front_service(md: &ModelDeployment) -> Service {
         spec: Some(ServiceSpec {
             type_: Some("ClusterIP".to_owned()),
             selector: Some(part(parts::ROUTER)),
-            ports: Some(vec![port(ports::DATA_NAME, ports::SERVICE, ports::DATA_NAME)]),
+            ports: Some(front_ports(md)),
             ..ServiceSpec::default()
         }),
         ..Service::default()
     }
+}
+
+/// The Service `<md>-preview`, for testers of a candidate that has no other traffic: the same routers, told apart by the host.
+pub fn preview_service(md: &ModelDeployment) -> Service {
+    let mut service = front_service(md);
+    service.metadata.name = Some(format!("{}{PREVIEW_SUFFIX}", md.name_any()));
+    if let Some(spec) = &mut service.spec {
+        spec.ports = Some(vec![port(ports::DATA_NAME, ports::SERVICE, ports::DATA_NAME)]);
+    }
+    service
+}
+
+/// A gateway learns from a port of its own that it must speak HTTP/2 there, which gRPC needs. Both lead to the same port of the
+/// routers: a mark on the first one would change how everybody else's proxies treat it.
+fn front_ports(md: &ModelDeployment) -> Vec<ServicePort> {
+    let mut all = vec![port(ports::DATA_NAME, ports::SERVICE, ports::DATA_NAME)];
+    if md.spec.traffic.gateway_ref.as_ref().is_some_and(|gateway| gateway.grpc.is_some()) {
+        let grpc = port(ports::GRPC_NAME, ports::SERVICE_GRPC, ports::DATA_NAME);
+        all.push(ServicePort { app_protocol: Some(H2C.to_owned()), ..grpc });
+    }
+    all
 }
 
 /// The Secret that the routers mount.

@@ -3,6 +3,8 @@
 
 mod carry_out;
 pub(crate) mod evidence;
+mod gateway;
+mod signals;
 mod target;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +40,7 @@ use crate::call::CallError;
 use crate::context::Context;
 use crate::observe::routers::RouterView;
 use crate::observe::world::{World, version};
+use crate::report::rollouts::Look;
 use crate::report::{events, status};
 
 /// ModelDeployments that are worked on at the same time.
@@ -112,6 +115,7 @@ pub async fn run(ctx: Arc<Context>, shutdown: impl Future<Output = ()> + Send + 
         .owns(ctx.scope::<Deployment>(), watched.clone())
         .owns(ctx.scope::<ModelRoute>(), watched)
         .reconcile_on(ctx.scaling.changes())
+        .reconcile_on(ctx.gateways.changes.heard())
         .with_config(Config::default().concurrency(CONCURRENCY))
         .trigger_backoff(Pause::default())
         .graceful_shutdown_on(shutdown)
@@ -124,6 +128,8 @@ pub async fn run(ctx: Arc<Context>, shutdown: impl Future<Output = ()> + Send + 
                     let there = ctx.fleet.forget_gone();
                     ctx.memory.keep(&there);
                     ctx.scaling.keep(&there);
+                    ctx.rollouts.keep(&there);
+                    ctx.monitoring.keep(&there);
                 }
             }
             std::future::ready(())
@@ -194,6 +200,8 @@ async fn look(
         ctx.memory.forget(uid);
         ctx.fleet.forget(uid);
         ctx.scaling.forget(uid);
+        ctx.rollouts.forget(uid);
+        ctx.monitoring.forget(uid);
         return Ok(Action::await_change());
     };
     let failed_before = memory.failure.is_some();
@@ -227,13 +235,15 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
     let taken = ctx.fleet.taken_hosts(&world.md);
     let unverified = unverified(world, &state, &taken, &scale);
     let examined = examine(world, &state, memory, elapsed);
+    let signals = signals::ask(ctx, world, &state, &uid);
+    let examined = signals::judge(examined, &state, &signals.measured);
     let cut = world.routers.as_ref().and_then(|routers| was_cut(world, routers, &state));
     let frozen = ctx.fleet.frozen();
     let queued = queued(ctx, world, &state, &uid);
     let (request, refused, handled) = request(&world.md, recovered);
     let pods = carry_out::pods(world, &state, &scale, &memory.refused);
     let unreachable = unreachable(world, &state, &scale);
-    let revisions: BTreeSet<String> = world.snapshots.keys().cloned().collect();
+    let revisions = returnable(world);
     let in_flight = world.routers.as_ref().map(RouterView::in_flight).unwrap_or_default();
     let seen = Seen {
         target: &world.target,
@@ -248,10 +258,12 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
         cut: cut.as_deref(),
         queued: queued.as_deref(),
         frozen: frozen.as_deref(),
+        alerts: signals.alerts.as_ref(),
         request: request.as_ref(),
         elapsed,
     };
     let decision = rollout::decide(&wish, &state, &seen);
+    let at_gateway = gateway::judged(world, &taken, memory, elapsed);
     ctx.fleet.told(&uid, &applier.namespace, is_under_way(&decision.state));
     ctx.scaling.settled(&uid, &decision.state, &scale.replicas);
 
@@ -264,24 +276,23 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
         rollout: &rollout,
         name: &name,
         target: &world.target,
-        stable: decision.state.stable.as_ref().and_then(|stable| pods.get(stable)),
+        main: decision.state.main().and_then(|main| pods.get(main)),
         unverified: unverified.as_deref(),
         unreachable: unreachable.as_deref(),
         handled: handled.as_deref(),
+        measured: &signals.measured,
+        alerts: signals.alerts.as_ref(),
         scaling: scale.status.as_ref(),
         external: world.md.spec.is_counted_elsewhere(),
         pods: &pods,
+        gateway: at_gateway.told.as_ref(),
         now: Time(jiff::Timestamp::now()),
     };
-    let old = world.md.status.clone().unwrap_or_default();
-    let generation = world.md.metadata.generation.unwrap_or_default();
-    let mut new = status::compose(&old, generation, &told);
-    if let Some((reason, message)) = &memory.failure {
-        // Until a look succeeds: else status would change to and fro with each.
-        new = status::failed(&new, generation, reason, message, &told.now);
-    }
+    let new = composed(&world.md, memory, &told);
     status::write(ctx, &mut world.md, memory, new).await?;
     memory.state = Some(decision.state.clone());
+    let look = Look::of(&world.md, &state, &decision, examined.as_ref(), &seen, &scale.replicas);
+    ctx.rollouts.looked(&uid, &look, world.began, Instant::now());
 
     // build (no client) and apply (client required)
     let table = route::route(&world.md, &decision.state, &given(world, &decision.state, &taken, &scale));
@@ -298,15 +309,33 @@ async fn act(ctx: &Context, world: &mut World, memory: &mut Remembered) -> Resul
     // Events come after the effect: an API server that takes none must not hold up a rollback.
     tell(ctx, &world.md, memory, &decision, refused.as_deref()).await;
     tell_conflict(ctx, &world.md, memory, &taken).await;
-    for News { reason, message, warning } in ctx.scaling.news(&uid) {
+    let (gateway_soon, gateway_stuck) = (at_gateway.soon, at_gateway.stuck);
+    let of_gateway = Box::pin(gateway::carry_out(ctx, world, at_gateway, &mut memory.gateway_refusal)).await;
+    for News { reason, message, warning } in ctx.scaling.news(&uid).into_iter().chain(of_gateway) {
         events::news(&ctx.recorder, &world.md.object_ref(&()), warning, reason, &message).await;
     }
     carried?;
     // Last: that routers cannot be asked for must not keep a run from being looked after.
     routers?;
-    let waits = unverified.is_some() || waits.is_some();
-    let stuck = !memory.refused.is_empty() || !taken.is_empty() || frozen.is_some() || queued.is_some();
+    let waits = unverified.is_some() || waits.is_some() || gateway_soon;
+    let stuck = !memory.refused.is_empty()
+        || !taken.is_empty()
+        || frozen.is_some()
+        || queued.is_some()
+        || gateway_stuck;
     Ok(next_look(ctx, &wish, &decision, waits, stuck))
+}
+
+/// The status after a decision.
+fn composed(md: &ModelDeployment, memory: &Remembered, told: &status::Told<'_>) -> ModelDeploymentStatus {
+    let old = md.status.clone().unwrap_or_default();
+    let generation = md.metadata.generation.unwrap_or_default();
+    let new = status::compose(&old, generation, told);
+    match &memory.failure {
+        // Until a look succeeds: else status would change to and fro with each.
+        Some((reason, message)) => status::failed(&new, generation, reason, message, &told.now),
+        None => new,
+    }
 }
 
 /// The state to go on from: the one in memory while status is as we wrote it, else what status says, else (status is empty)
@@ -361,8 +390,7 @@ fn unverified(
 
 /// Why no request gets to the revision that has the traffic, if so.
 fn unreachable(world: &World, state: &State, scale: &Scale) -> Option<String> {
-    let run = state.run.as_ref().map(|run| &run.candidate);
-    let main = state.stable.as_ref().or(run)?;
+    let main = state.main()?;
     // Without pods there is nothing to reach.
     state.sizes(&scale.replicas).get(main.as_str()).filter(|size| **size > 0)?;
     match &world.routers {
@@ -378,6 +406,11 @@ fn queued(ctx: &Context, world: &World, state: &State, uid: &str) -> Option<Stri
     let rejected = state.rejected.iter().any(|(revision, _)| *revision == world.target);
     let namespace = world.md.namespace().unwrap_or_default();
     (starts && another && !rejected).then(|| ctx.fleet.place(uid, &namespace).err()).flatten()
+}
+
+/// Revisions that one can return to: those that are kept, and may be.
+fn returnable(world: &World) -> BTreeSet<String> {
+    world.snapshots.keys().filter(|revision| world.md.may_return_to(revision)).cloned().collect()
 }
 
 /// Whether a rollout is under way that counts: a first revision has nobody to harm, and a way back must not wait.
@@ -397,8 +430,9 @@ fn request(md: &ModelDeployment, lost: bool) -> (Option<Request>, Option<String>
     }
     let Some(text) = text.filter(|text| before.as_ref() != Some(text)) else { return (None, None, before) };
     let by = md.annotations().get(annotations::REQUESTED_BY).map_or("someone", String::as_str);
+    let reason = md.annotations().get(annotations::REASON).map_or("", String::as_str);
     match Request::parse(&text, by) {
-        Ok(request) => (Some(request), None, Some(text)),
+        Ok(request) => (Some(request.because(reason)), None, Some(text)),
         Err(error) => (None, Some(error.to_string()), Some(text)),
     }
 }

@@ -16,6 +16,8 @@ use stoker_api::ModelDeployment;
 use stoker_api::names::objects;
 use stoker_api::pause::Pause;
 
+use super::changes::Name;
+
 /// ModelDeployments as the watch shows them.
 type Store_ = Store<DeserializeGuard<ModelDeployment>>;
 
@@ -185,6 +187,19 @@ impl Fleet {
             }
         }
         taken
+    }
+
+    /// The gateways that are named, by namespace and name, each with who names it.
+    pub fn gateways(&self) -> BTreeMap<(String, String), Vec<Name>> {
+        let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for md in self.store().map(|store| store.state()).unwrap_or_default() {
+            let Ok(md) = &md.0 else { continue };
+            let Some(gateway) = &md.spec.traffic.gateway_ref else { continue };
+            let namespace = md.namespace().unwrap_or_default();
+            let key = (gateway.namespace(&namespace).to_owned(), gateway.name.clone());
+            all.entry(key).or_default().push(ObjectRef::new_with(&md.name_any(), ()).within(&namespace));
+        }
+        all
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

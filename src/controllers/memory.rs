@@ -8,6 +8,8 @@ use stoker_api::deployment::ModelDeploymentStatus;
 use stoker_decide::analysis::Analysis;
 use stoker_decide::rollout::State;
 
+use crate::report::gateway::Refusal;
+
 /// A gap between looks longer than this (a suspended process) counts as this much: a rollout errs late.
 const LONGEST_GAP: Duration = Duration::from_secs(10);
 
@@ -37,6 +39,10 @@ pub struct Remembered {
     pub told_failure: Option<String>,
     /// What the API server refused at the last look.
     pub refused: Refused,
+    /// Why a route from a gateway could not be written at the last look, if so.
+    pub gateway_refusal: Option<Refusal>,
+    /// For how long nobody has answered for the routes.
+    pub gateway_waited: Duration,
 }
 
 impl Remembered {

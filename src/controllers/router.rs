@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
 use stoker_api::ModelRouter;
@@ -123,10 +123,15 @@ pub async fn run(
             .trigger_backoff(Pause::default())
             .graceful_shutdown_on(shutdown.clone())
             .run(reconcile, on_error, work)
-            .for_each(|result| async move {
+            .for_each(|result| {
                 if let Err(error) = result {
                     tracing::debug!(%error, "reconcile");
+                    // All that is heard of one that was deleted.
+                    if let controller::Error::ObjectNotFound(gone) = error {
+                        ctx.metrics.certificate(gone.namespace.as_deref().unwrap_or_default(), None);
+                    }
                 }
+                std::future::ready(())
             });
     let deployments = presence::watch(ctx.scope(), shutdown.clone());
     let routers = presence::watch(ctx.scope(), shutdown);
@@ -171,9 +176,11 @@ async fn look(work: &Work, namespace: &str) -> Result<Action, Error> {
     let api: Api<ModelRouter> = Api::namespaced(ctx.client.clone(), namespace);
     let live = ctx.calls.make("get ModelRouter", objects::ROUTER, api.get_opt(objects::ROUTER)).await?;
     let Some(router) = live.filter(|router| router.metadata.deletion_timestamp.is_none()) else {
+        ctx.metrics.certificate(namespace, None);
         return Ok(Action::await_change());
     };
     if presence::release(&ctx.client, &ctx.calls, namespace).await? {
+        ctx.metrics.certificate(namespace, None);
         return Ok(Action::await_change());
     }
     // build (no client) and apply (client required)
@@ -222,10 +229,16 @@ async fn certificate(work: &Work, applier: &Applier) -> Result<(), Error> {
     let now = Timestamp::now();
     let ours = live.filter(|live| live.owner_references().iter().any(|owner| owner.uid == applier.owner.uid));
     let data = ours.as_ref().and_then(|secret| secret.data.as_ref());
-    let Some(why) = work.authority.why_renew(data, &applier.namespace, now) else { return Ok(()) };
+    let Some(why) = work.authority.why_renew(data, &applier.namespace, now) else {
+        let ends = data.and_then(|data| trust::ends(&data.get("tls.crt")?.0));
+        work.ctx.metrics.certificate(&applier.namespace, ends);
+        return Ok(());
+    };
     tracing::info!(namespace = applier.namespace, why, "the routers get a new certificate");
     let leaf = work.authority.router_leaf(&applier.namespace, now)?;
+    let ends = trust::ends(leaf.certificate.as_bytes());
     applier.ensure("apply Secret", build::secret(leaf)).await?;
+    work.ctx.metrics.certificate(&applier.namespace, ends);
     Ok(())
 }
 

@@ -16,15 +16,13 @@ use std::time::Instant;
 use futures::{Stream, StreamExt, stream};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use kube::core::DeserializeGuard;
 use kube::runtime::reflector::ObjectRef;
-use stoker_api::ModelDeployment;
 use stoker_api::deployment::ScalingStatus;
 use stoker_api::scrape::ScrapeRequest;
 use stoker_decide::rollout::{Replicas, State};
-use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
+use super::changes::{Changes, Name};
 use crate::context::Context;
 use crate::observe::world::{World, version};
 use entry::{Entry, Frame};
@@ -33,22 +31,11 @@ use price::Prices;
 /// ModelDeployments whose routers are asked at the same time.
 const CONCURRENCY: usize = 64;
 
-/// The name by which the controller knows a ModelDeployment.
-type Name = ObjectRef<DeserializeGuard<ModelDeployment>>;
-
 /// All ModelDeployments whose pods Stoker counts, by uid.
+#[derive(Default)]
 pub struct Scaling {
     entries: Mutex<BTreeMap<String, Entry>>,
-    changed: mpsc::UnboundedSender<Name>,
-    /// Taken by [`Scaling::changes`] and given back when the controller ends.
-    changes: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Name>>>,
-}
-
-impl Default for Scaling {
-    fn default() -> Self {
-        let (changed, heard) = mpsc::unbounded_channel();
-        Self { entries: Mutex::default(), changed, changes: Arc::new(tokio::sync::Mutex::new(heard)) }
-    }
+    changes: Changes,
 }
 
 /// What a look at a ModelDeployment goes by.
@@ -116,8 +103,7 @@ impl Scaling {
     pub fn settled(&self, uid: &str, state: &State, replicas: &Replicas) {
         if let Some(entry) = self.entries().get_mut(uid) {
             let sizes = state.sizes(replicas);
-            let main = state.stable.as_ref().or(state.run.as_ref().map(|run| &run.candidate));
-            entry.frame = main.map(|main| Frame {
+            entry.frame = state.main().map(|main| Frame {
                 wanted: sizes.into_iter().map(|(name, size)| (name.to_owned(), size)).collect(),
                 main: main.clone(),
                 // A first revision has nobody to be compared with.
@@ -143,11 +129,7 @@ impl Scaling {
 
     /// ModelDeployments that must be looked at because something changed here.
     pub fn changes(&self) -> impl Stream<Item = Name> + Send + 'static + use<> {
-        let changes = Arc::clone(&self.changes);
-        stream::unfold(changes, async |changes| {
-            let name = changes.lock().await.recv().await?;
-            Some((name, changes))
-        })
+        self.changes.heard()
     }
 
     /// One look at the routers of one ModelDeployment.
@@ -158,8 +140,7 @@ impl Scaling {
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(uid) else { return };
         if entry.look(Instant::now(), &view, &Time(jiff::Timestamp::now())) {
-            // A closed channel means that the process ends.
-            let _ = self.changed.send(ObjectRef::new_with(&name, ()).within(&namespace));
+            self.changes.say(ObjectRef::new_with(&name, ()).within(&namespace));
         }
     }
 

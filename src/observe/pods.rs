@@ -44,7 +44,15 @@ pub fn summarise(deployment: &Deployment, wanted: u32, pods: &[&Pod], events: &[
         pods.iter().find_map(|pod| pod_trouble(pod, events)).or_else(|| replica_failure(deployment));
     let (restarts, last_end) = restarts(pods);
     let there = count(status.and_then(|status| status.replicas));
-    Pods { wanted, enough: None, ready, there, trouble, restarts, last_end }
+    let standing = pods.iter().filter(|pod| !has_ended(pod)).count();
+    let standing = u32::try_from(standing).unwrap_or(u32::MAX).max(there);
+    Pods { wanted, enough: None, ready, there, standing, trouble, restarts, last_end }
+}
+
+/// All of its containers have ended, so that it takes no room.
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// How often containers were started again after an end with an error of their own, and how the last of them ended.

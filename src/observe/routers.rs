@@ -203,6 +203,11 @@ impl Routers {
         registry.register("stoker_operator_router_scrapes", "Questions to routers by outcome", scrapes);
     }
 
+    /// Counts a question to a router.
+    pub(crate) fn count(&self, outcome: &'static str) {
+        self.0.scrapes.get_or_create(&Labels { outcome }).inc();
+    }
+
     /// The certificate to show and the CA to trust from now on.
     pub fn trust(&self, config: ClientConfig) {
         *self.0.http.write().unwrap_or_else(PoisonError::into_inner) = Some(http_client(config));
@@ -250,7 +255,7 @@ impl Routers {
             let authority = format!("{}:{}", host(namespace, endpoint.address), ports::ROUTER_ADMIN);
             let answer = ask(http, &authority, body.clone()).await;
             let outcome = if answer.is_ok() { "ok" } else { "failed" };
-            self.0.scrapes.get_or_create(&Labels { outcome }).inc();
+            self.count(outcome);
             let reply = match answer {
                 Ok(reply) => Ok(reply),
                 Err(why) if endpoint.is_gone(&why) => return None,

@@ -2,6 +2,7 @@
 //! undo the last one.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
 use k8s_openapi::api::core::v1::{Event, Pod, Service};
@@ -15,8 +16,8 @@ use stoker_api::scrape::{ScrapeRequest, TableVersion};
 use stoker_api::{ModelDeployment, revision};
 use stoker_decide::rollout::{Pods, Replicas, State};
 
-use super::pods;
 use super::routers::RouterView;
+use super::{gateway, pods};
 use crate::build::{labels, resolver};
 use crate::call::CallError;
 use crate::context::Context;
@@ -45,11 +46,16 @@ pub struct World {
     pub routers: Option<RouterView>,
     /// The revision that the spec asks for.
     pub target: String,
+    /// When the look began.
+    pub began: Instant,
+    /// Routes from a gateway, and the gateway; none where no gateway was ever asked for.
+    pub gateway: Option<gateway::View>,
 }
 
 impl World {
     /// Looks. `None` when the ModelDeployment is gone or going.
     pub async fn read(ctx: &Context, namespace: &str, name: &str) -> Result<Option<Self>, CallError> {
+        let began = Instant::now();
         let of_us = ListParams::default().labels(&labels::query(name));
         let controller_revisions: Api<ControllerRevision> = Api::namespaced(ctx.client.clone(), namespace);
         let deployments: Api<Deployment> = Api::namespaced(ctx.client.clone(), namespace);
@@ -82,13 +88,12 @@ impl World {
             .collect();
         let events = events_of(ctx, namespace, &pods.items).await?;
         let route = route.filter(|route| owned(route.metadata.owner_references.as_ref(), &uid));
-        let view = match &route {
-            None => None,
-            Some(route) => {
-                let request = ScrapeRequest { route: name.to_owned(), expect: version(route) };
-                Some(ctx.routers.scrape(namespace, &request).await)
-            }
+        let scrape = async {
+            let route = route.as_ref()?;
+            let request = ScrapeRequest { route: name.to_owned(), expect: version(route) };
+            Some(ctx.routers.scrape(namespace, &request).await)
         };
+        let (view, gateway) = tokio::join!(scrape, gateway::view(ctx, &md));
         let target = snapshots
             .iter()
             .find(|(_, snapshot)| snapshot.is_of(&md.spec.model, &md.spec.runtime))
@@ -104,6 +109,8 @@ impl World {
             route,
             routers: view,
             target,
+            began,
+            gateway,
             md,
         }))
     }

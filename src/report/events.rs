@@ -19,7 +19,10 @@ pub fn word(reason: Reason) -> &'static str {
     match reason {
         Reason::RunStarted => reasons::RUN_STARTED,
         Reason::StepStarted => reasons::STEP_STARTED,
+        Reason::StableStopped => reasons::STABLE_STOPPED,
         Reason::PromoteRequested => reasons::PROMOTE_REQUESTED,
+        Reason::Approved => reasons::APPROVED,
+        Reason::Paused => reasons::PAUSED,
         Reason::Promoted => reasons::PROMOTED,
         Reason::RolledBack => reasons::ROLLED_BACK,
         Reason::GuardPassed => reasons::GUARD_PASSED,
@@ -35,7 +38,8 @@ pub fn word(reason: Reason) -> &'static str {
 
 /// Publishes a transition.
 pub async fn transition(recorder: &Recorder, about: &ObjectReference, transition: &Transition) {
-    let warning = matches!(transition.reason, Reason::RolledBack | Reason::RequestRefused);
+    let warning =
+        matches!(transition.reason, Reason::RolledBack | Reason::RequestRefused | Reason::StableStopped);
     let reason = word(transition.reason);
     // The recorder joins Events of one (reason, action) and keeps the first note, so the action differs for each.
     let action = format!("{reason} {}", transition.message);

@@ -10,24 +10,32 @@ use serde_json::json;
 use stoker_api::ModelDeployment;
 use stoker_api::deployment::status::to_millis;
 use stoker_api::deployment::{
-    ArmEvidence, Evidence, ModelDeploymentStatus, Outcome, Phase, Rollout, ScalingStatus,
+    AlertStatus, ArmEvidence, Evidence, MetricStatus, ModelDeploymentStatus, Outcome, Phase, Rollout,
+    ScalingStatus,
 };
 use stoker_api::names::{conditions, labels, managers, parts, reasons};
+use stoker_decide::alert::{self, Alerts};
 use stoker_decide::evidence::Counts;
-use stoker_decide::rollout::{Decision, Pods, Reason, Standing};
+use stoker_decide::rollout::{Decision, Pods, Reason, Standing, State};
 use stoker_decide::text::cut;
 
 use super::conditions::Wanted;
+use super::divergence::{Known, divergence, kstatus};
 use super::events::word;
 use crate::call::CallError;
 use crate::context::Context;
 use crate::controllers::deployment::evidence::Examined;
 use crate::controllers::memory::Remembered;
+use crate::observe::monitoring::Measured;
 
 /// Runs that the history holds.
 const HISTORY: usize = 10;
 /// Longest message, in bytes.
 const LONGEST: usize = 1024;
+/// Longest message about one metric or alert, in bytes.
+const LONGEST_DETAIL: usize = 512;
+/// Alerts that are shown.
+const ALERTS: usize = 10;
 /// Live figures are written at most this often.
 const LIVE: Duration = Duration::from_secs(15);
 
@@ -45,27 +53,41 @@ pub struct Told<'a> {
     pub name: &'a str,
     /// The revision that the spec asks for.
     pub target: &'a str,
-    /// Pods of stable.
-    pub stable: Option<&'a Pods>,
+    /// Pods of the revision that has the traffic.
+    pub main: Option<&'a Pods>,
     /// Why the last table is not served everywhere, if so.
     pub unverified: Option<&'a str>,
-    /// Why no request gets to stable, if so.
+    /// Why no request gets to it, if so.
     pub unreachable: Option<&'a str>,
     /// The value of the request annotation that was handled, now or before.
     pub handled: Option<&'a str>,
+    /// What the metrics of the user's own say.
+    pub measured: &'a [Measured],
+    /// The alerts that are declared, and which of them fire.
+    pub alerts: Option<&'a Alerts>,
     /// What the scaler did; none where Stoker does not count the pods.
     pub scaling: Option<&'a ScalingStatus>,
     /// Pods by revision.
     pub pods: &'a BTreeMap<String, Pods>,
     /// Somebody else counts the pods.
     pub external: bool,
+    /// What is said about the gateway; none where the spec names none.
+    pub gateway: Option<&'a Wanted>,
     /// Wall time, for people.
     pub now: Time,
 }
 
+impl<'a> Told<'a> {
+    /// What the divergence is told from.
+    fn known(&self) -> Known<'a> {
+        let Decision { state, standing, sentence, .. } = self.decision;
+        Known { state, standing: *standing, sentence, target: self.target }
+    }
+}
+
 /// The status after a decision.
 pub fn compose(old: &ModelDeploymentStatus, generation: i64, told: &Told<'_>) -> ModelDeploymentStatus {
-    let Told { decision, examined, target, stable, unverified, handled, now, .. } = told;
+    let Told { decision, examined, target, main, unverified, handled, now, .. } = told;
     let mut status = old.clone();
     status.store(&decision.state, told.rollout);
     status.observed_generation = generation;
@@ -76,9 +98,14 @@ pub fn compose(old: &ModelDeploymentStatus, generation: i64, told: &Told<'_>) ->
     };
     cut(&sentence, LONGEST).clone_into(&mut status.message);
     status.phase = phase(told);
-    status.ready = stable.map(|pods| format!("{}/{}", pods.ready, pods.wanted));
+    status.ready = main.map(|pods| format!("{}/{}", pods.ready, pods.wanted));
     status.handled_request = handled.map(str::to_owned);
     status.scaling = told.scaling.cloned();
+    status.metrics = told.measured.iter().map(metric).collect();
+    status.alerts = alerts(told, &decision.state);
+    for given in status.run.iter_mut().flat_map(|run| &mut run.approvals) {
+        given.at.get_or_insert_with(|| now.clone());
+    }
     (status.replicas, status.selector) = scale(told);
     if let Some(examined) = examined {
         let limit = to_millis(examined.finding.slow_above);
@@ -90,7 +117,7 @@ pub fn compose(old: &ModelDeploymentStatus, generation: i64, told: &Told<'_>) ->
             guard.slow_above_ms = limit.or(guard.slow_above_ms);
             guard.evidence = Some(evidence(examined));
         }
-    } else if status.run.is_some() {
+    } else if status.run.is_some() || is_settled(told, old) {
         status.verdict = None;
     }
     for transition in decision.transitions.iter().filter(|transition| transition.reason.ends_run()) {
@@ -107,10 +134,17 @@ pub fn compose(old: &ModelDeploymentStatus, generation: i64, told: &Told<'_>) ->
             outcome: word(transition.reason).to_owned(),
             message: cut(&transition.message, LONGEST).to_owned(),
             at: now.clone(),
+            approvals: old
+                .run
+                .as_ref()
+                .filter(|run| run.number == transition.run)
+                .map(|run| run.approvals.clone())
+                .unwrap_or_default(),
         };
         status.history.insert(0, outcome);
     }
     status.history.truncate(HISTORY);
+    status.divergence = divergence(&told.known(), old.divergence.as_ref(), now);
     let wanted = conditions(told, &status, *unverified);
     status.conditions = super::conditions::update(&old.conditions, wanted, generation, now);
     status
@@ -132,13 +166,17 @@ pub fn failed(
         status.phase = Phase::Degraded;
     }
     let mut conditions = status.conditions.clone();
-    let wanted = vec![Wanted {
-        type_: conditions::PROGRESSING,
-        status: Some(false),
-        reason,
-        message: status.message.clone(),
-    }];
-    conditions.retain(|condition| condition.type_ != conditions::PROGRESSING);
+    let wanted =
+        |type_, status_| Wanted { type_, status: Some(status_), reason, message: status.message.clone() };
+    let mut wanted = vec![wanted(conditions::PROGRESSING, false), wanted(conditions::STALLED, true)];
+    let replaced: &[&str] = if [reasons::CONFLICTED, reasons::INVALID_SPEC].contains(&reason) {
+        &[conditions::PROGRESSING, conditions::RECONCILING, conditions::STALLED]
+    } else {
+        // It is tried again by itself.
+        wanted.pop();
+        &[conditions::PROGRESSING]
+    };
+    conditions.retain(|condition| !replaced.contains(&condition.type_.as_str()));
     conditions.extend(super::conditions::update(&old.conditions, wanted, generation, now));
     conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
     status.conditions = conditions;
@@ -186,8 +224,15 @@ pub async fn write(
 fn gist(status: &ModelDeploymentStatus) -> ModelDeploymentStatus {
     let mut gist = status.clone();
     gist.message = shape(&gist.message);
+    for metric in &mut gist.metrics {
+        (metric.value, metric.against) = (None, None);
+        metric.message = shape(&metric.message);
+    }
     for condition in &mut gist.conditions {
         condition.message = shape(&condition.message);
+    }
+    if let Some(divergence) = &mut gist.divergence {
+        divergence.because = shape(&divergence.because);
     }
     if let Some(run) = &mut gist.run {
         run.step_seconds = 0;
@@ -206,7 +251,16 @@ fn gist(status: &ModelDeploymentStatus) -> ModelDeploymentStatus {
 
 /// A sentence without its figures.
 pub fn shape(message: &str) -> String {
-    message.chars().filter(|c| !c.is_ascii_digit() && *c != '.').collect()
+    message.chars().filter(|c| !c.is_ascii_digit() && !matches!(c, '.' | '-')).collect()
+}
+
+/// What was found out about another revision says nothing any more: the spec returned to stable.
+fn is_settled(told: &Told<'_>, old: &ModelDeploymentStatus) -> bool {
+    let state = &told.decision.state;
+    let failed = state.rejected.iter().any(|(revision, _)| revision == told.target);
+    let quiet = state.run.is_none() && state.guard.is_none() && told.decision.transitions.is_empty();
+    let of_another = old.history.first().is_some_and(|last| Some(&last.revision) != state.stable.as_ref());
+    quiet && !failed && of_another && state.stable.as_deref() == Some(told.target)
 }
 
 fn phase(told: &Told<'_>) -> Phase {
@@ -220,7 +274,7 @@ fn phase(told: &Told<'_>) -> Phase {
     if state.run.is_some() {
         return Phase::Progressing;
     }
-    if told.unreachable.is_some() || told.stable.is_some_and(|pods| !pods.serve()) {
+    if told.unreachable.is_some() || told.main.is_some_and(|pods| !pods.serve()) {
         return Phase::Degraded;
     }
     if stable == told.target {
@@ -256,6 +310,44 @@ fn scale(told: &Told<'_>) -> (Option<u32>, Option<String>) {
     (Some(there), Some(selector))
 }
 
+/// The last measurement of a metric.
+fn metric(measured: &Measured) -> MetricStatus {
+    MetricStatus {
+        name: measured.name.clone(),
+        verdict: measured.verdict.word().to_owned(),
+        value: measured.value.map(|value| value.to_string()),
+        against: measured.against.map(|value| value.to_string()),
+        message: cut(measured.verdict.because(), LONGEST_DETAIL).to_owned(),
+        dry_run: measured.dry_run,
+    }
+}
+
+/// Alerts that fire, those that do something first.
+fn alerts(told: &Told<'_>, state: &State) -> Vec<AlertStatus> {
+    let guard = state.guard.as_ref().map(|guard| &guard.known_alerts);
+    let known = state.run.as_ref().map(|run| &run.known_alerts).or(guard);
+    let firing = told.alerts.iter().flat_map(|alerts| &alerts.firing);
+    let mut all: Vec<AlertStatus> = firing
+        .map(|concern| {
+            let before = known.is_some_and(|known| known.contains(&concern.key));
+            let action = match concern.action.filter(|_| !before) {
+                Some(alert::Action::Rollback) => "Rollback",
+                Some(alert::Action::Hold) => "Hold",
+                None => "Nothing",
+            };
+            let since = if before { ", since before the candidate had traffic" } else { "" };
+            AlertStatus {
+                alert: concern.alert.clone(),
+                action: action.to_owned(),
+                message: cut(&format!("{}{since}", concern.sentence), LONGEST_DETAIL).to_owned(),
+            }
+        })
+        .collect();
+    all.sort_by_key(|alert| alert.action == "Nothing");
+    all.truncate(ALERTS);
+    all
+}
+
 /// Hosts that somebody else has, as a sentence.
 pub fn conflict(taken: &BTreeMap<String, String>) -> Option<String> {
     let (host, owner) = taken.iter().next()?;
@@ -287,7 +379,8 @@ fn evidence(examined: &Examined) -> Evidence {
 fn conditions(told: &Told<'_>, status: &ModelDeploymentStatus, unverified: Option<&str>) -> Vec<Wanted> {
     let message = || status.message.clone();
     let state = &told.decision.state;
-    let ready = state.stable.is_some() && told.stable.is_some_and(Pods::serve) && told.unreachable.is_none();
+    let served = told.main.is_some_and(Pods::serve) && !state.is_between();
+    let ready = state.stable.is_some() && served && told.unreachable.is_none();
     let taken_back = state.rejected.iter().find(|(revision, _)| revision == told.target);
     let pinned = state.pin.as_ref();
     let settled = taken_back.is_some() || pinned.is_some();
@@ -317,6 +410,15 @@ fn conditions(told: &Told<'_>, status: &ModelDeploymentStatus, unverified: Optio
         Standing::Troubled => reasons::CANDIDATE_FAILED,
     };
     let ready_reason = if ready { reasons::CONVERGED } else { reasons::STABLE_UNREADY };
+    // Ready is about clients inside of the cluster, and says so where it is not the same for those outside.
+    let ready_message = match told.gateway.filter(|gateway| ready && gateway.status != Some(true)) {
+        Some(_) => format!(
+            "{}; that is for clients inside of the cluster: see {}",
+            status.message,
+            conditions::GATEWAY_READY
+        ),
+        None => message(),
+    };
     let mut wanted = vec![
         Wanted {
             type_: conditions::ANALYSIS_PASSING,
@@ -330,7 +432,12 @@ fn conditions(told: &Told<'_>, status: &ModelDeploymentStatus, unverified: Optio
             reason: standing,
             message: message(),
         },
-        Wanted { type_: conditions::READY, status: Some(ready), reason: ready_reason, message: message() },
+        Wanted {
+            type_: conditions::READY,
+            status: Some(ready),
+            reason: ready_reason,
+            message: ready_message,
+        },
         Wanted { type_: conditions::ROLLED_BACK, status: Some(back.0), reason: back.1, message: back.2 },
         Wanted {
             type_: conditions::TRAFFIC_VERIFIED,
@@ -339,7 +446,9 @@ fn conditions(told: &Told<'_>, status: &ModelDeploymentStatus, unverified: Optio
             message: unverified.unwrap_or("all routers serve the table").to_owned(),
         },
     ];
+    wanted.extend(told.gateway.cloned());
     wanted.extend(scaling(told));
+    wanted.extend(kstatus(&told.known(), conflict(told.taken).as_deref()));
     wanted
 }
 

@@ -93,6 +93,9 @@ pub struct Run {
     /// `cpu=0.04,memory=0.005,nvidia.com/gpu=2.5`.
     #[arg(long, env = "STOKER_PRICES", default_value = "")]
     pub prices: Prices,
+    /// A file with the monitoring systems that rollouts may ask, by name; see docs/analysis.md. It is read again when it changes.
+    #[arg(long, env = "STOKER_PROVIDERS")]
+    pub providers: Option<PathBuf>,
 }
 
 impl Run {
@@ -118,6 +121,7 @@ impl Run {
             tick: self.tick,
             caps: Caps { namespace: self.max_rollouts_per_namespace, fleet: self.max_rollouts },
             prices: self.prices.clone(),
+            providers: self.providers.clone(),
         }
     }
 }

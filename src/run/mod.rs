@@ -25,7 +25,7 @@ use stoker_edge::{exit, logs, tls};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::context::Context;
+use crate::context::{Context, Settings};
 use crate::controllers;
 use crate::fence::{self, Fence};
 use crate::observe::routers::Routers;
@@ -110,12 +110,7 @@ async fn operate(args: &args::Run) -> ExitCode {
         Err(error) => return exit::fail(exit::INTERNAL, &format!("signals cannot be caught: {error}")),
     };
 
-    let mut registry = Registry::default();
-    let is_leader = Gauge::<i64>::default();
-    registry.register("stoker_operator_leading", "Whether this operator leads", is_leader.clone());
-    let routers = Routers::new(client.clone(), args.watch_namespace.clone());
-    routers.register(&mut registry);
-    let ctx = Context::new(client, args.settings(), routers, &mut registry);
+    let (ctx, is_leader, registry) = assemble(client, args.settings());
     let waiting = Waiting::default();
     let ready = waiting.clone();
     let admin = Admin::new(registry, drain.clone(), Arc::new(move || ready.check()));
@@ -158,6 +153,17 @@ async fn operate(args: &args::Run) -> ExitCode {
             () = drain.reached(Phase::Leaving) => return ExitCode::SUCCESS,
         };
     }
+}
+
+/// What the work needs, whether this operator leads, and the figures of both.
+fn assemble(client: Client, settings: Settings) -> (Arc<Context>, Gauge, Registry) {
+    let mut registry = Registry::default();
+    let is_leader = Gauge::<i64>::default();
+    registry.register("stoker_operator_leading", "Whether this operator leads", is_leader.clone());
+    let routers = Routers::new(client.clone(), settings.watch.clone());
+    routers.register(&mut registry);
+    let ctx = Context::new(client, settings, routers, &mut registry);
+    (ctx, is_leader, registry)
 }
 
 /// Why a leader's work is over.
@@ -225,6 +231,7 @@ async fn work(
     };
     parts.spawn(controllers::deployment::run(Arc::clone(&ctx), leaving()));
     parts.spawn(controllers::scaling::run(Arc::clone(&ctx), leaving()));
+    parts.spawn(controllers::gateways::run(Arc::clone(&ctx), leaving()));
     parts.spawn(controllers::router::run(ctx, authority, leaving()));
     loop {
         let ended = tokio::select! {
@@ -297,3 +304,6 @@ where
         Err(error) => Some(format!("{} cannot be listed: {error}", K::plural(&()))),
     }
 }
+
+#[cfg(test)]
+mod reference;

@@ -95,6 +95,11 @@ impl Leaf {
     }
 }
 
+/// When the certificate in `pem` ends; none where it cannot be read.
+pub fn ends(pem: &[u8]) -> Option<Timestamp> {
+    certificate::read(pem).ok().map(|read| read.validity.not_after)
+}
+
 impl Authority {
     /// Reads the CA from its Secret, or makes both. Two operators that start at once end with the same CA.
     pub async fn load_or_create(

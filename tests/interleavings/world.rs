@@ -25,7 +25,7 @@ const REVISIONS: [&str; 3] = ["m-a", "m-b", "m-c"];
 /// Rounds after which a world without faults must have come to rest.
 const ROUNDS: usize = 60;
 /// What a person may ask for.
-const REQUESTS: [&str; 4] = ["promote", "abort", "undo", "retry"];
+const REQUESTS: [&str; 4] = ["promote-full", "abort", "undo", "retry"];
 const TICK: Duration = Duration::from_secs(1);
 
 /// Everything.
@@ -384,6 +384,7 @@ impl World {
                 cut: cut.as_deref(),
                 queued: None,
                 frozen: None,
+                alerts: None,
                 request: request.as_ref(),
                 elapsed: TICK,
             },

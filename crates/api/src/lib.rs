@@ -4,9 +4,11 @@
 //! - [`route`]: `ModelRoute`, the table that routers serve, one for each ModelDeployment.
 //! - [`router`]: `ModelRouter`, the data plane of one namespace.
 //! - [`revision`]: what a `ControllerRevision` stores, and how a revision gets its name.
+//! - [`gateway`]: the few objects of the Gateway API that are read and written.
 //! - [`artifact`]: model URIs and digests.
 //! - [`scrape`]: what the operator asks a router, and what the router answers.
 //! - [`exchange`]: what routers of a namespace tell each other.
+//! - [`quantity`]: quantities of Kubernetes as numbers.
 //! - [`pause`]: how long to wait before the API server is asked again.
 //! - [`names`]: labels, annotations, condition types, reasons, ports and paths.
 //!
@@ -22,8 +24,10 @@
 pub mod artifact;
 pub mod deployment;
 pub mod exchange;
+pub mod gateway;
 pub mod names;
 pub mod pause;
+pub mod quantity;
 pub mod revision;
 pub mod route;
 pub mod router;

@@ -10,6 +10,8 @@ pub mod managers {
     pub const STATUS: &str = "stoker/status";
     /// The data plane of a namespace.
     pub const ROUTER: &str = "stoker/router";
+    /// Routes from a gateway to a model.
+    pub const GATEWAY: &str = "stoker/gateway";
 }
 
 /// Labels on the objects that the operator makes.
@@ -20,6 +22,8 @@ pub mod labels {
     pub const DEPLOYMENT: &str = "stoker.dev/model-deployment";
     /// The revision that an object belongs to.
     pub const REVISION: &str = "stoker.dev/revision";
+    /// The ModelDeployment that a metric or an alert is about, as its label. Prometheus takes no dots.
+    pub const IN_METRICS: &str = "model_deployment";
     /// Who manages the object, as Kubernetes recommends.
     pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
     /// The value of [`MANAGED_BY`].
@@ -44,6 +48,8 @@ pub mod annotations {
     pub const REQUEST: &str = "stoker.dev/request";
     /// Who asks, for the Event and the history.
     pub const REQUESTED_BY: &str = "stoker.dev/requested-by";
+    /// Why, where a reason is wanted (`approve`).
+    pub const REASON: &str = "stoker.dev/reason";
     /// On children: a digest of all that the operator applied last. Where it differs, something was added or taken away.
     pub const APPLIED: &str = "stoker.dev/applied";
 }
@@ -62,7 +68,16 @@ pub mod conditions {
     pub const ROLLED_BACK: &str = "RolledBack";
     /// The number of pods follows the demand.
     pub const SCALING_ACTIVE: &str = "ScalingActive";
+    /// The operator is on its way to what the spec wants; absent otherwise. What kstatus reads, and so Flux.
+    pub const RECONCILING: &str = "Reconciling";
+    /// Without a person it comes no nearer to what the spec wants; absent otherwise. What kstatus reads, and so Flux.
+    pub const STALLED: &str = "Stalled";
+    /// Clients of the gateway that the spec names reach the model. Ready says nothing of them.
+    pub const GATEWAY_READY: &str = "GatewayReady";
 }
+
+/// What follows a model's name at the address of its preview.
+pub const PREVIEW_SUFFIX: &str = "-preview";
 
 /// Reasons of conditions and Events. One word each, closed list.
 pub mod reasons {
@@ -74,9 +89,17 @@ pub mod reasons {
     pub const RUN_STARTED: &str = "RunStarted";
     /// A step of the run began.
     pub const STEP_STARTED: &str = "StepStarted";
+    /// The pods of stable were told to go, to make room for the candidate's.
+    pub const STABLE_STOPPED: &str = "StableStopped";
     /// The run waits for something; the message names it.
     pub const HOLDING: &str = "Holding";
-    /// Someone asked to skip the remaining steps.
+    /// The run goes on when a person says so, and not before.
+    pub const AWAITS_PERSON: &str = "AwaitsPerson";
+    /// Someone said that a step, or the promotion, may begin.
+    pub const APPROVED: &str = "Approved";
+    /// Someone asked a run to stand still.
+    pub const PAUSED: &str = "Paused";
+    /// Someone asked to skip the rest of a step, or all that remain.
     pub const PROMOTE_REQUESTED: &str = "PromoteRequested";
     /// The candidate became stable.
     pub const PROMOTED: &str = "Promoted";
@@ -138,6 +161,28 @@ pub mod reasons {
     pub const ERROR: &str = "Error";
     /// There is no run.
     pub const NO_RUN: &str = "NoRun";
+    /// The gateway serves the routes.
+    pub const GATEWAY_PROGRAMMED: &str = "GatewayProgrammed";
+    /// The gateway's controller has not said yet what it makes of the routes as they are.
+    pub const GATEWAY_PENDING: &str = "GatewayPending";
+    /// The cluster does not know the kinds of the Gateway API.
+    pub const GATEWAY_API_MISSING: &str = "GatewayApiMissing";
+    /// The gateway that the spec names does not exist.
+    pub const GATEWAY_NOT_FOUND: &str = "GatewayNotFound";
+    /// The gateway, or the listener that the spec names, is not served.
+    pub const GATEWAY_NOT_PROGRAMMED: &str = "GatewayNotProgrammed";
+    /// What the condition is made from cannot be read.
+    pub const GATEWAY_UNREADABLE: &str = "GatewayUnreadable";
+    /// The gateway does not take a route.
+    pub const ROUTE_NOT_ACCEPTED: &str = "RouteNotAccepted";
+    /// The gateway cannot use what a route points to.
+    pub const ROUTE_NOT_RESOLVED: &str = "RouteNotResolved";
+    /// A route could not be written or removed.
+    pub const ROUTE_REFUSED: &str = "RouteRefused";
+    /// The spec names no gateway any more, and routes are being removed.
+    pub const ROUTE_LEAVING: &str = "RouteLeaving";
+    /// A route was changed by another hand, and is put back.
+    pub const ROUTE_RESTORED: &str = "RouteRestored";
 }
 
 /// Headers of the data plane. The router owns the prefix `stoker-`: it strips it from clients and from pods.
@@ -167,6 +212,10 @@ pub mod ports {
     pub const SERVER_DATA: u16 = 8080;
     /// What clients of the Service `<md>` connect to.
     pub const SERVICE: u16 = 80;
+    /// The same with gRPC, for a gateway: the port of gRPC in other servers of the protocol.
+    pub const SERVICE_GRPC: u16 = 8001;
+    /// Name of that port.
+    pub const GRPC_NAME: &str = "grpc";
     /// Name of the data port in Services and EndpointSlices.
     pub const DATA_NAME: &str = "http";
     /// Name of the router's admin port in Services and EndpointSlices.

@@ -59,6 +59,10 @@ pub struct ModelRouteSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub detectors: Vec<Detector>,
+    /// The model has an address for previews, `<name>-preview`. Requests that come by it go by rules with `preview`, and by no other;
+    /// without one they are refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preview: bool,
     /// There are no pods, because there were no requests: the number of this sleep. Routers hold requests until their deadlines,
     /// and write the number to `status.wake`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,8 +86,10 @@ pub mod abilities {
     pub const REFILL: &str = "refill";
     /// A call for pods of a model that has none.
     pub const SLEEP: &str = "sleep";
+    /// An address for previews.
+    pub const PREVIEW: &str = "preview";
     /// All of them.
-    pub const ALL: [&str; 5] = [MATCH, STICKY, MIRROR, REFILL, SLEEP];
+    pub const ALL: [&str; 6] = [MATCH, STICKY, MIRROR, REFILL, SLEEP, PREVIEW];
 }
 
 /// One way to split requests.
@@ -95,6 +101,9 @@ pub struct RouteRule {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     pub headers: Vec<HeaderMatch>,
+    /// It takes requests that came by the address for previews, and those alone. They are no evidence either.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub preview: bool,
     /// What stays at one revision. Default: nothing, each request is drawn by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
@@ -292,7 +301,7 @@ impl ModelRouteSpec {
             return Err(TableError::Requires(unknown.clone()));
         }
         let Some((main, chosen)) = self.rules.split_last() else { return Err(TableError::Rules(0)) };
-        if !main.headers.is_empty() || chosen.iter().any(|rule| rule.headers.is_empty()) {
+        if main.is_narrow() || !chosen.iter().all(RouteRule::is_narrow) {
             return Err(TableError::Rules(self.rules.len()));
         }
         for rule in &self.rules {
@@ -307,6 +316,11 @@ impl ModelRouteSpec {
 }
 
 impl RouteRule {
+    /// Whether it takes some requests only.
+    fn is_narrow(&self) -> bool {
+        self.preview || !self.headers.is_empty()
+    }
+
     fn check(&self) -> Result<(), TableError> {
         let sum: u64 = self.arms.iter().map(|arm| u64::from(arm.ppm)).sum();
         if sum != u64::from(WHOLE) {

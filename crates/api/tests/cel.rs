@@ -61,6 +61,10 @@ fn hosts(hosts: &[&str]) -> Value {
     json!({"traffic": {"hosts": hosts}})
 }
 
+fn gateway(hosts: &[&str], gateway: &Value) -> Value {
+    json!({"traffic": {"hosts": hosts, "gatewayRef": gateway}})
+}
+
 fn weights(weights: &[u32]) -> Value {
     let each: Vec<_> = weights.iter().map(|weight| json!({"weight": weight, "duration": "1m"})).collect();
     steps(&json!(each))
@@ -88,6 +92,14 @@ fn testers(name: &str) -> Value {
 
 fn target(target: &str) -> Value {
     json!({"slo": {"latency": {"target": target}}})
+}
+
+fn metrics(metrics: &Value) -> Value {
+    json!({"rollout": {"analysis": {"metrics": metrics}}})
+}
+
+fn alerts(alerts: &Value) -> Value {
+    json!({"rollback": {"alerts": alerts}})
 }
 
 fn tolerates(toleration: &Value) -> Value {
@@ -118,6 +130,13 @@ fn good_model_deployments_are_accepted() {
         digest(DIGEST),
         hosts(&[]),
         hosts(&["digits.example", "a", "1.b-c.example"]),
+        gateway(&["a.example"], &json!({"name": "public"})),
+        gateway(
+            &["a.example"],
+            &json!({"name": "public", "namespace": "infra", "sectionName": "web", "port": 443, "requestTimeout": "90s"}),
+        ),
+        gateway(&["a.example"], &json!({"name": "public", "grpc": {}})),
+        gateway(&["a.example", "b.example"], &json!({"name": "public", "grpc": {"hosts": ["b.example"]}})),
         weights(&[]),
         weights(&[100]),
         weights(&[0, 1, 5, 25, 100]),
@@ -128,6 +147,14 @@ fn good_model_deployments_are_accepted() {
             {"weight": 0}, {"weight": 10, "minRequests": 100},
             {"pause": {}}, {"pause": {}, "duration": "1h"}, {"analysis": {}}, {"weight": 50},
         ])),
+        steps(&json!([{"weight": 10}, {"weight": 50, "approval": "Required"}])),
+        json!({"rollout": {"approval": "Required"}}),
+        metrics(&json!([
+            {"name": "a", "query": "up", "max": 1},
+            {"name": "b", "query": "up", "min": 0, "max": 0.5, "interval": "1s", "maxAge": "10s"},
+            {"name": "c", "query": "x{r=\"$revision\"}", "regression": {"worse": "Lower", "percent": 12.5}},
+        ])),
+        alerts(&json!([{"alert": "Wrong"}, {"labels": {"team": "shop"}, "action": "Hold"}])),
         guard("0s", "0s"),
         guard("10m", "600s"),
         budget("0.001%"),
@@ -161,6 +188,16 @@ fn good_model_deployments_are_accepted() {
 fn wrong_fields_are_refused_by_name() {
     let lasting = |duration: &str| steps(&json!([{"weight": 1, "duration": duration}]));
     let cases = [
+        (gateway(&[], &json!({"name": "public"})), "traffic.gatewayRef needs traffic.hosts"),
+        (json!({"traffic": {"gatewayRef": {"name": "public"}}}), "traffic.gatewayRef needs traffic.hosts"),
+        (
+            gateway(&["a.example"], &json!({"name": "public", "grpc": {"hosts": ["b.example"]}})),
+            "traffic.gatewayRef.grpc.hosts must be among traffic.hosts",
+        ),
+        (
+            gateway(&["a.example"], &json!({"name": "public", "requestTimeout": "500ms"})),
+            "traffic.gatewayRef.requestTimeout",
+        ),
         (uri(""), "model.uri"),
         (uri("v1.onnx"), "model.uri"),
         (uri("ftp://host/a"), "model.uri"),
@@ -233,6 +270,70 @@ fn wrong_fields_are_refused_by_name() {
         (limits(&json!("-1")), "resources"),
         (limits(&json!(-1)), "resources"),
         (limits(&json!("a lot")), "resources"),
+    ];
+    for (change, field) in cases {
+        let said = check::<ModelDeployment>(&deployment("digits", &change));
+        assert!(said.iter().any(|message| message.contains(field)), "{change}: {said:?}");
+    }
+}
+
+/// A spec whose rollout is this alone, with what the API server sets by default.
+fn strategy(rollout: &Value) -> Value {
+    let mut object = deployment("digits", &json!({}));
+    object["spec"]["rollout"] = json!({"progressDeadline": "600s", "analysis": {}, "guard": {}});
+    merge(&mut object["spec"]["rollout"], rollout);
+    object
+}
+
+#[test]
+fn a_strategy_takes_what_fits_it_alone() {
+    let fits = [
+        json!({}),
+        json!({"strategy": "Canary"}),
+        json!({"strategy": "Canary", "steps": []}),
+        json!({"strategy": "BlueGreen"}),
+        json!({"strategy": "BlueGreen", "steps": []}),
+        json!({"strategy": "BlueGreen", "steps": [{"shadow": 100}, {"analysis": {}}, {"pause": {}}], "capacity": "Proportional"}),
+        json!({"strategy": "BlueGreen", "guard": {"holdback": 2}, "approval": "Required"}),
+        json!({"strategy": "Recreate"}),
+        json!({"strategy": "Recreate", "steps": [], "capacity": "Full", "guard": {"holdback": 0}, "approval": "Required"}),
+    ];
+    for rollout in fits {
+        assert_eq!(check::<ModelDeployment>(&strategy(&rollout)), [] as [&str; 0], "{rollout}");
+    }
+    let wrong = [
+        (json!({"strategy": "Canary", "steps": [{"analysis": {}}]}), "no evidence"),
+        (json!({"strategy": "BlueGreen", "steps": [{"weight": 10}]}), "leave weight out"),
+        (json!({"strategy": "BlueGreen", "steps": [{"analysis": {}}, {"weight": 0}]}), "leave weight out"),
+        (json!({"strategy": "Recreate", "steps": [{"shadow": 10}]}), "leave steps out"),
+        (json!({"strategy": "Recreate", "capacity": "Proportional"}), "leave capacity out"),
+        (json!({"strategy": "Recreate", "guard": {"holdback": 1}}), "leave holdback out"),
+    ];
+    for (rollout, says) in wrong {
+        let said = check::<ModelDeployment>(&strategy(&rollout));
+        assert!(said.iter().any(|message| message.contains(says)), "{rollout}: {said:?}");
+    }
+}
+
+#[test]
+fn metrics_and_alerts_that_judge_nothing_are_refused() {
+    let cases = [
+        (metrics(&json!([{"name": "a", "query": "up"}])), "give min, max or regression"),
+        (metrics(&json!([{"name": "a", "query": "up", "min": 1, "max": 0.5}])), "min must not be above max"),
+        (
+            metrics(&json!([{"name": "a", "query": "up", "regression": {"worse": "Lower", "percent": 1}}])),
+            "the query is asked for both revisions",
+        ),
+        (
+            metrics(&json!([{"name": "a", "query": "up", "max": 1}, {"name": "a", "query": "up", "max": 2}])),
+            "each needs a name of its own",
+        ),
+        (metrics(&json!([{"name": "A b", "query": "up", "max": 1}])), "name must hold only a-z"),
+        (
+            metrics(&json!([{"name": "a", "query": "up", "max": 1, "interval": "0s"}])),
+            "interval must be between",
+        ),
+        (alerts(&json!([{"action": "Hold"}])), "name the alert, or labels"),
     ];
     for (change, field) in cases {
         let said = check::<ModelDeployment>(&deployment("digits", &change));

@@ -24,7 +24,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use capacity::Capacity;
-use demand::{Demand, Rate};
+use demand::Demand;
+pub use demand::Rate;
 use load::{Counted, LONGEST, Load, Sum};
 pub use meter::{ArmTotals, Interval, Meter, Totals};
 pub use why::{Change, Figures, Rule};

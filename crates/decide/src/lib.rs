@@ -4,6 +4,7 @@
 //! number or does I/O, so the same code runs in the operator, in the router and in the server, and is tested as tables.
 //!
 //! - [`address`]: which network addresses a stranger's name may lead to.
+//! - [`alert`]: which firing alerts concern a rollout.
 //! - [`agreement`]: do the answers to copies of requests agree.
 //! - [`histogram`]: latencies as the native Prometheus schema 3, merged exactly.
 //! - [`traffic`]: which arm serves a request.
@@ -16,6 +17,7 @@
 //! - [`download`]: whether a download is worth its time.
 //! - [`evidence`]: what routers counted, joined over restarts of routers.
 //! - [`harm`]: is the candidate worse than stable, at any sample size.
+//! - [`metric`]: what a number from a monitoring system says about a candidate.
 //! - [`verdict`]: Pass, Fail, Inconclusive or Error for the step of a rollout.
 //! - [`analysis`]: one look at a run, from routers' totals to the verdict.
 //! - [`refill`]: how traffic goes back to a revision that has too few pods.
@@ -24,6 +26,7 @@
 
 pub mod address;
 pub mod agreement;
+pub mod alert;
 pub mod analysis;
 pub mod autoscale;
 pub mod balance;
@@ -35,6 +38,7 @@ pub mod download;
 pub mod evidence;
 pub mod harm;
 pub mod histogram;
+pub mod metric;
 pub mod refill;
 pub mod rollout;
 pub mod text;

@@ -10,25 +10,32 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::alert::Alerts;
 use crate::text::cut;
 use crate::verdict::Verdict;
 
 mod advance;
 mod capacity;
+mod gate;
 mod guard;
 mod plan;
 mod request;
+mod room;
 mod state;
 
 pub use capacity::{Capacity, Refill, Replicas, Shares};
-pub use plan::{Kind, Plan, Step, Wish};
+pub use gate::{Approval, Gate, NoGate};
+pub use plan::{Kind, Plan, Step, Strategy, Wish};
 pub use request::{Request, Verb};
+pub use room::Room;
 pub use state::{Guard, Pin, Run, Shadow, Share, State, Traffic, Watched};
 
 /// Rejected revisions that are remembered.
 const REJECTED: usize = 10;
 /// Longest reason that is remembered with one, in bytes: pods' last words can be kilobytes.
 const LONGEST_REASON: usize = 512;
+/// Alerts that are kept in mind at most, of those that fire when a run starts.
+const ALERTS: usize = 50;
 
 /// The pods of one revision as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +48,8 @@ pub struct Pods {
     pub ready: u32,
     /// As many as there are, ready or not.
     pub there: u32,
+    /// As many as take room: those that are there, and those on their way out.
+    pub standing: u32,
     /// What keeps a pod from getting ready, in words, if anything does.
     pub trouble: Option<Trouble>,
     /// How often their containers were started again after an end that was not asked for.
@@ -99,6 +108,8 @@ pub struct Seen<'a> {
     pub queued: Option<&'a str>,
     /// Why nothing may advance now, if so: someone froze the fleet.
     pub frozen: Option<&'a str>,
+    /// The alerts that the user declares; none where there are none, or nothing is compared.
+    pub alerts: Option<&'a Alerts>,
     /// What someone asks for now.
     pub request: Option<&'a Request>,
     /// Time since the last look.
@@ -134,8 +145,14 @@ pub enum Reason {
     RunStarted,
     /// A step began.
     StepStarted,
-    /// Someone asked to skip the remaining steps.
+    /// The pods of stable were told to go, to make room for the candidate's.
+    StableStopped,
+    /// Someone asked to skip the rest of a step, or all that remain.
     PromoteRequested,
+    /// Someone said that a step, or the promotion, may begin.
+    Approved,
+    /// Someone asked a run to stand still.
+    Paused,
     /// The candidate became stable.
     Promoted,
     /// The candidate did harm or never got ready, or stable did harm in its guard.
@@ -200,6 +217,7 @@ type Said = (Standing, String);
 pub fn decide(wish: &Wish, state: &State, seen: &Seen<'_>) -> Decision {
     let mut next = Next { wish, seen, before: state, state: state.clone(), transitions: Vec::new() };
     next.note_served();
+    next.note_alerts();
     next.obey();
     next.follow_target();
     next.follow_refill();
@@ -269,15 +287,25 @@ impl Next<'_> {
 
     fn start(&mut self, candidate: String) {
         let plan = self.wish.plan.clone();
-        let nothing_to_try = plan.steps.is_empty() || !self.wish.replicas.serves();
+        // Who must make room first can be held before that, without any step.
+        let no_steps = plan.steps.is_empty() && plan.strategy != Strategy::Recreate;
+        let nothing_to_try = !plan.has_gates() && (no_steps || !self.wish.replicas.serves());
         let first = self.state.stable.is_none();
         let direct = first || self.state.pin.is_some() || self.is_warm(&candidate) || nothing_to_try;
         self.state.runs += 1;
         self.state.guard = None;
         self.state.leaving.retain(|revision| *revision != candidate);
-        let how = if direct { "as soon as it is ready" } else { "step by step" };
-        let message = format!("run {}: {candidate} takes over {how}", self.state.runs);
+        let how = match plan.strategy {
+            Strategy::Recreate if !first => {
+                format!("takes the place of stable: {}", self.cost(&candidate))
+            }
+            _ if direct => "takes over as soon as it is ready".to_owned(),
+            Strategy::BlueGreen => "answers at its preview address, and then takes over at once".to_owned(),
+            Strategy::Canary | Strategy::Recreate => "takes over step by step".to_owned(),
+        };
+        let message = format!("run {}: {candidate} {how}", self.state.runs);
         self.note(Reason::RunStarted, &candidate, message);
+        self.share_the_room(plan.strategy, &candidate);
         self.size_by(plan.capacity, &candidate);
         self.state.run = Some(Run { number: self.state.runs, candidate, direct, plan, ..Run::default() });
     }
@@ -330,7 +358,7 @@ impl Next<'_> {
                 self.leave(&before);
             }
         }
-        self.state.run = None;
+        self.state.took = self.state.run.take().and_then(|run| run.took);
         self.end_refill();
         if run.plan.capacity == Capacity::Full {
             self.state.shares = None;
@@ -344,6 +372,7 @@ impl Next<'_> {
             holdback: run.plan.holdback,
             spent: Duration::ZERO,
             restarts: self.seen.pods.get(candidate).map_or(0, |pods| pods.restarts),
+            known_alerts: run.known_alerts.clone(),
         });
         let message = match &self.state.guard {
             None => format!("{candidate} is stable and {}", self.gone_back("has all the traffic")),

@@ -134,6 +134,17 @@ pub fn judge(evidence: &Evidence<'_>) -> Verdict {
     }
 }
 
+/// The verdict on a candidate that has no traffic at all: no count can be waited for, so that metrics and alerts alone decide. Signs of
+/// harm from earlier steps stay.
+pub fn of_an_idle(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Inconclusive(_) | Verdict::Pass(_) => Verdict::Pass(
+            "the candidate answers none of the model's users, so there are no counts; metrics and alerts alone decide".to_owned(),
+        ),
+        Verdict::Fail(_) | Verdict::Doubtful(_) | Verdict::Error(_) => verdict,
+    }
+}
+
 /// What a Pass still needs, if anything.
 fn lacking(evidence: &Evidence<'_>) -> Option<String> {
     let Evidence { wanted, stable_wanted, .. } = *evidence;

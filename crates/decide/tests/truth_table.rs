@@ -71,7 +71,7 @@ fn wire(text: &str) -> Histogram {
 /// How a rollout of one step (40 s) ends within ten minutes, and the last verdict.
 fn play(wanted: Wanted, see: fn(u64) -> Sight) -> (Option<Reason>, String) {
     let plan = Plan {
-        steps: vec![Step { kind: Kind::Weight(20), lasts: Some(40 * SECOND) }],
+        steps: vec![Step::new(Kind::Weight(20), Some(40 * SECOND))],
         progress_deadline: 600 * SECOND,
         ..Plan::default()
     };
@@ -133,6 +133,7 @@ fn play(wanted: Wanted, see: fn(u64) -> Sight) -> (Option<Reason>, String) {
                 cut: None,
                 queued: None,
                 frozen: None,
+                alerts: None,
                 request: None,
                 elapsed: sight.elapsed,
             },

@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 
 use crate::drain::{Drain, Phase};
 use crate::listen::{self, Options};
+use crate::process::Process;
 use crate::reply::{self, Reply};
 
 /// The content type of OpenMetrics text.
@@ -28,7 +29,8 @@ pub struct Admin {
 
 impl Admin {
     /// `ready` is asked at each `/readyz`; a process that drains is not ready, whatever it says.
-    pub fn new(registry: Registry, drain: Drain, ready: Readiness) -> Self {
+    pub fn new(mut registry: Registry, drain: Drain, ready: Readiness) -> Self {
+        registry.register_collector(Box::new(Process));
         Self { registry: Arc::new(registry), ready, drain }
     }
 

@@ -5,6 +5,7 @@
 //! - [`drain`] and [`linger`]: leaving without failing a request.
 //! - [`admin`]: `/healthz`, `/readyz` and `/metrics` on the metrics port.
 //! - [`metrics`]: the latency histogram as a Prometheus metric.
+//! - [`process`]: what the process itself takes; [`reference`]: the pages in docs/metrics.
 //! - [`body`] and [`reply`]: bounded bodies, JSON answers.
 //! - [`target`]: the header in which the router tells pods the latency target.
 //! - [`untouched`]: the header in which pods tell the router that they have not begun with a request.
@@ -20,6 +21,8 @@ pub mod linger;
 pub mod listen;
 pub mod logs;
 pub mod metrics;
+pub mod process;
+pub mod reference;
 pub mod reply;
 pub mod target;
 pub mod tls;

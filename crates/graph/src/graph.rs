@@ -164,6 +164,12 @@ impl Graph {
         self.plan.operators()
     }
 
+    /// How many constants are stored that requests read.
+    #[cfg(test)]
+    pub(crate) fn constants(&self) -> usize {
+        self.plan.constants.len()
+    }
+
     /// True when the first dimension of every input and output is free, so that requests can be
     /// joined along axis 0 with [`Value::concat`] and their answers divided with [`Value::split`].
     ///

@@ -216,6 +216,14 @@ impl Tensor {
         }
     }
 
+    /// True where no other tensor shares the elements.
+    pub(crate) fn is_unique(&self) -> bool {
+        match self {
+            Self::Dense(dense) | Self::Small(_, dense) => dense.is_unique(),
+            Self::Text(text) => Arc::strong_count(&text.items) == 1,
+        }
+    }
+
     /// Type and shape in words, for messages.
     pub(crate) fn describe(&self) -> String {
         format!("{} {:?}", self.dtype(), self.shape())

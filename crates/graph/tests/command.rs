@@ -132,6 +132,29 @@ fn run_prints_outputs() {
 }
 
 #[test]
+fn time_gives_a_line_for_each_round() {
+    let folder = folder("time");
+    let x = file(&folder, "x.json", br#"{"shape": [1, 3], "datatype": "FP32", "data": [[10, 20, 30]]}"#);
+    let out = folder.join("out");
+    let rounds = ["--rounds", "2", "--seconds", "0"];
+    let report =
+        report(&[&["time", &model("parts"), &x, "--out", out.to_str().unwrap()], &rounds[..]].concat());
+    let lines: Vec<serde_json::Value> =
+        report.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [start, rounds @ ..] = &lines[..] else { panic!("nothing was printed") };
+    assert!(start["load"].as_f64().unwrap() > 0.0 && start["first"].as_f64().unwrap() > 0.0, "{start}");
+    assert_eq!(rounds.len(), 2);
+    for round in rounds {
+        assert_eq!(round["runs"], 1);
+        assert!(round["median"].as_f64().unwrap() > 0.0 && round["median"] == round["fastest"], "{round}");
+    }
+    assert!(out.join("output_0.npy").exists());
+    // Standard input is empty here: no round at all.
+    assert_eq!(self::report(&["time", &model("parts"), &x, "--wait"]).lines().count(), 1);
+    assert!(refused(1, &["time", &model("parts"), &x, "--seconds=-1"]).contains("an hour"));
+}
+
+#[test]
 fn run_takes_and_gives_all_formats() {
     let folder = folder("formats");
     let text = |text: &str| text.to_owned();

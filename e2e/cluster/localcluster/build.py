@@ -4,10 +4,9 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
-import time
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Sequence
@@ -15,11 +14,14 @@ from typing import Iterator, Sequence
 from oci_image import File, write_image
 
 from . import machine
-from .layout import BIN, COREDNS_IMAGE, IMAGES, PAUSE_IMAGE, ROOT, SOURCE, ClusterError
+from .layout import BIN, COREDNS_IMAGE, IMAGES, PAUSE_IMAGE, REPOSITORY, ROOT, SOURCE, ClusterError
+
+sys.path.append(str(REPOSITORY / "e2e" / "programs"))
+
+import go_programs  # noqa: E402
 
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 KUBECTL_MINIMUM = (1, 33)
-GO_FOLDER = "/usr/local/go/bin"
 
 
 def build() -> None:
@@ -31,10 +33,13 @@ def build() -> None:
         missing = machine.missing_packages(for_build=True)
         if missing:
             machine.install(missing)
-        _build_go("kubernetes", _version_flags())
+        try:
+            go_programs.build("./kubernetes", BIN / "kubernetes", _version_flags())
+            go_programs.build("./coredns", BIN / "coredns")
+        except go_programs.BuildError as error:
+            raise ClusterError(str(error)) from error
         for program in PROGRAMS:
             _link(BIN / program, "kubernetes")
-        _build_go("coredns", [])
         _build_pause()
         _choose_kubectl()
         _build_image("pause.tar", PAUSE_IMAGE, "pause", "65535:65535")
@@ -57,38 +62,11 @@ def is_built() -> bool:
 
 def _version_flags() -> list:
     """What `kubectl version` and the node's status say; the modules alone do not know their version."""
-    found = re.search(r"^\tk8s.io/kubernetes (v(\d+)\.(\d+)\.\d+)$", (SOURCE / "kubernetes/go.mod").read_text(), re.MULTILINE)
-    if not found:
-        raise ClusterError(f"{SOURCE}/kubernetes/go.mod does not require k8s.io/kubernetes at a release")
-    version, major, minor = found.groups()
+    version = go_programs.version_of("k8s.io/kubernetes")
+    major, minor, _ = version.removeprefix("v").split(".")
     values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
     packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
     return [f"-X {package}.{key}={value}" for package in packages for key, value in values.items()]
-
-
-def _build_go(name: str, linker_flags: Sequence[str]) -> None:
-    folder = SOURCE / name
-    environment = {**os.environ, "CGO_ENABLED": "0", "PATH": f"{os.environ.get('PATH', '')}:{GO_FOLDER}"}
-    go = shutil.which("go", path=environment["PATH"])
-    wanted = re.search(r"^go (\S+)$", (folder / "go.mod").read_text(), re.MULTILINE)
-    if not go:
-        raise ClusterError(f"no Go compiler: install Go {wanted[1] if wanted else ''} or later in PATH or in {GO_FOLDER}")
-    asked = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False, cwd=folder, env=environment)
-    if asked.returncode:
-        # An older Go that may not fetch the one that go.mod asks for refuses every command.
-        raise ClusterError(f"{go} cannot be used in {folder}: {asked.stderr.strip()}")
-    version = asked.stdout
-    command = [go, "build", "-trimpath", "-ldflags", " ".join(["-s -w", *linker_flags]), "-o", str(BIN / f"{name}.new"), "."]
-    sources = [folder / file for file in ("main.go", "go.mod", "go.sum")]
-    with _unless_stamped(name, [version, *command[1:5]], sources, BIN / name) as changed:
-        if changed:
-            print(f"building {name} with {version.strip()} (the first time this takes some minutes)", flush=True)
-            began = time.monotonic()
-            if subprocess.run(command, cwd=folder, env=environment, check=False).returncode:
-                raise ClusterError(f"go build failed in {folder}: see above")
-            # Programs that run keep the file that they were started from.
-            os.replace(BIN / f"{name}.new", BIN / name)
-            print(f"built {name} in {time.monotonic() - began:.0f} s", flush=True)
 
 
 def _build_pause() -> None:

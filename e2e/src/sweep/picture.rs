@@ -212,6 +212,8 @@ fn status(status: &Value) -> Value {
     let Some(fields) = kept.as_object_mut() else { return kept };
     fields.insert("conditions".to_owned(), conditions(&status["conditions"]));
     shape_in(fields, "message");
+    // How long its pods took, which an operator that was away sees later.
+    fields.remove("readySeconds");
     for (list, sentence) in [("history", "message"), ("rejected", "because")] {
         for entry in fields.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(entry) = entry.as_object_mut() {
@@ -219,6 +221,10 @@ fn status(status: &Value) -> Value {
                 shape_in(entry, sentence);
             }
         }
+    }
+    if let Some(divergence) = fields.get_mut("divergence").and_then(Value::as_object_mut) {
+        divergence.remove("since");
+        shape_in(divergence, "because");
     }
     if let Some(previous) = fields.get_mut("previous").and_then(Value::as_object_mut) {
         previous.remove("keptSeconds");
@@ -331,7 +337,7 @@ mod tests {
                 "phase": "RolledBack", "message": format!("failed {figure} of 90"),
                 "history": [{"run": 2, "outcome": outcome, "message": format!("failed {figure} of 90"), "at": at}],
                 "conditions": [{"type": "Ready", "status": "True", "reason": "Converged", "message": "", "lastTransitionTime": at}],
-                "previous": {"revision": "a", "keptSeconds": figure},
+                "previous": {"revision": "a", "keptSeconds": figure}, "readySeconds": figure,
             }})
         };
         let of = |value: Value| picture("ModelDeployment", &[value], "ns");

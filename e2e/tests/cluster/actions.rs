@@ -36,7 +36,7 @@ fn a_person_can_abort_retry_promote_and_undo() {
         ensure!(status.candidate.as_deref() == Some(v2.as_str()), "the candidate is {:?}", status.candidate);
         ensure!(status.runs > first_run, "a retry is a run of its own");
 
-        let status = digits.ask("promote", "3", |status| status.run.is_none()).await?;
+        let status = digits.ask("promote-full", "3", |status| status.run.is_none()).await?;
         ensure!(status.stable.as_deref() == Some(v2.as_str()), "stable is {:?}", status.stable);
         let previous = status.previous.as_ref().map(|previous| previous.revision.as_str());
         ensure!(previous == Some(v1.as_str()), "the previous revision is {previous:?}");

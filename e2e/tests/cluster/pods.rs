@@ -27,7 +27,7 @@ fn pods_that_do_not_live_get_no_traffic_and_are_named() {
         // The routers' program does not understand the server's arguments and ends at once.
         let wrong = json!({"runtime": {"image": "localhost/stoker-router:dev"}});
         bad.push(fails_with(&digits, &wrong, &["ended with"]).await?);
-        // v4 multiplies large matrices: it starts within this limit and goes beyond it with its first answer.
+        // v4 makes large matrices: it starts within this limit and goes beyond it with its first answer.
         let model =
             json!({"uri": "configmap://digits/v4.onnx", "digest": Digest::of(digits::V4).to_string()});
         let memory = json!({"memory": "12Mi"});

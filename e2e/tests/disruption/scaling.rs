@@ -122,13 +122,13 @@ fn pods_follow_the_load_up_and_down_and_turn_once() {
         ensure!(sizes.seen().len() == 1, "an even load moved the pods: {:?}", sizes.seen());
 
         let later = low.elapsed();
-        let high = digits.load(20).await?;
+        let high = digits.load(30).await?;
         tokio::time::sleep(Duration::from_secs(60)).await;
         let settled = lately(&high, Duration::from_secs(20));
         ensure!(settled.failed == 0 && settled.requests > 100, "with its pods it still fails: {settled:?}");
         let grown = digits.scaling().await?;
         let largest = sizes.seen().last().map_or(0, |(_, size)| *size);
-        ensure!(largest > 1, "five times the load, and still {largest} pod: {grown:?}");
+        ensure!(largest > 1, "seven times the load, and still {largest} pod: {grown:?}");
         let high = high.finish().await?;
 
         until("it is one pod again", PATIENCE, async || {
@@ -175,7 +175,7 @@ fn a_canary_under_rising_load_has_pods_for_both_and_is_promoted() {
         digits.at_step(1).await?;
         let mut more = Vec::new();
         for _ in 0..3 {
-            more.push(digits.load(4).await?);
+            more.push(digits.load(8).await?);
             tokio::time::sleep(Duration::from_secs(8)).await;
         }
         let after = digits.healthy().await?.status.unwrap_or_default();

@@ -69,7 +69,7 @@ pub const GRACE: f64 = 1.2;
 
 /// The default plan of a ModelDeployment: 10 % and 50 %, a minute each.
 pub fn plan() -> Plan {
-    let step = |weight| Step { kind: Kind::Weight(weight), lasts: Some(Duration::from_secs(60)) };
+    let step = |weight| Step::new(Kind::Weight(weight), Some(Duration::from_secs(60)));
     Plan { steps: vec![step(10), step(50)], progress_deadline: Duration::from_secs(600), ..Plan::default() }
 }
 
@@ -299,6 +299,7 @@ impl Trial {
                 cut: None,
                 queued: None,
                 frozen: None,
+                alerts: None,
                 request: None,
                 elapsed: self.tick,
             },

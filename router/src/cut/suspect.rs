@@ -133,6 +133,7 @@ impl Suspect {
         let figures = stoker_decide::verdict::figures(candidate, control, settings.slow_above(), stand_in);
         let peers = match self.heard.len() {
             0 => String::new(),
+            1 => " with 1 other".to_owned(),
             peers => format!(" with {peers} others"),
         };
         format!(

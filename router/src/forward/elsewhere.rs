@@ -40,7 +40,7 @@ impl Forward {
         if !message.is_whole() || !route.retries.goes_elsewhere() {
             return None;
         }
-        match self.plane.assign(&route.name, &message.headers, drawn, Some(busy.endpoint())) {
+        match self.plane.assign(&route.name, message.asked(), drawn, Some(busy.endpoint())) {
             Assigned::Pod(flight, busy) => {
                 self.counts.elsewhere.inc();
                 Some((flight, busy))

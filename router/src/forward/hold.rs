@@ -2,25 +2,25 @@
 
 use std::sync::atomic::Ordering;
 
-use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::refuse::Refused;
 use super::{Forward, SECOND_WAIT};
 use crate::live::{Busy, Endpoint, demand};
 use crate::plane::{Assigned, Flight};
+use crate::table::snapshot::Asked;
 
 impl Forward {
     /// Finds a pod, and waits for one where there is none. `failed` is a pod that failed the request already.
     pub(super) async fn place(
         &self,
         route: &str,
-        headers: &HeaderMap,
+        asked: Asked<'_>,
         drawn: u128,
         failed: Option<&Endpoint>,
         deadline: Instant,
     ) -> Result<(Flight, Busy), Refused> {
-        match self.plane.assign(route, headers, drawn, failed) {
+        match self.plane.assign(route, asked, drawn, failed) {
             Assigned::Pod(flight, busy) => return Ok((flight, busy)),
             Assigned::Gone => return Err(self.gone()),
             Assigned::Nowhere => {}
@@ -33,7 +33,7 @@ impl Forward {
         let mut changes = self.plane.changes();
         let mut not = failed;
         loop {
-            match self.plane.assign(route, headers, drawn, not) {
+            match self.plane.assign(route, asked, drawn, not) {
                 Assigned::Pod(flight, busy) => return Ok((flight, busy)),
                 Assigned::Gone => return Err(self.gone()),
                 Assigned::Nowhere => {}

@@ -12,6 +12,7 @@ use crate::forward::relay;
 use crate::live::Ending;
 use crate::metrics::Counts;
 use crate::plane::Flight;
+use crate::table::snapshot::Asked;
 use crate::unit::cookie;
 
 /// A request as it is sent to pods.
@@ -25,6 +26,8 @@ pub(super) struct Message {
     pub(super) call: Option<Call>,
     /// Of a call that streams: the end of the streams of the revision that it was assigned to.
     pub(super) ending: Option<Ending>,
+    /// Whether it came by the address for previews.
+    pub(super) preview: bool,
     /// Whether the client came by TLS.
     pub(super) secure: bool,
     /// A cookie that pods do not see.
@@ -39,6 +42,11 @@ pub(super) enum Content {
 }
 
 impl Message {
+    /// What decides where it goes.
+    pub(super) fn asked(&self) -> Asked<'_> {
+        Asked { headers: &self.headers, preview: self.preview }
+    }
+
     pub(super) fn is_whole(&self) -> bool {
         matches!(self.body, Content::Whole { .. })
     }

@@ -21,6 +21,8 @@ const NAMED: usize = 20;
 pub(super) enum Refused {
     /// No model by that host, header or path; the message names those that there are.
     NoRoute(String),
+    /// The model has no candidate that could be previewed; its name.
+    NoPreview(String),
     /// The tables were not read yet.
     NotReady,
     /// The path is none of the protocol's.
@@ -74,7 +76,7 @@ impl Refused {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::NotReady | Self::NoEndpoint | Self::QueueFull | Self::Ended => {
+            Self::NoPreview(_) | Self::NotReady | Self::NoEndpoint | Self::QueueFull | Self::Ended => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::Failed | Self::NoGrpc => StatusCode::BAD_GATEWAY,
@@ -86,6 +88,7 @@ impl Refused {
     pub(super) fn reason(&self) -> Option<Refusal> {
         Some(match self {
             Self::NoRoute(_) => Refusal::NoRoute,
+            Self::NoPreview(_) => Refusal::NoPreview,
             Self::NotReady => Refusal::NotReady,
             Self::NotForwarded | Self::Method(_) => Refusal::NotForwarded,
             Self::BadRequest(_) => Refusal::BadRequest,
@@ -101,6 +104,10 @@ impl Refused {
     fn text(&self) -> Cow<'_, str> {
         match self {
             Self::NoRoute(text) | Self::BadRequest(text) => text.into(),
+            Self::NoPreview(name) => {
+                format!("{name} has no candidate to preview; this address answers while a rollout tries one")
+                    .into()
+            }
             Self::NotReady => "the router has not read its tables yet; try again".into(),
             Self::NotForwarded => paths::HELP.into(),
             Self::Method(method) => format!("this path takes {method} only").into(),
@@ -119,7 +126,7 @@ impl Refused {
 
     /// Whether the client should come again soon.
     fn is_passing(&self) -> bool {
-        matches!(self, Self::NotReady | Self::NoEndpoint | Self::QueueFull | Self::Ended)
+        matches!(self, Self::NoPreview(_) | Self::NotReady | Self::NoEndpoint | Self::QueueFull | Self::Ended)
     }
 
     /// The answer to a gRPC call.
@@ -130,9 +137,12 @@ impl Refused {
             Self::BadRequest(_) => Code::InvalidArgument,
             Self::TooLong(_) => Code::ResourceExhausted,
             Self::TooSlow | Self::Late => Code::DeadlineExceeded,
-            Self::NotReady | Self::NoEndpoint | Self::QueueFull | Self::Failed | Self::Ended => {
-                Code::Unavailable
-            }
+            Self::NoPreview(_)
+            | Self::NotReady
+            | Self::NoEndpoint
+            | Self::QueueFull
+            | Self::Failed
+            | Self::Ended => Code::Unavailable,
         };
         let text = if *self == Self::NotForwarded { grpc::HELP.into() } else { self.text() };
         grpc::refuse(code, &text, self.is_passing())

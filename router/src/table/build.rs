@@ -35,7 +35,7 @@ pub fn route(
             (live(&name, revision), plane.ledger.arm(&name, &version.uid, run, step, revision))
         });
         let unit = rule.unit.as_ref().and_then(Source::new);
-        rules.push(Rule { headers, unit, salt: rule.salt.clone(), arms });
+        rules.push(Rule { preview: rule.preview, headers, unit, salt: rule.salt.clone(), arms });
     }
     for arm in &mut rules.last_mut()?.arms {
         let mirrors: Arc<[Arc<Mirror>]> = spec
@@ -55,8 +55,8 @@ pub fn route(
     let (retries, demand) = before.unwrap_or_default();
     let target = spec.latency_target_ms.map(|millis| Duration::from_millis(millis.into()));
     let latency_target = target.map(stoker_edge::target::value);
-    let (hosts, asleep) = (spec.hosts.clone(), spec.asleep);
-    Some(Route { name, version, run, step, hosts, rules, retries, demand, asleep, latency_target })
+    let (hosts, asleep, preview) = (spec.hosts.clone(), spec.asleep, spec.preview);
+    Some(Route { name, version, run, step, hosts, preview, rules, retries, demand, asleep, latency_target })
 }
 
 fn arms(rule: &RouteRule, mut of: impl FnMut(&str) -> (Arc<Revision>, Arc<ArmCount>)) -> Vec<Arm> {

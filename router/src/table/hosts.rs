@@ -2,10 +2,17 @@
 
 use std::borrow::Cow;
 
+use stoker_api::names::PREVIEW_SUFFIX;
+
 /// The hosts that a model has by its name. Longer ones, such as `<name>.<namespace>.svc.cluster.local`, are found by
 /// [`name_in`].
 pub fn of_name(name: &str, namespace: &str) -> [String; 3] {
     [name.to_owned(), format!("{name}.{namespace}"), format!("{name}.{namespace}.svc")]
+}
+
+/// The name that stands for the preview of a model.
+pub fn of_preview(name: &str) -> String {
+    format!("{name}{PREVIEW_SUFFIX}")
 }
 
 /// The name in `<name>.<namespace>.svc.<anything>`.

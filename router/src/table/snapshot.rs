@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::{HeaderName, HeaderValue};
+use stoker_api::names::PREVIEW_SUFFIX;
 use stoker_api::scrape::TableVersion;
 use stoker_decide::traffic;
 
@@ -46,9 +47,20 @@ pub struct Mirror {
     pub count: Arc<ShadowCount>,
 }
 
+/// What of a request decides where it goes, once its model is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// It came by the address for previews.
+    pub preview: bool,
+}
+
 /// One way to split requests.
 #[derive(Debug)]
 pub struct Rule {
+    /// It is for requests that came by the address for previews.
+    pub preview: bool,
     /// Headers that a request must have, with their values.
     pub headers: Vec<(HeaderName, Vec<u8>)>,
     /// What stays at one arm; none: each request is drawn by itself.
@@ -61,15 +73,17 @@ pub struct Rule {
 
 impl Rule {
     /// Whether a request is meant: of each header at least one value is equal.
-    fn takes(&self, headers: &HeaderMap) -> bool {
-        self.headers
-            .iter()
-            .all(|(name, wanted)| headers.get_all(name).iter().any(|value| value.as_bytes() == wanted))
+    fn takes(&self, Asked { headers, preview }: Asked<'_>) -> bool {
+        self.preview == preview
+            && self
+                .headers
+                .iter()
+                .all(|(name, wanted)| headers.get_all(name).iter().any(|value| value.as_bytes() == wanted))
     }
 
     /// Whether what goes by it is drawn and not chosen, so that it says something about revisions.
     pub fn is_evidence(&self) -> bool {
-        self.headers.is_empty()
+        !self.preview && self.headers.is_empty()
     }
 
     /// The arm that `unit` belongs to.
@@ -100,7 +114,9 @@ pub struct Route {
     pub step: u32,
     /// Hosts besides those that the name gives.
     pub hosts: Vec<String>,
-    /// How requests are split: by the first rule that takes them. The last one takes all.
+    /// It has an address for previews.
+    pub preview: bool,
+    /// How requests are split: by the first rule that takes them. The last one takes all, but for those of previews.
     pub rules: Vec<Rule>,
     /// How many requests may be sent a second time. The next table of the model goes on with it.
     pub retries: Arc<Retries>,
@@ -113,9 +129,14 @@ pub struct Route {
 }
 
 impl Route {
-    /// The rule for a request with these headers.
-    pub fn rule(&self, headers: &HeaderMap) -> Option<&Rule> {
-        self.rules.iter().find(|rule| rule.takes(headers))
+    /// The rule for a request.
+    pub fn rule(&self, asked: Asked<'_>) -> Option<&Rule> {
+        self.rules.iter().find(|rule| rule.takes(asked))
+    }
+
+    /// Whether there is a candidate to preview.
+    pub fn is_previewed(&self) -> bool {
+        self.rules.iter().any(|rule| rule.preview)
     }
 
     /// The arms of the rule that takes what no other takes: those that are compared.
@@ -135,27 +156,47 @@ impl Route {
     }
 }
 
+/// A model and the door that a request came by.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The table.
+    pub route: Arc<Route>,
+    /// It came by the address for previews.
+    pub preview: bool,
+}
+
+impl Found {
+    fn new(route: &Arc<Route>, preview: bool) -> Self {
+        Self { route: Arc::clone(route), preview }
+    }
+}
+
 /// All tables of the namespace.
 #[derive(Debug, Default)]
 pub struct Snapshot {
     namespace: String,
     routes: BTreeMap<String, Arc<Route>>,
-    hosts: HashMap<String, Arc<Route>>,
+    hosts: HashMap<String, Found>,
 }
 
 impl Snapshot {
-    /// `routes` in order of age: where two claim a host, the older one has it. Hosts that a name gives go before those
-    /// that a table asks for.
+    /// `routes` in order of age: where two claim a host, the older one has it. Hosts that a name gives go before those of previews, and
+    /// these before those that a table asks for.
     pub fn new(namespace: &str, routes: Vec<Arc<Route>>) -> Self {
         let mut by_host = HashMap::new();
         for route in &routes {
             for host in hosts::of_name(&route.name, namespace) {
-                by_host.insert(host, Arc::clone(route));
+                by_host.insert(host, Found::new(route, false));
+            }
+        }
+        for route in routes.iter().filter(|route| route.preview) {
+            for host in hosts::of_name(&hosts::of_preview(&route.name), namespace) {
+                by_host.entry(host).or_insert_with(|| Found::new(route, true));
             }
         }
         for route in &routes {
             for host in &route.hosts {
-                by_host.entry(host.to_ascii_lowercase()).or_insert_with(|| Arc::clone(route));
+                by_host.entry(host.to_ascii_lowercase()).or_insert_with(|| Found::new(route, false));
             }
         }
         let routes = routes.into_iter().map(|route| (route.name.clone(), route)).collect();
@@ -168,9 +209,17 @@ impl Snapshot {
     }
 
     /// The table that a host (or :authority) belongs to.
-    pub fn by_host(&self, host: &str) -> Option<&Arc<Route>> {
+    pub fn by_host(&self, host: &str) -> Option<Found> {
         let host = hosts::normal(host);
-        self.hosts.get(host.as_ref()).or_else(|| self.route(hosts::name_in(&host, &self.namespace)?))
+        let known = self.hosts.get(host.as_ref()).cloned();
+        known.or_else(|| self.by_name(hosts::name_in(&host, &self.namespace)?))
+    }
+
+    /// The table that a model's name, or that of its preview, belongs to.
+    pub fn by_name(&self, name: &str) -> Option<Found> {
+        let of_preview = || self.route(name.strip_suffix(PREVIEW_SUFFIX)?).filter(|route| route.preview);
+        let own = self.route(name).map(|route| Found::new(route, false));
+        own.or_else(|| Some(Found::new(of_preview()?, true)))
     }
 
     /// All tables, by name.

@@ -148,6 +148,14 @@ async fn a_router_that_drains_finishes_open_streams() {
     assert_eq!(world.counted(1, 0, "digits-a"), (51, 0));
 }
 
+/// The router's GOAWAY named an earlier stream as its last: RFC 9113, 6.8 says that this one was not processed and may be sent again.
+/// It happens where a client's answer to the router's PING overtakes a request that it has queued.
+fn never_taken(why: &hyper::Error) -> bool {
+    let source = std::error::Error::source(why).and_then(|source| source.downcast_ref::<h2::Error>());
+    source
+        .is_some_and(|end| end.is_go_away() && end.is_remote() && end.reason() == Some(h2::Reason::NO_ERROR))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leaving_under_load_fails_no_request_over_http2() {
     let pod = Pod::good().await;
@@ -166,12 +174,14 @@ async fn leaving_under_load_fails_no_request_over_http2() {
                 let request = post("/v2/models/digits/infer", &[], whole("{}"));
                 let answer = match client.sender.clone().try_send_request(request).await {
                     Ok(answer) => answer,
-                    // Told while it was about to send: nothing was sent.
                     Err(mut error) => {
-                        let request =
-                            error.take_message().unwrap_or_else(|| panic!("{:?}", error.into_error()));
+                        // Told while it was about to send: nothing was sent. Or it was sent after all that the router still takes.
+                        let unsent = error.take_message();
+                        let why = error.into_error();
+                        assert!(unsent.is_some() || never_taken(&why), "{why:?}");
                         client = Http2::connect(world.address).await;
-                        client.send(request).await.unwrap()
+                        let again = || post("/v2/models/digits/infer", &[], whole("{}"));
+                        client.send(unsent.unwrap_or_else(again)).await.unwrap()
                     }
                 };
                 assert_eq!(answer.status(), 200);

@@ -28,6 +28,10 @@ mod limits;
 #[cfg(test)]
 mod mirror;
 #[cfg(test)]
+mod preview;
+#[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod refill;
 #[cfg(test)]
 mod report;

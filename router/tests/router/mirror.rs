@@ -162,7 +162,10 @@ async fn only_requests_of_that_arm_by_the_main_rule_are_copied() {
     let mut arms = table.spec.rules[0].arms.clone();
     (arms[0].ppm, arms[1].ppm) = (1_000_000, 0);
     let tester = HeaderMatch { name: "x-tester".into(), value: "yes".into() };
-    table.spec.rules.insert(0, RouteRule { headers: vec![tester], salt: "t".into(), arms, unit: None });
+    table
+        .spec
+        .rules
+        .insert(0, RouteRule { headers: vec![tester], salt: "t".into(), arms, ..RouteRule::default() });
     world.serve(table);
     let client = http();
     for _ in 0..100 {

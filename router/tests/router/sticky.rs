@@ -26,10 +26,10 @@ fn with_testers(mut table: ModelRoute, headers: &[(&str, &str)]) -> ModelRoute {
         headers.iter().map(|(name, value)| HeaderMatch { name: (*name).into(), value: (*value).into() });
     let mut arms = table.spec.rules[0].arms.clone();
     (arms[0].ppm, arms[1].ppm) = (0, 1_000_000);
-    table
-        .spec
-        .rules
-        .insert(0, RouteRule { headers: headers.collect(), salt: "testers".into(), arms, unit: None });
+    table.spec.rules.insert(
+        0,
+        RouteRule { headers: headers.collect(), salt: "testers".into(), arms, ..RouteRule::default() },
+    );
     table
 }
 

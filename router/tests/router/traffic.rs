@@ -256,7 +256,10 @@ async fn answers_without_a_body_and_large_ones_pass() {
 async fn prometheus_reads_routes_and_refusals_with_labels_from_tables_alone() {
     let pod = Pod::good().await;
     let world = World::with_pods(settings(), &[pod.address]).await;
-    world.router.keeper.listed([table("digits", 1, (1, 0), &[("digits-a", 1_000_000, None)])]);
+    let mut table = table("digits", 2, (1, 0), &[("digits-a", 1_000_000, None)]);
+    table.spec.latency_target_ms = Some(9_876);
+    world.serve(table.clone());
+    world.router.keeper.listed([table]);
     world.infer(&http(), "{}").await.unwrap();
     world.get("/v2", &[("host", "made-up-by-a-stranger")]).await;
     let router = &world.router;
@@ -269,9 +272,11 @@ async fn prometheus_reads_routes_and_refusals_with_labels_from_tables_alone() {
         r#"stoker_router_attempts_total{route="digits",revision="digits-a"} 1"#,
         r#"stoker_router_errors_total{route="digits",revision="digits-a"} 0"#,
         r#"stoker_router_latency_seconds_count{route="digits",revision="digits-a"} 1"#,
+        // The target is a bound of its own.
+        r#"stoker_router_latency_seconds_bucket{le="9.876",route="digits",revision="digits-a"} 1"#,
         r#"stoker_router_in_flight{route="digits",revision="digits-a"} 0"#,
         r#"stoker_router_ready_endpoints{route="digits",revision="digits-a"} 1"#,
-        r#"stoker_router_table_generation{route="digits"} 1"#,
+        r#"stoker_router_table_generation{route="digits"} 2"#,
         r#"stoker_router_refusals_total{reason="NoRoute"} 1"#,
         "stoker_router_data_connections_open 0",
     ] {

@@ -10,6 +10,7 @@ use stoker_decide::rollout::{Pods, Replicas, State, Trouble};
 
 use super::Error;
 use crate::apply::{self, Applier};
+use crate::build::route::previews;
 use crate::build::{router, workload};
 use crate::context::Context;
 use crate::controllers::memory::Refused;
@@ -38,12 +39,21 @@ pub(super) async fn carry_out(
     if let Some(route) = table {
         let writer = ctx.applier(&world.md, managers::ROUTE);
         let written = writer.replace("write ModelRoute", route, world.route.as_ref()).await;
+        if written.is_ok() {
+            ctx.rollouts.written(state, world.began.elapsed());
+        }
         errors.extend(written.err().map(Error::from));
     }
     let table_is_written = errors.is_empty();
     let front = router::front_service(&world.md);
     let front = applier.keep("apply Service", front, world.services.get(&name)).await;
     errors.extend(front.err().map(Error::from));
+    let preview = previews(&world.md, state).then(|| router::preview_service(&world.md));
+    let preview_name = preview.as_ref().map(ResourceExt::name_any);
+    if let Some(preview) = preview {
+        let live = preview_name.as_ref().and_then(|name| world.services.get(name));
+        errors.extend(applier.keep("apply Service", preview, live).await.err().map(Error::from));
+    }
     refused.retain(|revision, _| kept.contains(revision.as_str()));
     for (revision, size) in &sizes {
         match pods_of(applier, world, revision, *size).await {
@@ -57,7 +67,7 @@ pub(super) async fn carry_out(
         }
     }
     if table_is_written {
-        errors.extend(take_away(applier, world, &kept).await.err());
+        errors.extend(take_away(applier, world, &kept, preview_name.as_deref()).await.err());
     }
     errors.into_iter().next().map_or(Ok(()), Err)
 }
@@ -89,8 +99,14 @@ async fn pods_of(applier: &Applier, world: &World, revision: &str, replicas: u32
 }
 
 /// Deletes what belongs to revisions that are not kept, and the oldest snapshots.
-async fn take_away(applier: &Applier, world: &World, kept: &BTreeSet<&str>) -> Result<(), Error> {
+async fn take_away(
+    applier: &Applier,
+    world: &World,
+    kept: &BTreeSet<&str>,
+    preview: Option<&str>,
+) -> Result<(), Error> {
     let name = world.md.name_any();
+    let fronts = [Some(name.as_str()), preview];
     let unkept = |revision: &&String| !kept.contains(revision.as_str());
     let good = world.md.spec.rollback.known_good.as_ref();
     for revision in world.deployments.keys().filter(unkept) {
@@ -99,7 +115,9 @@ async fn take_away(applier: &Applier, world: &World, kept: &BTreeSet<&str>) -> R
     for revision in world.budgets.keys().filter(unkept) {
         applier.remove("delete PodDisruptionBudget", &world.budgets[revision]).await?;
     }
-    for revision in world.services.keys().filter(unkept).filter(|revision| **revision != name) {
+    for revision in
+        world.services.keys().filter(unkept).filter(|service| !fronts.contains(&Some(service.as_str())))
+    {
         applier.remove("delete Service", &world.services[revision]).await?;
     }
     let mut old: Vec<&ControllerRevision> = world

@@ -12,7 +12,7 @@ use stoker_decide::evidence::{Counts, Key};
 use stoker_decide::harm::{TOLERANCE, budget, power};
 use stoker_decide::rollout::{Kind, State, Step, Watched};
 use stoker_decide::traffic::WHOLE;
-use stoker_decide::verdict::Verdict;
+use stoker_decide::verdict::{self, Verdict};
 
 use crate::build::route::Given;
 use crate::controllers::memory::Remembered;
@@ -90,9 +90,7 @@ pub(super) fn examine(
 ) -> Option<Examined> {
     let routers = world.routers.as_ref()?;
     let run = state.run.as_ref();
-    let before = || Some(Watched { revision: run?.candidate.clone(), control: state.stable.clone()? });
-    let compared = state.compared();
-    let Watched { revision, control } = compared.clone().or_else(before)?;
+    let Watched { revision, control } = state.watched()?;
     let kind = run.and_then(|run| run.plan.step(run.step)).map(|step| step.kind);
     let step = u32::try_from(state.step()).unwrap_or(u32::MAX);
     let weight = |name: &str| {
@@ -100,7 +98,8 @@ pub(super) fn examine(
         arms.iter().find(|arm| arm.revision == name).map_or(0, |arm| arm.ppm)
     };
     let copies = weight(&revision) == 0;
-    let reports: Vec<Report> = routers.answers().flat_map(|reply| reports(reply, copies)).collect();
+    let reports: Vec<Report> =
+        routers.answers().flat_map(|reply| reports(reply, copies.then_some(&revision))).collect();
     let unreadable = routers.unreadable();
     let wanted = wanted(world, state, kind);
     let alarm_log10 = alarm_log10(world, state);
@@ -125,7 +124,7 @@ pub(super) fn examine(
             .unwrap_or_default(),
         elapsed,
     });
-    compared?;
+    state.compared()?;
     let pairs = |percent: Option<u32>| {
         let found = agreement(routers, state.runs, step, &revision);
         (found, percent.map(|percent| agreement::judge(found, percent, finding.wanted)))
@@ -143,20 +142,24 @@ pub(super) fn examine(
         (Verdict::Pass(_), Some(judged)) => judged,
         (verdict, _) => verdict.clone(),
     };
+    // Who answers nobody, and gets no copies, has no counts to wait for.
+    let is_idle = run.is_some() && copies && !matches!(kind, Some(Kind::Shadow { .. }));
+    let verdict = if is_idle { verdict::of_an_idle(verdict) } else { verdict };
     Some(Examined { finding, agreement, verdict, alarm_log10 })
 }
 
-/// What one router counted. Where the compared revision has no traffic, its answers to copies stand for it.
-fn reports(reply: &ScrapeReply, copies: bool) -> impl Iterator<Item = Report> {
+/// What one router counted. Where the compared revision has no traffic, its answers to copies stand for it: what it answers testers,
+/// at its preview or by their header, is no evidence.
+fn reports(reply: &ScrapeReply, copied: Option<&String>) -> impl Iterator<Item = Report> {
     let report = |run, step, revision: &String, attempts, errors, latency: &_| Report {
         process: reply.process.clone(),
         key: Key { run, step, revision: revision.clone() },
         counts: Counts { attempts, errors, latency: Clone::clone(latency) },
     };
-    let arms = reply.counts.iter();
+    let arms = reply.counts.iter().filter(|arm| Some(&arm.revision) != copied);
     let arms =
         arms.map(move |arm| report(arm.run, arm.step, &arm.revision, arm.attempts, arm.errors, &arm.latency));
-    let shadows = reply.shadows.iter().filter(move |_| copies);
+    let shadows = reply.shadows.iter().filter(|_| copied.is_some());
     let shadows = shadows.map(move |shadow| {
         report(shadow.run, shadow.step, &shadow.revision, shadow.attempts, shadow.errors, &shadow.latency)
     });
@@ -177,7 +180,8 @@ fn agreement(routers: &RouterView, run: u64, step: u32, revision: &str) -> Agree
 /// The evidence that this step must bring: by the plan of the run. A pause and the guard need none of their own.
 fn wanted(world: &World, state: &State, kind: Option<Kind>) -> Wanted {
     let (Some(run), Some(kind)) = (&state.run, kind) else { return Wanted::Requests(0) };
-    if matches!(kind, Kind::Pause | Kind::Weight(0)) {
+    let has_weight = |number| run.plan.weight(number) > 0;
+    if matches!(kind, Kind::Pause | Kind::Weight(0)) || kind == Kind::Analysis && !has_weight(run.step) {
         return Wanted::Requests(0);
     }
     let status = world.md.status.as_ref().and_then(|status| status.run.as_ref());
@@ -201,4 +205,38 @@ fn wanted(world: &World, state: &State, kind: Option<Kind>) -> Wanted {
 /// Parts per million as a share.
 fn share(ppm: u32) -> f64 {
     f64::from(ppm) / f64::from(WHOLE)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// With testers beside a shadow step, the candidate is an arm of a rule and gets copies: a router lists it twice under one key.
+    #[test]
+    fn where_copies_are_judged_what_testers_ask_is_no_second_count() {
+        let reply: ScrapeReply = serde_json::from_value(json!({
+            "process": "r1", "serving": null,
+            "counts": [
+                {"run": 2, "step": 1, "revision": "a", "attempts": 60, "errors": 1},
+                {"run": 2, "step": 1, "revision": "b", "attempts": 0, "errors": 0},
+            ],
+            "shadows": [{
+                "run": 2, "step": 1, "revision": "b", "attempts": 50, "errors": 2, "dropped": 0, "compared": 0, "agreed": 0, "incomparable": 0,
+            }],
+        }))
+        .unwrap();
+        let read = |copied: Option<&str>| {
+            let copied = copied.map(str::to_owned);
+            let all = reports(&reply, copied.as_ref());
+            all.map(|report| (report.key.revision, report.counts.attempts)).collect::<Vec<_>>()
+        };
+        assert_eq!(read(Some("b")), [("a".to_owned(), 60), ("b".to_owned(), 50)]);
+        assert_eq!(
+            read(None),
+            [("a".to_owned(), 60), ("b".to_owned(), 0)],
+            "copies count for nothing under traffic"
+        );
+    }
 }

@@ -8,7 +8,7 @@ use crate::context::Settings;
 use crate::fake_api::{Asked, Server};
 use crate::observe::routers::Routers;
 
-const MODEL: &str = "/apis/stoker.dev/v1alpha1/namespaces/team/modeldeployments/digits";
+pub(super) const MODEL: &str = "/apis/stoker.dev/v1alpha1/namespaces/team/modeldeployments/digits";
 const ROUTE: &str = "/apis/stoker.dev/v1alpha1/namespaces/team/modelroutes/digits";
 const ROUTERS: &str = "/apis/stoker.dev/v1alpha1/namespaces/team/modelrouters";
 const ROUTER: &str = "/apis/stoker.dev/v1alpha1/namespaces/team/modelrouters/stoker-router";
@@ -23,14 +23,14 @@ fn snapshot_of(revision: &str) -> String {
 }
 
 /// A ModelDeployment, looked at by an operator that no router answers.
-struct Looking {
-    server: Server,
+pub(super) struct Looking {
+    pub(super) server: Server,
     ctx: Arc<Context>,
     memory: Remembered,
 }
 
 impl Looking {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let server = Server::default();
         let client = server.client();
         Self::with(server, client)
@@ -56,28 +56,28 @@ impl Looking {
         serde_json::from_value(self.server.get(MODEL).unwrap()).unwrap()
     }
 
-    fn status(&self) -> Value {
+    pub(super) fn status(&self) -> Value {
         self.server.get(MODEL).unwrap()["status"].clone()
     }
 
-    fn condition(&self, kind: &str) -> Value {
+    pub(super) fn condition(&self, kind: &str) -> Value {
         let status = self.status();
         let found = status["conditions"].as_array().unwrap().iter().find(|one| one["type"] == kind);
         found.unwrap().clone()
     }
 
     /// Changes the object as another client would.
-    fn change(&self, change: impl FnOnce(&mut Value)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Value)) {
         let mut object = self.server.get(MODEL).unwrap();
         change(&mut object);
         self.server.put(MODEL, object);
     }
 
     /// Looks once; what was written.
-    async fn look(&mut self) -> Vec<Asked> {
+    pub(super) async fn look(&mut self) -> Vec<Asked> {
         let md = self.md();
         // What it comes to is in status.
-        let _ = look(&self.ctx, &md, "uid-digits", &mut self.memory).await;
+        let _ = Box::pin(look(&self.ctx, &md, "uid-digits", &mut self.memory)).await;
         self.server.writes()
     }
 
@@ -97,7 +97,7 @@ impl Looking {
     }
 
     /// The one pod of a revision was killed for memory.
-    fn kill_pod(&self, revision: &str) {
+    pub(super) fn kill_pod(&self, revision: &str) {
         let terminated = json!({"terminated": {"exitCode": 137, "reason": "OOMKilled"}});
         let container = json!({"name": "server", "image": "x", "imageID": "", "ready": false, "restartCount": 1, "state": terminated});
         let labels = crate::build::labels::of_revision("digits", revision);
@@ -130,7 +130,7 @@ impl Looking {
     }
 
     /// `a` is stable, `b` is tried and has the first weight. The names of both.
-    async fn trying(&mut self) -> (String, String) {
+    pub(super) async fn trying(&mut self) -> (String, String) {
         let (a, b) = self.ready().await;
         self.look().await;
         assert_eq!(self.status()["run"]["step"], 1, "{}", self.status());

@@ -74,8 +74,13 @@ const COLUMNS: [Column; 5] = [
 ];
 
 impl Collector for Shown {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let rows = self.rows();
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        Row::encode(&self.rows(), encoder)
+    }
+}
+
+impl Row {
+    fn encode(rows: &[Self], mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         for (name, help, value) in COLUMNS {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for (row, value) in rows.iter().filter_map(|row| Some((row, value(&row.figures)?))) {
@@ -88,7 +93,7 @@ impl Collector for Shown {
             None,
             MetricType::Counter,
         )?;
-        for row in &rows {
+        for row in rows {
             ConstCounter::new(row.pod_seconds).encode(family.encode_family(&row.labels())?)?;
         }
         let mut family = encoder.encode_descriptor(
@@ -101,5 +106,37 @@ impl Collector for Shown {
             ConstCounter::new(cost).encode(family.encode_family(&row.labels())?)?;
         }
         Ok(())
+    }
+}
+
+/// A revision with all that there can be, for the reference of metrics.
+#[cfg(test)]
+#[derive(Debug)]
+pub(crate) struct Sample;
+
+#[cfg(test)]
+impl Collector for Sample {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        use std::time::Duration;
+
+        use stoker_decide::autoscale::{Rate, Rule};
+
+        let row = Row {
+            namespace: "team".into(),
+            name: "digits".into(),
+            revision: "digits-a".into(),
+            figures: Figures {
+                replicas: 2,
+                rule: Rule::Demand,
+                demand: Rate { per_second: 10.0, window: Duration::from_secs(15) },
+                ahead: 0.0,
+                capacity: Some(8.0),
+                latency: Some(Duration::from_millis(50)),
+                too_slow: None,
+            },
+            pod_seconds: 1.0,
+            cost: Some(1.0),
+        };
+        Row::encode(&[row], encoder)
     }
 }

@@ -1,8 +1,10 @@
 //! What the status says, decision by decision.
 
 use stoker_api::deployment::RevisionScaling;
+use stoker_decide::alert::{Action, Concern};
 use stoker_decide::analysis::Finding;
-use stoker_decide::rollout::{Kind, Run, State, Step, Transition};
+use stoker_decide::metric::Figure;
+use stoker_decide::rollout::{Approval, Gate, Kind, Run, State, Step, Transition};
 use stoker_decide::verdict::Verdict;
 
 use super::*;
@@ -47,6 +49,8 @@ struct Case<'a> {
     ready: u32,
     unreachable: Option<&'a str>,
     scaling: Option<ScalingStatus>,
+    measured: &'a [Measured],
+    alerts: Option<Alerts>,
 }
 
 impl Case<'_> {
@@ -61,13 +65,16 @@ impl Case<'_> {
             rollout: &Rollout::default(),
             name: "md",
             target: self.target,
-            stable: Some(&pods),
+            main: Some(&pods),
             unverified: None,
             unreachable: self.unreachable,
             handled: None,
+            measured: self.measured,
+            alerts: self.alerts.as_ref(),
             scaling: self.scaling.as_ref(),
             pods: &BTreeMap::from([("md-a".to_owned(), pods.clone()), ("md-b".to_owned(), pods.clone())]),
             external: false,
+            gateway: None,
             now: Time(jiff::Timestamp::UNIX_EPOCH),
         };
         compose(old, 1, &told)
@@ -75,11 +82,92 @@ impl Case<'_> {
 }
 
 fn case<'a>(decision: &'a Decision, target: &'a str) -> Case<'a> {
-    Case { decision, examined: None, taken: &[], target, ready: 2, unreachable: None, scaling: None }
+    Case {
+        decision,
+        examined: None,
+        taken: &[],
+        target,
+        ready: 2,
+        unreachable: None,
+        scaling: None,
+        measured: &[],
+        alerts: None,
+    }
 }
 
 fn condition<'s>(status: &'s ModelDeploymentStatus, kind: &str) -> &'s str {
     &status.conditions.iter().find(|condition| condition.type_ == kind).unwrap().status
+}
+
+/// A run at its only step, in which `Old-1` fired before.
+fn trying() -> Decision {
+    let mut moving = decision(Standing::Moving);
+    let approvals = vec![Approval { gate: Gate::Step(1), by: "ann".into(), reason: "it looks well".into() }];
+    moving.state.run = Some(Run {
+        number: 2,
+        candidate: "md-b".into(),
+        step: 1,
+        approvals,
+        known_alerts: vec!["Old-1".into()],
+        ..Run::default()
+    });
+    moving
+}
+
+fn concern(name: &str, action: Option<Action>) -> Concern {
+    let sentence = format!("alert {name} fires");
+    Concern { key: format!("{name}-1"), alert: name.into(), action, sentence }
+}
+
+#[test]
+fn alerts_are_told_with_what_they_do_and_not_without_an_end() {
+    let trying = trying();
+    let firing = vec![
+        concern("Silenced", None),
+        concern("Old", Some(Action::Rollback)),
+        concern("New", Some(Action::Rollback)),
+        concern("Busy", Some(Action::Hold)),
+    ];
+    let told = |firing: Vec<Concern>| {
+        let alerts = Some(Alerts { firing, unreadable: None });
+        Case { alerts, ..case(&trying, "md-b") }.status(&ModelDeploymentStatus::default()).alerts
+    };
+    let found = told(firing);
+    let found: Vec<_> = found.iter().map(|alert| (alert.alert.as_str(), alert.action.as_str())).collect();
+    assert_eq!(found, [("New", "Rollback"), ("Busy", "Hold"), ("Silenced", "Nothing"), ("Old", "Nothing")]);
+    let many = (0..1000).map(|number| concern(&format!("A{number}"), Some(Action::Hold))).collect();
+    assert_eq!(told(many).len(), ALERTS);
+}
+
+#[test]
+fn a_value_that_changes_is_no_news_and_a_verdict_that_changes_is() {
+    let trying = trying();
+    let status = |verdict: Verdict, value: f64| {
+        let measured = [Measured {
+            name: "m".into(),
+            verdict,
+            value: Some(Figure(value)),
+            against: None,
+            dry_run: false,
+        }];
+        Case { measured: &measured, ..case(&trying, "md-b") }.status(&ModelDeploymentStatus::default())
+    };
+    let pass = |value: f64| status(Verdict::Pass(format!("is {}", Figure(value))), value);
+    assert_eq!(pass(0.25).metrics[0].value.as_deref(), Some("0.25"));
+    for value in [0.5, -0.5, 0.000_000_1, 12_345_678.0] {
+        assert_eq!(gist(&pass(0.25)), gist(&pass(value)), "{value}");
+    }
+    assert_ne!(gist(&pass(0.25)), gist(&status(Verdict::Fail("is 0.25".into()), 0.25)));
+}
+
+#[test]
+fn approvals_get_their_time_once_and_go_into_the_history() {
+    let trying = trying();
+    let first = case(&trying, "md-b").status(&ModelDeploymentStatus::default());
+    let given = first.run.as_ref().unwrap().approvals.clone();
+    assert_eq!(given[0].at, Some(Time(jiff::Timestamp::UNIX_EPOCH)));
+    let over = ended(decision(Standing::Serving), Reason::Promoted);
+    assert_eq!(case(&over, "md-b").status(&first).history[0].approvals, given);
 }
 
 #[test]
@@ -152,6 +240,37 @@ fn a_failure_changes_the_sentence_and_keeps_the_rest() {
 }
 
 #[test]
+fn what_kstatus_reads_follows_the_state_and_ends_with_it() {
+    let old = ModelDeploymentStatus::default();
+    let kinds = |status: &ModelDeploymentStatus| {
+        let kstatus = [conditions::RECONCILING, conditions::STALLED];
+        let found = status.conditions.iter().filter(|one| kstatus.contains(&one.type_.as_str()));
+        found.map(|one| (one.type_.clone(), one.reason.clone())).collect::<Vec<_>>()
+    };
+    let reconciling = |reason: &str| vec![("Reconciling".to_owned(), reason.to_owned())];
+    let stalled = |reason: &str| vec![("Stalled".to_owned(), reason.to_owned())];
+    let moving = case(&running(decision(Standing::Moving)), "md-b").status(&old);
+    assert_eq!(kinds(&moving), reconciling("RunStarted"));
+    assert_eq!(moving.divergence, None);
+    let mut rejected = decision(Standing::Serving);
+    rejected.state.rejected.push(("md-b".into(), "it failed".into()));
+    let back = case(&rejected, "md-b").status(&moving);
+    assert_eq!(kinds(&back), stalled("RolledBack"));
+    let differs = back.divergence.as_ref().unwrap();
+    assert_eq!((differs.wants.as_str(), differs.runs.as_str()), ("md-b", "md-a"));
+    // Git goes back to what runs.
+    let healthy = case(&rejected, "md-a").status(&back);
+    assert_eq!((kinds(&healthy), &healthy.divergence), (vec![], &None));
+
+    let now = Time(jiff::Timestamp::UNIX_EPOCH);
+    let failed = |reason| kinds(&failed(&moving, 2, reason, "x", &now));
+    assert_eq!(failed(reasons::CONFLICTED), stalled("Conflicted"));
+    assert_eq!(failed(reasons::INVALID_SPEC), stalled("InvalidSpec"));
+    // Tried again by itself.
+    assert_eq!(failed(reasons::RECONCILE_FAILED), reconciling("RunStarted"));
+}
+
+#[test]
 fn a_host_of_somebody_else_is_a_conflict_that_is_told_first() {
     let serving = decision(Standing::Serving);
     let taken = [("models.example.com", "older")];
@@ -172,7 +291,7 @@ fn the_scale_subresource_names_the_pods_that_have_traffic() {
     let selector = "stoker.dev/model-deployment=md,stoker.dev/part=server,stoker.dev/revision in (md-a)";
     assert_eq!((serving.replicas, serving.selector.as_deref()), (Some(2), Some(selector)));
     let mut moving = running(decision(Standing::Moving));
-    moving.state.run.as_mut().unwrap().plan.steps = vec![Step { kind: Kind::Weight(10), lasts: None }];
+    moving.state.run.as_mut().unwrap().plan.steps = vec![Step::new(Kind::Weight(10), None)];
     let trying = case(&moving, "md-b").status(&old);
     let both = "stoker.dev/revision in (md-a,md-b)";
     assert!(

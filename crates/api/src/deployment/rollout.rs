@@ -1,5 +1,6 @@
 //! The wish about change: `spec.rollout` and `spec.rollback`.
 
+use std::borrow::Cow;
 use std::time::Duration as StdDuration;
 
 use kube::KubeSchema;
@@ -9,21 +10,40 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use stoker_decide::rollout;
 
+use super::analysis::{AlertRule, Approval, Metric};
+
 /// How a new revision takes over. A run keeps the one that it started with; `repin` makes it take up a later one.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = (
+    "!has(self.strategy) || self.strategy != 'BlueGreen' || !has(self.steps) || self.steps.all(s, !has(s.weight))",
+    "rollout.steps: with strategy BlueGreen the candidate gets all of the traffic at once, after the last step; leave weight out and use shadow, pause and analysis"
+), validation = (
+    "!has(self.strategy) || self.strategy != 'Recreate' || !has(self.steps) || self.steps.size() == 0",
+    "rollout.steps: with strategy Recreate the old pods go before the new ones start, so there is nothing to do step by step; leave steps out"
+), validation = (
+    "(has(self.strategy) && self.strategy != 'Canary') || !has(self.steps) || self.steps.size() == 0 || self.steps.exists(s, has(s.weight) && s.weight > 0)",
+    "rollout.steps: without a weight above 0 there is no evidence; give a step a weight"
+), validation = (
+    "!has(self.strategy) || self.strategy != 'Recreate' || !has(self.capacity) || self.capacity == 'Full'",
+    "rollout.capacity: with strategy Recreate one revision at a time has pods, and all of them; leave capacity out"
+), validation = (
+    "!has(self.strategy) || self.strategy != 'Recreate' || !has(self.guard) || !has(self.guard.holdback) || self.guard.holdback == 0",
+    "rollout.guard.holdback: with strategy Recreate the previous revision has no pods that could keep traffic; leave holdback out"
+))]
 pub struct Rollout {
+    /// In which way a new revision takes over. Default: Canary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
     /// One after the other; after the last one the candidate is promoted. Empty: it is promoted as soon as its pods are ready.
-    #[serde(default = "default_steps")]
+    /// Default: weights of 10 and 50 percent; with `BlueGreen` an analysis of 60s, with `Recreate` none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20))]
     #[x_kube(validation = (
         "self.filter(s, has(s.weight)).map(s, s.weight).isSorted() && self.all(s, !has(s.weight) || self.exists_one(t, has(t.weight) && t.weight == s.weight))",
         "rollout.steps: each weight must be greater than the one before"
-    ), validation = (
-        "self.size() == 0 || self.exists(s, has(s.weight) && s.weight > 0)",
-        "rollout.steps: without a weight above 0 there is no evidence; give a step a weight"
     ))]
-    pub steps: Vec<Step>,
+    pub steps: Option<Vec<Step>>,
     /// Requests that the candidate (and stable, while it has traffic) must have answered in a step before the step can pass.
     /// Default: as many as are needed to find harm of `analysis.detect` percent with a probability of `analysis.power` percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -44,17 +64,46 @@ pub struct Rollout {
     /// would do more harm than overload.
     #[serde(default, skip_serializing_if = "Capacity::is_full")]
     pub capacity: Capacity,
+    /// `Required`: the candidate is promoted only once someone asked for `approve`. A first revision, and a way back, wait for nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
 }
 
 impl Default for Rollout {
     fn default() -> Self {
         Self {
-            steps: default_steps(),
+            strategy: None,
+            steps: None,
             min_requests: None,
             analysis: Analysis::default(),
             progress_deadline: default_progress_deadline(),
             guard: Guard::default(),
             capacity: Capacity::default(),
+            approval: None,
+        }
+    }
+}
+
+/// In which way a new revision takes over.
+#[derive(JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Strategy {
+    /// The candidate gets more of the traffic step by step.
+    #[default]
+    Canary,
+    /// The candidate answers at the address `<name>-preview` alone while its steps last, and then gets all of the traffic at once. The
+    /// previous revision keeps its pods for the guard, and for a way back in one change.
+    BlueGreen,
+    /// For clusters without room for two revisions: the pods of stable go, and only then the candidate's start. Meanwhile nobody is
+    /// served; a way back takes as long. Pauses, alerts and approvals hold it before the first pod goes.
+    Recreate,
+}
+
+impl From<Strategy> for rollout::Strategy {
+    fn from(strategy: Strategy) -> Self {
+        match strategy {
+            Strategy::Canary => Self::Canary,
+            Strategy::BlueGreen => Self::BlueGreen,
+            Strategy::Recreate => Self::Recreate,
         }
     }
 }
@@ -127,6 +176,9 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub min_agreement: Option<u32>,
+    /// `Required`: the step begins only once someone asked for `approve`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
 }
 
 /// A pause: `pause: {}`.
@@ -156,6 +208,11 @@ pub struct Analysis {
     #[serde(default = "default_inconclusive_deadline")]
     #[x_kube(validation = ("duration(self) >= duration('1s') && duration(self) <= duration('720h')", "rollout.analysis.inconclusiveDeadline must be between 1s and 720h"))]
     pub inconclusive_deadline: Duration,
+    /// Measures of the user's own: a step passes only when all of them do, and one that fails takes the candidate back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    #[x_kube(validation = ("self.all(m, self.exists_one(n, n.name == m.name))", "rollout.analysis.metrics: each needs a name of its own"))]
+    pub metrics: Vec<Metric>,
 }
 
 impl Default for Analysis {
@@ -165,6 +222,7 @@ impl Default for Analysis {
             power: default_power(),
             on_inconclusive: OnInconclusive::default(),
             inconclusive_deadline: default_inconclusive_deadline(),
+            metrics: Vec::new(),
         }
     }
 }
@@ -180,7 +238,7 @@ pub enum OnInconclusive {
 }
 
 /// The time after a promotion.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Guard {
     /// How long it lasts. Default: as long as `rollback.keepWarm`; `0s` switches it off.
@@ -188,16 +246,10 @@ pub struct Guard {
     #[x_kube(validation = ("duration(self) >= duration('0s') && duration(self) <= duration('720h')", "rollout.guard.duration must be between 0s and 720h"))]
     pub duration: Option<Duration>,
     /// Percent of the traffic that the previous revision keeps meanwhile, to compare with. With 0 the verdict has no concurrent
-    /// control.
-    #[serde(default = "default_holdback")]
+    /// control. Default: 1; with `BlueGreen` and `Recreate` 0, since there two revisions never answer at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 50))]
-    pub holdback: u32,
-}
-
-impl Default for Guard {
-    fn default() -> Self {
-        Self { duration: None, holdback: default_holdback() }
-    }
+    pub holdback: Option<u32>,
 }
 
 /// When and how the way back is taken, and what stays ready for it.
@@ -222,6 +274,10 @@ pub struct Rollback {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub known_good: Option<String>,
+    /// Alerts that take a candidate back, or hold its rollout, while they fire.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub alerts: Vec<AlertRule>,
 }
 
 impl Default for Rollback {
@@ -232,6 +288,7 @@ impl Default for Rollback {
             keep_warm: default_keep_warm(),
             revisions: default_revisions(),
             known_good: None,
+            alerts: Vec::new(),
         }
     }
 }
@@ -293,17 +350,39 @@ impl From<&Step> for rollout::Step {
             _ => rollout::Kind::Pause,
         };
         let lasts = if kind == rollout::Kind::Pause { lasts } else { lasts.or(Some(STEP_DURATION)) };
-        Self { kind, lasts }
+        Self { kind, lasts, approval: step.approval.is_some() }
     }
 }
 
 impl Rollout {
-    /// With the length of a guard that has none of its own: as it is pinned.
+    /// With all that follows from its strategy, and the length of a guard that has none of its own: as it is pinned.
     #[must_use]
     pub fn resolved(&self, rollback: &Rollback) -> Self {
-        let guard =
-            Guard { duration: self.guard.duration.or(Some(rollback.keep_warm)), ..self.guard.clone() };
-        Self { guard, ..self.clone() }
+        let guard = Guard {
+            duration: self.guard.duration.or(Some(rollback.keep_warm)),
+            holdback: Some(self.holdback()),
+        };
+        Self { guard, steps: Some(self.steps().into_owned()), ..self.clone() }
+    }
+
+    /// In which way a new revision takes over.
+    pub fn strategy(&self) -> Strategy {
+        self.strategy.unwrap_or_default()
+    }
+
+    /// The steps, those of the strategy where none are given.
+    pub fn steps(&self) -> Cow<'_, [Step]> {
+        match &self.steps {
+            Some(steps) => Cow::Borrowed(steps),
+            None => Cow::Owned(self.strategy().steps()),
+        }
+    }
+
+    fn holdback(&self) -> u32 {
+        self.guard.holdback.unwrap_or(match self.strategy() {
+            Strategy::Canary => HOLDBACK,
+            Strategy::BlueGreen | Strategy::Recreate => 0,
+        })
     }
 
     /// A digest of the plan, for people: whether two of them are the same.
@@ -315,18 +394,22 @@ impl Rollout {
     pub fn plan(&self) -> rollout::Plan {
         let rollback = self.analysis.on_inconclusive == OnInconclusive::Rollback;
         rollout::Plan {
-            steps: self.steps.iter().map(rollout::Step::from).collect(),
+            strategy: self.strategy().into(),
+            steps: self.steps().iter().map(rollout::Step::from).collect(),
             progress_deadline: self.progress_deadline.into(),
             inconclusive_deadline: rollback.then(|| self.analysis.inconclusive_deadline.into()),
             guard: self.guard.duration.map(StdDuration::from).unwrap_or_default(),
-            holdback: self.guard.holdback,
+            holdback: self.holdback(),
             capacity: self.capacity.into(),
+            approval: self.approval.is_some(),
+            digest: self.digest(),
         }
     }
 
     /// Requests that each arm must have at a step (counted from 1), where the user says so.
     pub fn min_requests(&self, step: usize) -> Option<u32> {
-        let own = step.checked_sub(1).and_then(|index| self.steps.get(index).or(self.steps.last()));
+        let steps = self.steps();
+        let own = step.checked_sub(1).and_then(|index| steps.get(index).or(steps.last()));
         own.and_then(|step| step.min_requests).or(self.min_requests)
     }
 }
@@ -334,8 +417,18 @@ impl Rollout {
 /// How long a step lasts where it does not say so.
 const STEP_DURATION: StdDuration = StdDuration::from_mins(1);
 
-fn default_steps() -> Vec<Step> {
-    [10, 50].map(|weight| Step { weight: Some(weight), ..Step::default() }).to_vec()
+/// Percent of the traffic that the previous revision of a canary keeps in the guard.
+const HOLDBACK: u32 = 1;
+
+impl Strategy {
+    /// The steps where none are given. Not in the schema: they follow from the strategy.
+    fn steps(self) -> Vec<Step> {
+        match self {
+            Self::Canary => [10, 50].map(|weight| Step { weight: Some(weight), ..Step::default() }).to_vec(),
+            Self::BlueGreen => vec![Step { analysis: Some(FreshAnalysis {}), ..Step::default() }],
+            Self::Recreate => Vec::new(),
+        }
+    }
 }
 
 fn default_detect() -> u32 {
@@ -352,10 +445,6 @@ fn default_inconclusive_deadline() -> Duration {
 
 fn default_progress_deadline() -> Duration {
     StdDuration::from_mins(10).into()
-}
-
-fn default_holdback() -> u32 {
-    1
 }
 
 fn default_keep_warm() -> Duration {
@@ -414,5 +503,27 @@ mod tests {
         assert_eq!(Rollout::default().plan().capacity, rollout::Capacity::Full);
         assert_eq!(plan.inconclusive_deadline, Some(StdDuration::from_hours(1)));
         assert_eq!([1, 5, 9].map(|step| rollout.min_requests(step)), [Some(20), Some(500), Some(500)]);
+    }
+
+    #[test]
+    fn what_is_left_out_follows_from_the_strategy() {
+        let cases = [
+            ("{}", vec![Kind::Weight(10), Kind::Weight(50)], 1),
+            (r#"{"strategy": "BlueGreen"}"#, vec![Kind::Analysis], 0),
+            (r#"{"strategy": "BlueGreen", "guard": {"holdback": 2}}"#, vec![Kind::Analysis], 2),
+            (r#"{"strategy": "BlueGreen", "steps": []}"#, vec![], 0),
+            (r#"{"strategy": "Recreate"}"#, vec![], 0),
+        ];
+        for (text, kinds, holdback) in cases {
+            let rollout: Rollout = serde_json::from_str(text).unwrap();
+            let plan = rollout.resolved(&Rollback::default()).plan();
+            let found: Vec<_> = plan.steps.iter().map(|step| step.kind).collect();
+            assert_eq!((found, plan.holdback), (kinds, holdback), "{text}");
+            assert_eq!(
+                serde_json::to_value(&rollout).unwrap()["steps"].is_null(),
+                !text.contains("steps"),
+                "{text}"
+            );
+        }
     }
 }

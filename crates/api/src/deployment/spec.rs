@@ -10,11 +10,12 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::rollout::{Capacity, Rollback, Rollout};
+use super::gateway::GatewayRef;
+use super::rollout::{Capacity, Rollback, Rollout, Strategy};
 use super::scaling::Scaling;
 use super::status::ModelDeploymentStatus;
 use crate::artifact::{DIGEST_PATTERN, ENCODED_DOTS_PATTERN, LONGEST_NAME, uri_pattern};
-use crate::names::ports;
+use crate::names::{ports, reasons};
 use crate::route::{HeaderMatch, Unit};
 
 /// How a model is served, and how a new version of it takes over.
@@ -86,11 +87,31 @@ pub struct ModelDeploymentSpec {
     pub rollback: Rollback,
 }
 
+impl ModelDeployment {
+    /// Whether one can go back to a revision, if it is kept. Where a rollout wants approvals, only to what was promoted once: a way back
+    /// waits for nobody.
+    pub fn may_return_to(&self, revision: &str) -> bool {
+        if !self.spec.rollout.plan().has_gates() {
+            return true;
+        }
+        let status = self.status.iter();
+        let runs = status.clone().flat_map(|status| &status.history);
+        let promoted = runs.filter(|run| run.outcome == reasons::PROMOTED).map(|run| &run.revision);
+        let previous = status.clone().flat_map(|status| &status.previous).map(|previous| &previous.revision);
+        let stable = status.flat_map(|status| &status.stable);
+        promoted
+            .chain(previous)
+            .chain(stable)
+            .chain(&self.spec.rollback.known_good)
+            .any(|known| known == revision)
+    }
+}
+
 impl ModelDeploymentSpec {
     /// The rollout with all that follows from other parts of the spec.
     pub fn resolved_rollout(&self) -> Rollout {
         let mut rollout = self.rollout.resolved(&self.rollback);
-        if self.is_counted_elsewhere() {
+        if self.is_counted_elsewhere() && rollout.strategy() != Strategy::Recreate {
             // Pods for everything twice would look like half of the load to whoever counts them.
             rollout.capacity = Capacity::Proportional;
         }
@@ -387,6 +408,16 @@ pub enum Percentile {
 }
 
 impl Percentile {
+    /// The word, as it stands in the spec.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::P50 => "p50",
+            Self::P90 => "p90",
+            Self::P95 => "p95",
+            Self::P99 => "p99",
+        }
+    }
+
     /// As a share.
     pub fn quantile(self) -> f64 {
         match self {
@@ -401,6 +432,16 @@ impl Percentile {
 /// How requests reach the model.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = (
+        "!has(self.gatewayRef) || (has(self.hosts) && self.hosts.size() > 0)",
+        "traffic.gatewayRef needs traffic.hosts: a route without a host would take all hosts of the gateway"
+    ),
+    validation = (
+        "!has(self.gatewayRef) || !has(self.gatewayRef.grpc) || !has(self.gatewayRef.grpc.hosts) || self.gatewayRef.grpc.hosts.all(h, has(self.hosts) && h in self.hosts)",
+        "traffic.gatewayRef.grpc.hosts must be among traffic.hosts"
+    )
+)]
 pub struct Traffic {
     /// Host names that reach the model, besides `<name>`, `<name>.<namespace>` and `<name>.<namespace>.svc...`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -410,6 +451,9 @@ pub struct Traffic {
         "traffic.hosts must be lower-case DNS names without a port"
     ))]
     pub hosts: Vec<String>,
+    /// A gateway that takes requests to `hosts` from outside of the cluster. Weights stay in the routers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_ref: Option<GatewayRef>,
     /// What stays at one revision: all requests with the same value of a header, or all of one browser (a cookie). Such a unit
     /// moves from stable to the candidate once, as the weight grows, and never to and fro. Default: each request by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]

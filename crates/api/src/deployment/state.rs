@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use stoker_decide::rollout;
 
+use super::analysis::ApprovalStatus;
 use super::rollout::{RollbackMode, Rollout};
 use super::spec::ModelDeploymentSpec;
 use super::status::{
@@ -47,6 +48,13 @@ impl ModelDeploymentStatus {
                 resumed: run.resumed,
                 passed: run.passed,
                 plan: run.plan.as_ref().map(Rollout::plan).unwrap_or_default(),
+                approvals: run.approvals.iter().filter_map(approval).collect(),
+                awaits: run.awaits.as_ref().and_then(|gate| gate.parse().ok()),
+                paused_by: run.paused_by.clone(),
+                skipped: run.skipped.is_some(),
+                known_alerts: run.known_alerts.clone(),
+                room: run.room.unwrap_or_default().into(),
+                took: run.ready_seconds.map(Duration::from_secs),
             }),
             guard: self.guard.as_ref().map(|guard| rollout::Guard {
                 step: guard.step as usize,
@@ -54,6 +62,7 @@ impl ModelDeploymentStatus {
                 holdback: guard.holdback,
                 spent: Duration::from_secs(guard.seconds),
                 restarts: guard.restarts,
+                known_alerts: guard.known_alerts.clone(),
             }),
             leaving: self.leaving.clone(),
             rejected: self
@@ -75,6 +84,8 @@ impl ModelDeploymentStatus {
                     bad_ppm: refill.bad_ppm,
                 }),
             }),
+            alone: self.alone,
+            took: self.ready_seconds.map(Duration::from_secs),
         }
     }
 
@@ -99,6 +110,8 @@ impl ModelDeploymentStatus {
             because: pin.because.clone(),
         });
         self.capacity = state.shares.as_ref().map(stored_shares);
+        self.alone = state.alone;
+        self.ready_seconds = state.took.map(|took| took.as_secs());
         self.candidate = state.run.as_ref().map(|run| run.candidate.clone());
         self.weight = state.run.as_ref().map(rollout::Run::weight);
         self.step = state
@@ -118,6 +131,7 @@ impl ModelDeploymentStatus {
                 seconds: guard.spent.as_secs(),
                 holdback: guard.holdback,
                 restarts: guard.restarts,
+                known_alerts: guard.known_alerts.clone(),
                 // The run that led to it knew what is slow.
                 slow_above_ms: before.as_ref().and_then(|before| before.slow_above_ms).or(slow_above_ms),
                 evidence: before.and_then(|before| before.evidence),
@@ -158,8 +172,32 @@ fn stored_run(run: &rollout::Run, before: Option<RunStatus>, rollout: &Rollout) 
         restarts: run.restarts,
         resumed: run.resumed,
         passed: run.passed,
+        approvals: run.approvals.iter().map(|given| stored_approval(given, same.as_ref())).collect(),
+        awaits: run.awaits.map(|gate| gate.to_string()),
+        paused_by: run.paused_by.clone(),
+        skipped: run.skipped.then_some(u32::try_from(run.step).unwrap_or(u32::MAX)),
+        known_alerts: run.known_alerts.clone(),
+        room: (run.room != rollout::Room::default()).then(|| run.room.into()),
+        ready_seconds: run.took.map(|took| took.as_secs()),
         slow_above_ms: same.as_ref().and_then(|before| before.slow_above_ms),
         evidence: same.and_then(|before| before.evidence),
+    }
+}
+
+fn approval(stored: &ApprovalStatus) -> Option<rollout::Approval> {
+    let gate = stored.gate.parse().ok()?;
+    Some(rollout::Approval { gate, by: stored.by.clone(), reason: stored.reason.clone() })
+}
+
+/// Its time is known from before, or is to be filled in.
+fn stored_approval(given: &rollout::Approval, before: Option<&RunStatus>) -> ApprovalStatus {
+    let gate = given.gate.to_string();
+    let known = before.and_then(|before| before.approvals.iter().find(|known| known.gate == gate));
+    ApprovalStatus {
+        at: known.and_then(|known| known.at.clone()),
+        gate,
+        by: given.by.clone(),
+        reason: given.reason.clone(),
     }
 }
 
@@ -169,8 +207,10 @@ mod tests {
     use super::*;
 
     fn rollout_of(weight: u32) -> Rollout {
-        let rollout =
-            Rollout { steps: vec![Step::of_weight(weight, Duration::from_secs(60))], ..Rollout::default() };
+        let rollout = Rollout {
+            steps: Some(vec![Step::of_weight(weight, Duration::from_secs(60))]),
+            ..Rollout::default()
+        };
         rollout.resolved(&Rollback::default())
     }
 
@@ -190,6 +230,17 @@ mod tests {
                 resumed: true,
                 passed: true,
                 plan: rollout_of(10).plan(),
+                approvals: vec![rollout::Approval {
+                    gate: rollout::Gate::Promotion,
+                    by: "ann".into(),
+                    reason: "it looks well".into(),
+                }],
+                awaits: Some(rollout::Gate::Step(2)),
+                paused_by: Some("bob".into()),
+                skipped: true,
+                known_alerts: vec!["Wrong-1".into()],
+                room: rollout::Room::Leaving,
+                took: Some(Duration::from_secs(41)),
             }),
             guard: Some(rollout::Guard {
                 step: 2,
@@ -197,6 +248,7 @@ mod tests {
                 holdback: 1,
                 spent: Duration::from_secs(12),
                 restarts: 1,
+                known_alerts: vec!["Wrong-2".into()],
             }),
             leaving: vec!["md-y".into()],
             rejected: vec![("md-x".into(), "it failed".into())],
@@ -210,6 +262,8 @@ mod tests {
                 least: 3,
                 refill: Some(rollout::Refill { from: "md-y".into(), most: 50, bad_ppm: 300_000 }),
             }),
+            alone: true,
+            took: Some(Duration::from_secs(42)),
         }
     }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
+use stoker_decide::rollout;
 
+use super::analysis::{AlertStatus, ApprovalStatus, MetricStatus};
 use super::rollout::Rollout;
 use super::scaling::ScalingStatus;
 
@@ -67,9 +69,24 @@ pub struct ModelDeploymentStatus {
     /// An undo against the spec: the spec wants one revision, another one runs, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<Pin>,
+    /// What the spec wants and what runs instead, while these differ and no run leads to what the spec wants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<Divergence>,
     /// What pods are counted by with `rollout.capacity: Proportional`; none: each revision has pods for the whole demand.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<CapacityStatus>,
+    /// Only one revision at a time has pods: the last run went by strategy Recreate.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
+    /// Seconds that stable's pods took to get ready, in the run that made it stable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_seconds: Option<u64>,
+    /// The last measurements of `rollout.analysis.metrics`, in a run and its guard.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<MetricStatus>,
+    /// Alerts of `rollback.alerts` that fire, in a run and its guard, at most 10.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<AlertStatus>,
     /// What the scaler did, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scaling: Option<ScalingStatus>,
@@ -85,7 +102,8 @@ pub struct ModelDeploymentStatus {
     /// The last value of the annotation `stoker.dev/request` that was handled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handled_request: Option<String>,
-    /// Ready, Progressing, AnalysisPassing, TrafficVerified, RolledBack, and ScalingActive with `spec.scaling`.
+    /// Ready, Progressing, AnalysisPassing, TrafficVerified, RolledBack, and ScalingActive with `spec.scaling`. Reconciling and
+    /// Stalled are there only while they are true.
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
@@ -143,7 +161,7 @@ pub struct RunStatus {
     /// Steps of this run, counted from 1; 0 while the candidate's pods are prepared.
     #[serde(default)]
     pub step: u32,
-    /// No canary: the candidate is promoted as soon as it is ready (first revision, undo, `promote`).
+    /// No canary: the candidate is promoted as soon as it is ready (first revision, undo, `promote-full`).
     #[serde(default)]
     pub direct: bool,
     /// Seconds spent in this step, on a clock that does not jump.
@@ -170,12 +188,65 @@ pub struct RunStatus {
     /// The step is over, and pods for the candidate's next share are waited for.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub passed: bool,
+    /// Approvals that were given, for the plan of this run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<ApprovalStatus>,
+    /// What waits for an approval: `step 2`, or `promotion`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub awaits: Option<String>,
+    /// Who paused the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused_by: Option<String>,
+    /// The step that someone ended, while it still waits for an approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<u32>,
+    /// Alerts that fired before the candidate had traffic, and still do: they count for nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known_alerts: Vec<String>,
+    /// With strategy Recreate: `Leaving` while the pods of stable go, `Free` once the candidate's may start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<Room>,
+    /// Seconds that the candidate's pods took to get ready, once they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_seconds: Option<u64>,
     /// The latency in milliseconds above which an answer counts against its revision, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_above_ms: Option<f64>,
     /// What the verdict was made from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
+}
+
+/// Whose pods have the room, where only one revision has any.
+#[derive(schemars::JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Room {
+    /// Stable's.
+    #[default]
+    Taken,
+    /// Nobody's: those of stable go.
+    Leaving,
+    /// The candidate's.
+    Free,
+}
+
+impl From<Room> for rollout::Room {
+    fn from(room: Room) -> Self {
+        match room {
+            Room::Taken => Self::Taken,
+            Room::Leaving => Self::Leaving,
+            Room::Free => Self::Free,
+        }
+    }
+}
+
+impl From<rollout::Room> for Room {
+    fn from(room: rollout::Room) -> Self {
+        match room {
+            rollout::Room::Taken => Self::Taken,
+            rollout::Room::Leaving => Self::Leaving,
+            rollout::Room::Free => Self::Free,
+        }
+    }
 }
 
 /// The time after a promotion.
@@ -195,6 +266,9 @@ pub struct GuardStatus {
     /// Restarts of stable's pods at the promotion; more of them are harm.
     #[serde(default, skip_serializing_if = "is_none_at_all")]
     pub restarts: u32,
+    /// Alerts that fired before stable had any traffic, and still do: they count for nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known_alerts: Vec<String>,
     /// The latency in milliseconds above which an answer counts against its revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_above_ms: Option<f64>,
@@ -292,6 +366,23 @@ pub struct Pin {
     pub because: String,
 }
 
+/// Git wants one revision, and another one runs.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Divergence {
+    /// The revision that the spec asks for.
+    pub wants: String,
+    /// The revision that runs, or that the run which is under way leads to.
+    pub runs: String,
+    /// In a word: `RolledBack` (or aborted), `Undone`, `CandidateFailed` (it cannot be started), `Holding` (it waits).
+    pub reason: String,
+    /// In a sentence, with figures.
+    pub because: String,
+    /// Since when, on the wall clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+}
+
 /// What pods are counted by.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -344,6 +435,9 @@ pub struct Outcome {
     pub message: String,
     /// When, on the wall clock.
     pub at: Time,
+    /// Approvals that were given in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<ApprovalStatus>,
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::plan::{Kind, Step};
+use super::plan::{Kind, Step, Strategy};
 use super::{Next, Pods, Reason, Run, Said, Standing};
 use crate::verdict::Verdict;
 
@@ -74,17 +74,23 @@ impl Next<'_> {
 
     /// The candidate's pods come up. It has no traffic yet, unless there is nothing else to send it to.
     fn prepare(&mut self, run: &Run, pods: Option<&Pods>) -> Said {
+        if let Some(said) = self.make_room(run) {
+            return said;
+        }
         let number = run.number;
         let waited = run.in_step + self.seen.elapsed;
         let prepared = |pods: &Pods| self.has_pods(&run.candidate, pods) || self.may_return_early(run, pods);
         if pods.is_some_and(prepared) {
+            if let Some(run) = &mut self.state.run {
+                run.took.get_or_insert(waited);
+            }
             // The first revision becomes stable when clients can use it, so that Ready means that.
             if let Some(why) = self.seen.unreachable.filter(|_| self.state.stable.is_none()) {
                 self.spend(waited);
                 let sentence = format!("run {number}: all pods are ready; waits for the routers: {why}");
                 return (Standing::Moving, sentence);
             }
-            if run.direct {
+            if run.direct || self.state.alone {
                 return self.finish(run);
             }
             // Until stable has all its pods again it has none to give away.
@@ -94,7 +100,7 @@ impl Next<'_> {
                     format!("run {number}: {} is ready and waits: {rest}", run.candidate),
                 );
             }
-            return self.enter(run, 1);
+            return self.begin(run);
         }
         let pods = pods.cloned().unwrap_or_default();
         // Without a stable revision there is nothing to go back to: then the first one is tried for ever.
@@ -109,14 +115,27 @@ impl Next<'_> {
         }
         self.spend(waited);
         let standing = if pods.trouble.is_some() { Standing::Troubled } else { Standing::Moving };
+        let nobody = if self.state.alone && pods.ready == 0 { "; nobody is served meanwhile" } else { "" };
         let sentence = format!(
-            "run {number}: {} of {} pods of {} are ready{}",
+            "run {number}: {} of {} pods of {} are ready{}{nobody}",
             pods.ready,
             self.wanted_pods(&run.candidate, &pods),
             run.candidate,
             why(&pods)
         );
         (standing, sentence)
+    }
+
+    /// The candidate's pods are ready: its first step, unless something keeps it from beginning.
+    fn begin(&mut self, run: &Run) -> Said {
+        if let Some(why) = self.held_back(run) {
+            let sentence = format!("run {}: {} is ready and holds: {why}", run.number, run.candidate);
+            return (Standing::Holding, sentence);
+        }
+        if let Some(said) = self.awaits(run) {
+            return said;
+        }
+        if run.plan.steps.is_empty() { self.finish(run) } else { self.enter(run, 1) }
     }
 
     /// The candidate has traffic, or gets copies of it.
@@ -142,17 +161,26 @@ impl Next<'_> {
             // Someone asked for the promotion in mid-run.
             return self.finish(run);
         }
+        let held = self.held(run);
+        if let Some(why) = held.as_ref().filter(|_| run.paused_by.is_some()) {
+            // Its time stands still as well.
+            return (Standing::Holding, format!("{place} is {why}"));
+        }
+        if run.skipped && self.seen.frozen.is_none() {
+            return self.go_on(run);
+        }
         let in_step = run.in_step + self.seen.elapsed;
-        self.spend(in_step);
         let verdict = self.seen.verdict.map_or("no verdict yet", Verdict::because);
         let left = step.lasts.map(|lasts| lasts.saturating_sub(in_step)).filter(|left| !left.is_zero());
         match (left, step.lasts) {
             _ if run.resumed => {}
             (Some(left), _) => {
+                self.spend(in_step);
                 let left = left.as_secs_f64().ceil();
                 return (Standing::Moving, format!("{place}: {left} s to go; {verdict}"));
             }
             (None, None) => {
+                self.spend(in_step);
                 return (
                     Standing::Holding,
                     format!("{place} pauses until someone asks for `resume`; {verdict}"),
@@ -160,9 +188,11 @@ impl Next<'_> {
             }
             (None, Some(_)) => {}
         }
-        if let Some(frozen) = self.seen.frozen {
-            return (Standing::Holding, format!("{place} holds: {frozen}; {verdict}"));
+        if let Some(why) = held {
+            return (Standing::Holding, format!("{place} holds: {why}; {verdict}"));
         }
+        // Time in which somebody held the run is none in which evidence stayed away.
+        self.spend(in_step);
         self.end_step(run, &step, in_step)
     }
 
@@ -176,7 +206,9 @@ impl Next<'_> {
             other => {
                 let because = other.map_or("there is no verdict yet", Verdict::because);
                 let over = in_step.saturating_sub(step.lasts.unwrap_or(in_step));
-                if let Some(deadline) = run.plan.inconclusive_deadline.filter(|deadline| over >= *deadline) {
+                // Who waits for an approval has passed: how long that takes is no fault of the candidate.
+                let deadline = run.plan.inconclusive_deadline.filter(|_| run.awaits.is_none());
+                if let Some(deadline) = deadline.filter(|deadline| over >= *deadline) {
                     let seconds = deadline.as_secs();
                     return self
                         .answer(run, &format!("no verdict for {seconds} s beyond the step: {because}"));
@@ -188,6 +220,9 @@ impl Next<'_> {
 
     /// The step is over: the next one, or the promotion, once there are pods for the share that it brings.
     fn go_on(&mut self, run: &Run) -> Said {
+        if let Some(said) = self.awaits(run) {
+            return said;
+        }
         if self.state.shares.is_some() {
             let pods = self.seen.pods.get(&run.candidate).cloned().unwrap_or_default();
             if let Some(run) = &mut self.state.run {
@@ -227,12 +262,16 @@ impl Next<'_> {
         }
         match self.seen.verdict {
             Some(Verdict::Fail(because)) => Some(because.clone()),
-            _ => None,
+            _ => self.alarm(),
         }
     }
 
     /// What harm leads to: the way back, where there is one and that is what the user wants.
     fn answer(&mut self, run: &Run, because: &str) -> Said {
+        // What somebody wanted before the harm was seen is not what they want now.
+        if let Some(run) = &mut self.state.run {
+            run.skipped = false;
+        }
         let place = self.place(run);
         if !self.wish.enforce && self.seen.cut.is_none() {
             let sentence =
@@ -264,7 +303,7 @@ impl Next<'_> {
         let pods = self.seen.pods.get(&run.candidate);
         let restarts = if run.step == 0 { pods.map_or(0, |pods| pods.restarts) } else { run.restarts };
         let fresh = Run { step, restarts, in_step: Duration::ZERO, unready: Duration::ZERO, ..run.clone() };
-        let run = Run { resumed: false, passed: false, ..fresh };
+        let run = Run { resumed: false, passed: false, skipped: false, awaits: None, ..fresh };
         let message = self.place(&run);
         self.note(Reason::StepStarted, &run.candidate, message.clone());
         self.state.run = Some(run);
@@ -276,7 +315,7 @@ impl Next<'_> {
         self.rest()
     }
 
-    fn spend(&mut self, in_step: Duration) {
+    pub(super) fn spend(&mut self, in_step: Duration) {
         if let Some(run) = &mut self.state.run {
             run.in_step = in_step;
         }
@@ -286,9 +325,11 @@ impl Next<'_> {
     pub(super) fn place(&self, run: &Run) -> String {
         let (number, step, of) = (run.number, run.step, run.plan.steps.len());
         let candidate = &run.candidate;
-        let what = match run.plan.step(step).map(|step| step.kind) {
-            Some(Kind::Shadow { percent, .. }) => format!("gets copies of {percent} %"),
-            _ => format!("gets {} %", run.weight()),
+        let what = match step {
+            0 if run.plan.strategy == Strategy::Recreate => "takes the place of stable".to_owned(),
+            0 => "is ready".to_owned(),
+            _ if run.is_preview(step) => "answers at its preview address".to_owned(),
+            _ => format!("gets {}", run.what(step)),
         };
         let drift = if run.plan == self.wish.plan {
             ""
@@ -296,6 +337,23 @@ impl Next<'_> {
             " (by the plan it started with; `repin` takes up the new one)"
         };
         format!("run {number}, step {step}/{of}: {candidate} {what}{drift}")
+    }
+}
+
+impl Run {
+    /// Whether the candidate answers at its preview address and nowhere else.
+    fn is_preview(&self, step: usize) -> bool {
+        let copies = matches!(self.plan.step(step).map(|step| step.kind), Some(Kind::Shadow { .. }));
+        self.plan.strategy == Strategy::BlueGreen && !copies
+    }
+
+    /// What the candidate gets at a step: `10 %`, `copies of 100 %`.
+    pub(super) fn what(&self, step: usize) -> String {
+        match self.plan.step(step).map(|step| step.kind) {
+            Some(Kind::Shadow { percent, .. }) => format!("copies of {percent} %"),
+            _ if self.is_preview(step) => "preview".to_owned(),
+            _ => format!("{} %", self.plan.weight(step)),
+        }
     }
 }
 

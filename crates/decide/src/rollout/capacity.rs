@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 
+use super::room::returning;
 use super::state::PERCENT;
 use super::{Next, Plan, Pods, Run, State};
 use crate::refill;
@@ -86,6 +87,11 @@ impl State {
     /// How many pods each kept revision has. At least one, while any are wanted.
     pub fn sizes(&self, replicas: &Replicas) -> BTreeMap<&str, u32> {
         let kept = self.kept().into_iter();
+        if self.alone {
+            let holder = self.holder();
+            let size = |revision| if holder == Some(revision) { self.whole(replicas, revision) } else { 0 };
+            return kept.map(|revision| (revision, size(revision))).collect();
+        }
         let Some(shares) = &self.shares else {
             return kept.map(|revision| (revision, self.whole(replicas, revision))).collect();
         };
@@ -216,7 +222,7 @@ impl Next<'_> {
     /// How many pods of a revision are waited for.
     pub(super) fn wanted_pods(&self, revision: &str, pods: &Pods) -> u32 {
         // A run that has just begun to count them in another way: what was wanted at the last look says nothing.
-        let by_shares = self.state.shares.is_some() || self.before.shares.is_some();
+        let by_shares = self.state.shares.is_some() || self.before.shares.is_some() || self.state.alone;
         let sizes = self.state.sizes(&self.wish.replicas);
         let wanted = sizes.get(revision).copied().filter(|_| by_shares);
         wanted.map_or(pods.wanted, |wanted| wanted.max(pods.wanted))
@@ -302,6 +308,11 @@ impl Next<'_> {
             return rest;
         }
         let (ready, whole) = (self.stable_ready(), self.stable_whole());
+        if let Some(stable) =
+            self.state.stable.as_deref().filter(|_| self.state.alone && ready == 0 && whole > 0)
+        {
+            return returning(stable, self.seen.pods.get(stable));
+        }
         if self.state.shares.is_some() && ready < whole {
             return format!(
                 "{all}, at once with {ready} of {whole} pods: to wait would do more harm than overload"

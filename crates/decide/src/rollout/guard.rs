@@ -66,6 +66,13 @@ impl Next<'_> {
         let Some(previous) = self.state.previous.as_ref().map(|(revision, _)| revision.clone()) else {
             return (standing, sentence);
         };
+        if self.state.alone {
+            return if self.may_serve(&previous) {
+                self.exchange(previous, because)
+            } else {
+                (standing, sentence)
+            };
+        }
         let ready = self.seen.pods.get(&previous).filter(|pods| pods.ready > 0 || pods.wanted == 0);
         if ready.is_some() {
             self.back_to(&previous, because);
@@ -74,7 +81,9 @@ impl Next<'_> {
         let good =
             self.wish.known_good.clone().filter(|good| self.is_lost(&previous) && self.may_serve(good));
         if let Some(good) = good {
-            self.fall_back(good, because);
+            let how = format!("the previous revision is gone, so {good} takes over");
+            let why = format!("{good} is known to be good");
+            self.fall_back(good, because, &how, &why);
             return self.advance();
         }
         let pods = self.seen.pods.get(&previous).cloned().unwrap_or_default();
@@ -99,6 +108,7 @@ impl Next<'_> {
         let Some(bad) = self.state.stable.replace(previous.to_owned()) else { return };
         self.state.previous = None;
         self.state.guard = None;
+        self.state.took = None;
         self.remember_rejected(&bad, because);
         // One to the revision that goes now is over.
         self.end_refill();
@@ -108,17 +118,16 @@ impl Next<'_> {
         self.note(Reason::RolledBack, &bad, message);
     }
 
-    /// The known good revision is started; the bad one serves until it is ready.
-    fn fall_back(&mut self, good: String, because: &str) {
+    /// A revision without pods is started; the bad one serves until it is ready, or until its pods must make room.
+    pub(super) fn fall_back(&mut self, good: String, because: &str, how: &str, why: &str) {
         let Some(bad) = self.state.stable.clone() else { return };
         self.state.guard = None;
         self.state.previous = None;
         self.remember_rejected(&bad, because);
-        let message =
-            format!("{bad}, in its guard: {because}; the previous revision is gone, so {good} takes over");
+        let message = format!("{bad}, in its guard: {because}; {how}");
         self.note(Reason::RolledBack, &bad, message);
         let instead_of = self.seen.target.to_owned();
-        let because = format!("{bad} did harm and {good} is known to be good");
+        let because = format!("{bad} did harm and {why}");
         self.state.pin = (good != instead_of).then(|| Pin { revision: good.clone(), instead_of, because });
         self.start(good);
         if let Some(run) = &mut self.state.run {

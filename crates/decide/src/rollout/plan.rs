@@ -21,9 +21,23 @@ pub struct Wish {
     pub known_good: Option<String>,
 }
 
+/// In which way a candidate takes over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// It gets more of the traffic step by step.
+    #[default]
+    Canary,
+    /// It answers at a preview address alone, and then gets everything at once.
+    BlueGreen,
+    /// It starts once stable's pods are gone, where there is no room for both. Meanwhile nobody is served.
+    Recreate,
+}
+
 /// How a run goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
+    /// In which way the candidate takes over.
+    pub strategy: Strategy,
     /// One after the other; after the last one the candidate is promoted.
     pub steps: Vec<Step>,
     /// How long the candidate's pods may take to get ready, at the start and whenever they are lost.
@@ -36,6 +50,10 @@ pub struct Plan {
     pub holdback: u32,
     /// How many pods the revisions have meanwhile.
     pub capacity: Capacity,
+    /// The promotion wants an approval.
+    pub approval: bool,
+    /// Tells plans apart that differ in what is not decided here, such as the evidence that a step needs.
+    pub digest: String,
 }
 
 /// One step of a plan.
@@ -45,6 +63,8 @@ pub struct Step {
     pub kind: Kind,
     /// How long it lasts at least. None: until someone asks for `resume`.
     pub lasts: Option<Duration>,
+    /// It begins only once somebody approved it.
+    pub approval: bool,
 }
 
 /// What a step does.
@@ -67,6 +87,11 @@ pub enum Kind {
 }
 
 impl Step {
+    /// A step that nobody has to approve.
+    pub fn new(kind: Kind, lasts: Option<Duration>) -> Self {
+        Self { kind, lasts, approval: false }
+    }
+
     /// Whether the step needs a verdict of its own before it ends. Without traffic there is nothing to judge.
     pub fn is_judged(&self) -> bool {
         !matches!(self.kind, Kind::Pause | Kind::Weight(0))
@@ -74,6 +99,11 @@ impl Step {
 }
 
 impl Plan {
+    /// Whether anything in it wants an approval.
+    pub fn has_gates(&self) -> bool {
+        self.approval || self.steps.iter().any(|step| step.approval)
+    }
+
     /// A step, counted from 1. A plan that was shortened in mid-run ends at its last one.
     pub fn step(&self, number: usize) -> Option<&Step> {
         let index = number.checked_sub(1)?;
@@ -109,13 +139,13 @@ mod tests {
 
     #[test]
     fn a_step_keeps_the_last_weight() {
-        let step = |kind| Step { kind, lasts: Some(Duration::from_secs(60)) };
+        let step = |kind| Step::new(kind, Some(Duration::from_secs(60)));
         let plan = Plan {
             steps: vec![
                 step(Kind::Shadow { percent: 100, agreement: None }),
                 step(Kind::Weight(10)),
                 step(Kind::Analysis),
-                Step { kind: Kind::Pause, lasts: None },
+                Step::new(Kind::Pause, None),
                 step(Kind::Weight(50)),
             ],
             ..Plan::default()

@@ -1,5 +1,6 @@
-//! What a person asks for: promote, resume, abort, retry, undo, repin.
+//! What a person asks for: to go on, to stand still, to go back.
 
+use std::fmt;
 use std::str::FromStr;
 
 use super::capacity::Capacity;
@@ -15,13 +16,21 @@ pub struct Request {
     pub revision: Option<String>,
     /// Who asks.
     pub by: String,
+    /// Why; empty where nothing is said.
+    pub reason: String,
 }
 
 /// What may be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
-    /// Skip the remaining steps.
+    /// End the step that is under way.
     Promote,
+    /// Skip the remaining steps.
+    PromoteFull,
+    /// Let the next step, or the promotion, begin that wants an approval.
+    Approve,
+    /// Stand still.
+    Pause,
     /// End the pause that the run is in.
     Resume,
     /// Take up the plan that the spec has now.
@@ -37,23 +46,48 @@ pub enum Verb {
 /// Why an annotation is not a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "request {0:?} is not understood; write `promote`, `resume`, `abort`, `retry`, `undo` or `repin`, then `/<revision>` where one is meant, then a space and anything that was not used before"
+    "request {0:?} is not understood; write `promote`, `promote-full`, `approve`, `pause`, `resume`, `abort`, `retry`, `undo` or `repin`, then `/<revision>` where one is meant, then a space and anything that was not used before"
 )]
 pub struct RequestError(String);
+
+impl Verb {
+    /// All of them.
+    const ALL: [Self; 9] = [
+        Self::Promote,
+        Self::PromoteFull,
+        Self::Approve,
+        Self::Pause,
+        Self::Resume,
+        Self::Repin,
+        Self::Abort,
+        Self::Retry,
+        Self::Undo,
+    ];
+}
+
+impl fmt::Display for Verb {
+    /// As the annotation has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Promote => "promote",
+            Self::PromoteFull => "promote-full",
+            Self::Approve => "approve",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Repin => "repin",
+            Self::Abort => "abort",
+            Self::Retry => "retry",
+            Self::Undo => "undo",
+        })
+    }
+}
 
 impl FromStr for Verb {
     type Err = RequestError;
 
     fn from_str(text: &str) -> Result<Self, RequestError> {
-        match text {
-            "promote" => Ok(Self::Promote),
-            "resume" => Ok(Self::Resume),
-            "repin" => Ok(Self::Repin),
-            "abort" => Ok(Self::Abort),
-            "retry" => Ok(Self::Retry),
-            "undo" => Ok(Self::Undo),
-            _ => Err(RequestError(text.chars().take(80).collect())),
-        }
+        let named = Self::ALL.into_iter().find(|verb| verb.to_string() == text);
+        named.ok_or_else(|| RequestError(text.chars().take(80).collect()))
     }
 }
 
@@ -69,7 +103,13 @@ impl Request {
         };
         // A name for people, which goes into sentences.
         let by = by.chars().take(80).collect();
-        Ok(Self { verb: verb.parse().map_err(|_| error())?, revision, by })
+        Ok(Self { verb: verb.parse().map_err(|_| error())?, revision, by, reason: String::new() })
+    }
+
+    /// The same request with a reason.
+    #[must_use]
+    pub fn because(self, reason: &str) -> Self {
+        Self { reason: reason.to_owned(), ..self }
     }
 }
 
@@ -79,6 +119,9 @@ impl Next<'_> {
         let Some(request) = self.seen.request else { return };
         let refusal = match request.verb {
             Verb::Promote => self.obey_promote(request),
+            Verb::PromoteFull => self.obey_promote_full(request),
+            Verb::Approve => self.obey_approve(request),
+            Verb::Pause => self.obey_pause(request),
             Verb::Resume => self.obey_resume(request),
             Verb::Repin => self.obey_repin(request),
             Verb::Abort => self.obey_abort(request),
@@ -91,25 +134,18 @@ impl Next<'_> {
         }
     }
 
-    fn obey_promote(&mut self, request: &Request) -> Result<(), String> {
-        let run = self.state.run.as_mut().ok_or("promote: there is no run")?;
-        if let Some(named) = request.revision.as_ref().filter(|named| **named != run.candidate) {
-            return Err(format!("promote: {named} is not the candidate, {} is", run.candidate));
-        }
-        run.direct = true;
-        let candidate = run.candidate.clone();
-        let message = format!("{candidate} skips the remaining steps, as {} asked", request.by);
-        self.note(Reason::PromoteRequested, &candidate, message);
-        Ok(())
-    }
-
     fn obey_resume(&mut self, request: &Request) -> Result<(), String> {
         let run = self.state.run.as_mut().ok_or("resume: there is no run")?;
+        let (candidate, step) = (run.candidate.clone(), run.step);
+        if run.paused_by.take().is_some() {
+            let message = format!("{candidate} goes on at step {step}, as {} asked", request.by);
+            self.note(Reason::Resumed, &candidate, message);
+            return Ok(());
+        }
         if run.plan.step(run.step).is_none_or(|step| step.kind != Kind::Pause) {
-            return Err("resume: the run is in no pause; `promote` skips the remaining steps".into());
+            return Err("resume: the run is in no pause; `promote` ends the step that it is at".into());
         }
         run.resumed = true;
-        let (candidate, step) = (run.candidate.clone(), run.step);
         let message = format!("{candidate}: the pause at step {step} ends, as {} asked", request.by);
         self.note(Reason::Resumed, &candidate, message);
         Ok(())
@@ -127,7 +163,17 @@ impl Next<'_> {
             let what = "repin: where pods go by shares of the traffic, neither `capacity` nor the weight of the step that the run is at can change";
             return Err(format!("{what}; use `abort` and then `retry`"));
         }
+        let here = step.checked_sub(1).and_then(|index| plan.steps.get(index));
+        if here.is_some_and(|here| here.approval && run.plan.step(run.step) != Some(here)) {
+            let what = format!(
+                "repin: step {step} of the new plan wants an approval before it begins, and the run would be in it"
+            );
+            return Err(format!("{what}; use `abort` and then `retry`"));
+        }
         (run.plan, run.step, run.passed) = (plan.clone(), step, false);
+        // They were given for the plan before.
+        run.approvals.clear();
+        run.awaits = None;
         let candidate = run.candidate.clone();
         let message = format!("{candidate} goes on by the spec's present plan, as {} asked", request.by);
         self.note(Reason::Repinned, &candidate, message);
@@ -210,11 +256,13 @@ mod tests {
             ("abort", Verb::Abort, None),
             ("undo/digits-0123456789 2026-11-21", Verb::Undo, Some("digits-0123456789".to_owned())),
             ("  retry x", Verb::Retry, None),
+            ("promote-full 7", Verb::PromoteFull, None),
+            ("approve/digits-0123456789 7", Verb::Approve, Some("digits-0123456789".to_owned())),
         ];
         for (text, verb, revision) in cases {
             assert_eq!(
                 Request::parse(text, "ann"),
-                Ok(Request { verb, revision, by: "ann".into() }),
+                Ok(Request { verb, revision, by: "ann".into(), reason: String::new() }),
                 "{text}"
             );
         }

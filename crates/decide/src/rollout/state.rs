@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::capacity::{Refill, Shares};
-use super::plan::Plan;
+use super::gate::{Approval, Gate};
+use super::plan::{Plan, Strategy};
+use super::room::Room;
 use crate::traffic::WHOLE;
 
 /// Parts per million of one percent.
@@ -31,9 +33,14 @@ pub struct State {
     pub pin: Option<Pin>,
     /// What pods are counted by, where they go by shares of the traffic; none: every revision has pods for the whole demand.
     pub shares: Option<Shares>,
+    /// Only one revision at a time has pods: the last run went by [`Strategy::Recreate`](super::Strategy::Recreate).
+    pub alone: bool,
+    /// How long the pods of stable took to get ready in its run; none where that was not seen.
+    pub took: Option<Duration>,
 }
 
 /// One attempt to make a candidate stable.
+#[expect(clippy::struct_excessive_bools, reason = "each stands in status by itself")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Run {
     /// Its number.
@@ -56,6 +63,20 @@ pub struct Run {
     pub passed: bool,
     /// The plan that the run started with.
     pub plan: Plan,
+    /// Approvals that were given, for that plan.
+    pub approvals: Vec<Approval>,
+    /// What is waited for an approval of.
+    pub awaits: Option<Gate>,
+    /// Who paused the run.
+    pub paused_by: Option<String>,
+    /// Someone asked for the end of the step.
+    pub skipped: bool,
+    /// Alerts that fired before the candidate had traffic, and still do.
+    pub known_alerts: Vec<String>,
+    /// Whose pods have the room, where only one revision has any.
+    pub room: Room,
+    /// How long the candidate's pods took to get ready, once they were.
+    pub took: Option<Duration>,
 }
 
 /// The time after a promotion. The run's number stays the one of the promotion.
@@ -71,6 +92,8 @@ pub struct Guard {
     pub spent: Duration,
     /// Restarts of stable's pods at the promotion: more of them are harm.
     pub restarts: u32,
+    /// Alerts that fired before stable had any traffic, and still do.
+    pub known_alerts: Vec<String>,
 }
 
 /// The user went back, against the spec.
@@ -95,6 +118,8 @@ pub struct Traffic {
     pub watched: Option<Watched>,
     /// Who answers testers.
     pub trial: Option<String>,
+    /// Whether who answers testers has an address of its own.
+    pub preview: bool,
     /// Who keeps what stable has no pods for.
     pub refill: Option<Refill>,
 }
@@ -147,6 +172,9 @@ impl State {
     fn split(&self) -> Traffic {
         let alone =
             |revision: &String| Traffic { arms: vec![share(revision, WHOLE, None)], ..Traffic::default() };
+        if let Some(main) = self.main().filter(|_| self.alone) {
+            return alone(main);
+        }
         match (&self.stable, &self.run) {
             (None, None) => Traffic::default(),
             (None, Some(run)) => alone(&run.candidate),
@@ -166,6 +194,7 @@ impl State {
                     }),
                     watched: (ppm > 0).then(|| watched(candidate, stable)),
                     trial: (run.step > 0).then(|| candidate.clone()),
+                    preview: run.plan.strategy == Strategy::BlueGreen,
                     refill: None,
                 }
             }
@@ -190,6 +219,12 @@ impl State {
                 self.guard.as_ref().and(self.previous.as_ref()).map(|(previous, _)| watched(stable, previous))
             }
         }
+    }
+
+    /// Who is judged, or will be once it has traffic: from the start of a run on.
+    pub fn watched(&self) -> Option<Watched> {
+        let before = || Some(watched(&self.run.as_ref()?.candidate, self.stable.as_ref()?));
+        self.compared().or_else(before)
     }
 
     /// Whose cut by the routers must be followed: who is compared, or stable while the previous revision is warm, since a cut may

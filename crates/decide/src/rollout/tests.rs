@@ -1,13 +1,14 @@
 //! The machine is driven by a small world in which pods get ready and routers obey, look by look.
 
 use super::*;
+use crate::alert::{Action, Concern};
 use crate::traffic::WHOLE;
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A step of three seconds.
 fn step(kind: Kind) -> Step {
-    Step { kind, lasts: Some(3 * SECOND) }
+    Step::new(kind, Some(3 * SECOND))
 }
 
 /// A world that does what the state asks for, one look later.
@@ -25,6 +26,7 @@ struct World {
     cut: Option<&'static str>,
     queued: Option<&'static str>,
     frozen: Option<&'static str>,
+    alerts: Option<Alerts>,
     unverified: Option<&'static str>,
     unreachable: Option<&'static str>,
     in_flight: BTreeMap<String, u64>,
@@ -59,6 +61,7 @@ impl World {
             cut: None,
             queued: None,
             frozen: None,
+            alerts: None,
             unverified: None,
             unreachable: None,
             in_flight: BTreeMap::new(),
@@ -102,6 +105,7 @@ impl World {
             cut: self.cut.filter(|_| self.state.revocable().is_some()),
             queued: self.queued,
             frozen: self.frozen,
+            alerts: self.alerts.as_ref().filter(|_| self.state.run.is_some() || self.state.guard.is_some()),
             request: self.request.as_ref(),
             elapsed: SECOND,
         };
@@ -119,6 +123,7 @@ impl World {
             if pods.trouble.is_none() {
                 pods.ready = if self.slow { wanted.min(pods.ready + 1) } else { wanted };
             }
+            (pods.there, pods.standing) = (pods.ready, pods.ready);
         }
     }
 
@@ -129,8 +134,19 @@ impl World {
     }
 
     fn ask(&mut self, text: &str) {
-        self.request = Some(Request::parse(text, "ann").unwrap());
+        self.request = Some(Request::parse(text, "ann").unwrap().because("it looks well"));
         self.look();
+    }
+
+    /// The one alert that is declared fires, or it does not.
+    fn alert(&mut self, action: Option<Action>) {
+        let concern = |action| Concern {
+            key: "Wrong-1".into(),
+            alert: "Wrong".into(),
+            action: Some(action),
+            sentence: "alert Wrong fires".into(),
+        };
+        self.alerts = Some(Alerts { firing: action.map(concern).into_iter().collect(), unreadable: None });
     }
 
     fn break_pods(&mut self, revision: &str, what: &str, permanent: bool, crashed: bool) {
@@ -336,7 +352,7 @@ fn a_return_to_stable_ends_the_run_and_rejects_nothing() {
 #[test]
 fn requests_are_obeyed() {
     let mut world = World::trying();
-    world.ask("promote 1");
+    world.ask("promote-full 1");
     assert_eq!(world.state.stable.as_deref(), Some("b"));
     assert_eq!(world.reasons(), [Reason::PromoteRequested, Reason::Promoted]);
     assert!(world.told[0].message.contains("as ann asked"), "{}", world.told[0].message);
@@ -382,7 +398,18 @@ fn undo_in_mid_run_returns_to_stable() {
 
 #[test]
 fn requests_that_do_not_fit_are_refused_with_a_reason() {
-    for text in ["promote", "abort", "retry", "undo", "undo/zz", "undo/a", "retry/zz"] {
+    for text in [
+        "promote",
+        "promote-full",
+        "approve",
+        "pause",
+        "abort",
+        "retry",
+        "undo",
+        "undo/zz",
+        "undo/a",
+        "retry/zz",
+    ] {
         let mut world = World::serving();
         let before = world.state.clone();
         world.ask(text);
@@ -461,6 +488,8 @@ fn reasons_that_are_remembered_are_short() {
 
 mod capacity;
 mod course;
+mod gates;
 mod guard;
 mod known_faults;
 mod rules;
+mod strategies;

@@ -9,6 +9,7 @@
 
 mod affine;
 mod epilogue;
+mod layout;
 mod parts;
 mod role;
 mod widen;
@@ -38,6 +39,7 @@ pub(crate) fn fuse(
         epilogue::append(&mut flow, at);
     }
     widen::widen(&mut flow, outputs);
+    layout::lay_out(&mut flow);
 }
 
 /// The steps of a graph, who makes what, and how often it is read.
@@ -97,7 +99,12 @@ impl<'a> Flow<'a> {
             Source::Constant(index) => {
                 self.constant_reads[index] = self.constant_reads[index].saturating_sub(1);
                 if self.constant_reads[index] == 0 {
-                    self.constants[index] = Tensor::from_items::<f32>(&[0], Vec::new());
+                    let nothing = Tensor::from_items::<f32>(&[0], Vec::new());
+                    let dropped = std::mem::replace(&mut self.constants[index], nothing);
+                    // What nobody shares makes room for others.
+                    if dropped.is_unique() {
+                        *self.spare = self.spare.saturating_add(dropped.len());
+                    }
                 }
             }
             Source::Absent => {}

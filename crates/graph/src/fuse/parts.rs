@@ -10,6 +10,8 @@ pub(super) fn join(flow: &mut Flow<'_>, at: usize) {
         Role::Div => standardised(flow, at),
         Role::Mul => gelu(flow, at).or_else(|| gated(flow, at)).or_else(|| scaled(flow, at, 1)),
         Role::Add => scaled(flow, at, 2),
+        Role::SoftmaxOfLast { .. } => tempered(flow, at),
+        Role::MatMul => attention(flow, at),
         _ => None,
     };
 }
@@ -109,6 +111,38 @@ fn one_plus_erf(flow: &Flow<'_>, sum: Source, x: Source) -> Option<[usize; 3]> {
         _ => false,
     };
     fits.then_some([sum, error, scaled])
+}
+
+/// Takes a factor or divisor of all elements into the softmax after it, as attention has it.
+fn tempered(flow: &mut Flow<'_>, at: usize) -> Option<()> {
+    let before = flow.maker(flow.input(at, 0), 1)?;
+    let (factor, x) = match flow.role(before) {
+        Role::Mul => flow.pair(before, |source| flow.scalar(source))?,
+        Role::Div => (1.0 / flow.scalar(flow.input(before, 1))?, flow.input(before, 0)),
+        _ => return None,
+    };
+    // The largest element is the largest afterwards.
+    (factor > 0.0 && factor.is_finite()).then_some(())?;
+    replace(flow, at, x, ops::softmax_of(factor), Role::SoftmaxOfLast { factor }, "Softmax");
+    flow.remove(before);
+    Some(())
+}
+
+/// `softmax(queries * keys * factor) * values`: the scores of a head are used when they are made.
+fn attention(flow: &mut Flow<'_>, at: usize) -> Option<()> {
+    let &[shares, values] = &flow.steps[at].inputs[..] else { return None };
+    let softmax = flow.maker(shares, 1)?;
+    let &Role::SoftmaxOfLast { factor } = flow.role(softmax) else { return None };
+    let scores = flow.only(flow.input(softmax, 0), &Role::MatMul)?;
+    let &[queries, keys] = &flow.steps[scores].inputs[..] else { return None };
+    // Constants would be laid out at load.
+    let given = |source: &Source| matches!(source, Source::Slot { .. });
+    [queries, keys, values].iter().all(given).then_some(())?;
+    replace(flow, at, queries, ops::attended(factor), Role::Other, "Attention");
+    flow.set_inputs(at, vec![queries, keys, values]);
+    flow.remove(softmax);
+    flow.remove(scores);
+    Some(())
 }
 
 /// `x * sigmoid(x)`, and the same with the piecewise linear sigmoid.

@@ -17,6 +17,8 @@ pub(crate) enum Role {
     MatMul,
     /// A matrix product and a sum, without factors and with the left matrix as it is.
     Gemm { transposed: bool },
+    /// One of these three to which a tensor is added: no other summand or factor may follow.
+    Summed,
     /// `BatchNormalization` at inference, of channels.
     BatchNormalization { epsilon: f64 },
     /// A sum of two tensors.
@@ -37,6 +39,8 @@ pub(crate) enum Role {
     MeanOfLast(usize),
     /// So many dimensions at the end with mean 0 and variance 1: input, scale, bias.
     Standardised(usize),
+    /// The softmax of the last dimension, of all elements times a positive factor.
+    SoftmaxOfLast { factor: f64 },
     /// A function of one number, and the type that its bounds have where they are inputs.
     Activation(Activation, Option<DType>),
 }
@@ -59,6 +63,9 @@ impl Role {
             "Sqrt" => Self::Sqrt,
             "Erf" => Self::Erf,
             "ReduceMean" => Self::mean(node),
+            "Softmax" if node.opset() >= 13 && node.int("axis", -1) == -1 => {
+                Self::SoftmaxOfLast { factor: 1.0 }
+            }
             // Below opset 7 these may say at which dimension the second input begins.
             _ if node.opset() < 7 && node.has("axis") => Self::Other,
             "Add" => Self::Add,

@@ -1,163 +1,16 @@
 //! Each chain once as it is, and once with all values between as outputs, which nothing may be put together of:
 //! the answers must be the same.
 
-use proptest::prelude::*;
-use prost::Message;
+mod net;
 
+use proptest::prelude::*;
+
+use self::net::{Net, float, graph_attribute, info, int, ints, net, node};
+use crate::DType;
 use crate::load::write_tensor;
 use crate::ops::cast::cast;
-use crate::proto::{
-    AttributeProto, DimensionProto, FunctionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, TypeValue, ValueInfoProto,
-};
+use crate::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto, OperatorSetIdProto};
 use crate::tensor::Tensor;
-use crate::{DType, Graph, Value};
-
-/// A graph that grows node by node. Its input is `x`.
-struct Net {
-    dtype: DType,
-    opset: i64,
-    nodes: Vec<NodeProto>,
-    stored: Vec<TensorProto>,
-    functions: Vec<FunctionProto>,
-    /// Numbers that look random, and are the same each time.
-    state: u64,
-}
-
-fn net(dtype: DType, opset: i64) -> Net {
-    Net { dtype, opset, nodes: Vec::new(), stored: Vec::new(), functions: Vec::new(), state: 1 }
-}
-
-fn int(name: &str, i: i64) -> AttributeProto {
-    AttributeProto { name: name.to_owned(), i: Some(i), ..AttributeProto::default() }
-}
-
-fn ints(name: &str, ints: &[i64]) -> AttributeProto {
-    AttributeProto { name: name.to_owned(), ints: ints.to_vec(), ..AttributeProto::default() }
-}
-
-fn float(name: &str, f: f32) -> AttributeProto {
-    AttributeProto { name: name.to_owned(), f: Some(f), ..AttributeProto::default() }
-}
-
-fn graph_attribute(name: &str, graph: GraphProto) -> AttributeProto {
-    AttributeProto { name: name.to_owned(), g: Some(Box::new(graph)), ..AttributeProto::default() }
-}
-
-fn node(operator: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {
-    NodeProto {
-        op_type: operator.to_owned(),
-        input: inputs.iter().map(|&name| name.to_owned()).collect(),
-        output: vec![output.to_owned()],
-        attribute,
-        ..NodeProto::default()
-    }
-}
-
-fn info(name: &str, dtype: DType, rank: Option<usize>) -> ValueInfoProto {
-    let shape = rank.map(|rank| TensorShapeProto { dim: vec![DimensionProto::default(); rank] });
-    let value = Some(TypeValue::Tensor(TensorTypeProto { elem_type: dtype.onnx_number(), shape }));
-    let r#type = Some(TypeProto { value, ..TypeProto::default() });
-    ValueInfoProto { name: name.to_owned(), r#type, ..ValueInfoProto::default() }
-}
-
-impl Net {
-    fn add(&mut self, operator: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) {
-        self.nodes.push(node(operator, inputs, output, attributes));
-    }
-
-    fn store(&mut self, name: &str, shape: &[usize], numbers: Vec<f64>) {
-        let tensor = cast(Tensor::from_items(shape, numbers), self.dtype).unwrap();
-        self.stored.push(write_tensor(&tensor, name));
-    }
-
-    fn number(&mut self, name: &str, number: f64) {
-        self.store(name, &[], vec![number]);
-    }
-
-    /// A number between `low` and `low + width`, with few digits.
-    fn draw(&mut self, low: f64, width: f64) -> f64 {
-        self.state =
-            self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        low + width * f64::from(u32::try_from(self.state >> 48).unwrap() % 256) / 256.0
-    }
-
-    fn numbers(&mut self, count: usize, low: f64, width: f64) -> Vec<f64> {
-        (0..count).map(|_| self.draw(low, width)).collect()
-    }
-
-    fn weights(&mut self, name: &str, shape: &[usize]) {
-        let numbers = self.numbers(shape.iter().product(), -1.0, 2.0);
-        self.store(name, shape, numbers);
-    }
-
-    /// `BatchNormalization` of `channels` channels.
-    fn normalise(&mut self, input: &str, output: &str, channels: usize) {
-        let names: Vec<String> =
-            ["scale", "shift", "mean", "var"].map(|part| format!("{output}_{part}")).into();
-        for name in &names[..3] {
-            self.weights(name, &[channels]);
-        }
-        let variance = self.numbers(channels, 0.25, 2.0);
-        self.store(&names[3], &[channels], variance);
-        let inputs = [input, &names[0], &names[1], &names[2], &names[3]];
-        self.add("BatchNormalization", &inputs, output, vec![float("epsilon", 1e-3)]);
-    }
-
-    fn model(&self, outputs: &[&str]) -> Vec<u8> {
-        let import = |domain: &str, version| OperatorSetIdProto { domain: domain.to_owned(), version };
-        let graph = GraphProto {
-            node: self.nodes.clone(),
-            initializer: self.stored.clone(),
-            input: vec![info("x", self.dtype, None)],
-            output: outputs.iter().map(|name| info(name, self.dtype, None)).collect(),
-            ..GraphProto::default()
-        };
-        ModelProto {
-            opset_import: vec![import("", self.opset), import("f", 1)],
-            graph: Some(graph),
-            functions: self.functions.clone(),
-            ..ModelProto::default()
-        }
-        .encode_to_vec()
-    }
-
-    fn graph(&self, outputs: &[&str]) -> Graph {
-        Graph::from_bytes(&self.model(outputs)).unwrap()
-    }
-
-    fn last(&self) -> &str {
-        &self.nodes.last().unwrap().output[0]
-    }
-
-    /// The numbers of the first output, and its shape.
-    fn run(&mut self, graph: &Graph, shape: &[usize]) -> (Vec<usize>, DType, Vec<f64>) {
-        self.state = 7;
-        let numbers = self.numbers(shape.iter().product(), -2.0, 4.0);
-        let x = cast(Tensor::from_items(shape, numbers), self.dtype).unwrap();
-        let answer = graph.run(vec![("x".to_owned(), Value::try_from(x).unwrap())]).unwrap();
-        let answer = Tensor::from(answer[0].1.clone());
-        (answer.shape().to_vec(), answer.dtype(), answer.to_f64s().unwrap())
-    }
-
-    /// What the last node gives must be the same, put together or not. Gives the steps that are left.
-    fn same(&mut self, shape: &[usize], precision: f64) -> Vec<String> {
-        let last = self.last().to_owned();
-        let fused = self.graph(&[&last]);
-        let mut outputs = vec![last.as_str()];
-        let between = self.nodes.iter().flat_map(|node| &node.output).map(String::as_str);
-        outputs.extend(between.filter(|name| !name.is_empty() && *name != last));
-        let plain = self.graph(&outputs);
-        let written: Vec<&str> = self.nodes.iter().map(|node| node.op_type.as_str()).collect();
-        assert_eq!(plain.operators(), written, "outputs stay as they are");
-        let (fused_answer, plain_answer) = (self.run(&fused, shape), self.run(&plain, shape));
-        assert_eq!((&fused_answer.0, fused_answer.1), (&plain_answer.0, plain_answer.1));
-        for (a, b) in fused_answer.2.iter().zip(&plain_answer.2) {
-            assert!((a - b).abs() <= precision * b.abs().max(1.0), "{a} instead of {b}");
-        }
-        fused.operators().into_iter().map(str::to_owned).collect()
-    }
-}
 
 /// What rounding may make of a few additions.
 const SINGLE: f64 = 2e-5;
@@ -326,6 +179,58 @@ fn a_sum_takes_an_activation() {
     assert_eq!(net.same(&[2, 3], SINGLE), ["ReduceMax", "Add+Relu"]);
 }
 
+#[test]
+fn a_tensor_is_added_in_the_pass_of_a_convolution_or_a_product() {
+    let convolution = |kernel: usize| {
+        let mut net = net(DType::F32, 13);
+        net.weights("w", &[8, 8, kernel, kernel]);
+        net.weights("b", &[8]);
+        net
+    };
+    let pads = || vec![ints("pads", &[1, 1, 1, 1])];
+    let mut residual = convolution(3);
+    residual.add("Tanh", &["x"], "t", vec![]);
+    residual.add("Conv", &["x", "w", "b"], "y", pads());
+    residual.add("Add", &["t", "y"], "z", vec![]);
+    residual.add("Relu", &["z"], "a", vec![]);
+    assert_eq!(residual.same(&[2, 8, 5, 6], SINGLE), ["Tanh", "Conv+Add+Relu"]);
+    // An activation that is no bound, and a summand that is repeated.
+    residual.nodes[3] = node("Sigmoid", &["z"], "a", vec![]);
+    assert_eq!(residual.same(&[2, 8, 14, 14], SINGLE), ["Tanh", "Conv+Add+Sigmoid"]);
+    residual.nodes[0] = node("GlobalMaxPool", &["x"], "t", vec![]);
+    assert_eq!(residual.same(&[2, 8, 5, 6], SINGLE), ["GlobalMaxPool", "Conv+Add+Sigmoid"]);
+    // A factor that comes after the sum is no factor of the weights.
+    residual.nodes[3] = node("Mul", &["z", "b"], "a", vec![]);
+    assert_eq!(residual.same(&[2, 8, 5, 8], SINGLE), ["GlobalMaxPool", "Conv+Add", "Mul"]);
+    // Of two the later one adds, and what is not there yet cannot be added.
+    let mut two = convolution(3);
+    two.add("Conv", &["x", "w", "b"], "y", pads());
+    two.add("Conv", &["x", "w"], "t", pads());
+    two.add("Add", &["y", "t"], "z", vec![]);
+    assert_eq!(two.same(&[1, 8, 5, 6], SINGLE), ["Conv", "Conv+Add"]);
+    two.nodes[1] = node("Tanh", &["x"], "t", vec![]);
+    assert_eq!(two.same(&[1, 8, 5, 6], SINGLE), ["Conv", "Tanh", "Add"]);
+    let mut product = net(DType::F32, 13);
+    product.weights("w", &[4, 4]);
+    product.weights("b", &[4]);
+    product.add("MatMul", &["x", "w"], "y", vec![]);
+    product.add("Add", &["y", "b"], "z", vec![]);
+    product.add("Add", &["x", "z"], "a", vec![]);
+    assert_eq!(product.same(&[3, 2, 4], SINGLE), ["MatMul+Add+Add"]);
+    assert_eq!(product.same(&[4], SINGLE), ["MatMul+Add+Add"]);
+}
+
+#[test]
+fn weights_that_are_laid_out_are_not_kept_besides() {
+    let mut net = net(DType::F32, 13);
+    net.weights("w", &[16, 24]);
+    net.add("MatMul", &["x", "w"], "y", vec![]);
+    assert_eq!(net.graph(&["y"]).constants(), 0);
+    // Another reader keeps them.
+    net.add("Add", &["y", "w"], "z", vec![]);
+    assert_eq!(net.graph(&["z"]).constants(), 1);
+}
+
 /// `LayerNormalization` in its parts, over the last dimensions.
 fn layer(net: &mut Net, axes: &[i64], squared: bool) {
     net.number("two", 2.0);
@@ -430,6 +335,54 @@ fn gelu_in_parts_is_one_step_in_any_order() {
             net.stored[2] = write_tensor(&cast(Tensor::from_items(&[], vec![0.51]), dtype).unwrap(), "half");
             assert_eq!(net.same(&[3, 7], precision).len(), 5);
         }
+    }
+}
+
+#[test]
+fn a_factor_before_a_softmax_goes_into_it() {
+    for dtype in [DType::F32, DType::F64, DType::F16] {
+        for (operator, number) in [("Div", 8.0), ("Mul", 0.125)] {
+            let mut net = net(dtype, 13);
+            net.number("factor", number);
+            net.add(operator, &["x", "factor"], "s", vec![]);
+            net.add("Softmax", &["s"], "y", vec![int("axis", -1)]);
+            let precision = if dtype == DType::F16 { 4e-3 } else { 1e-6 };
+            assert_eq!(net.same(&[3, 7], precision), ["Softmax"], "{dtype} {operator}");
+            assert_eq!(net.same(&[3, 0], precision), ["Softmax"]);
+            // What turns the order around stays outside, and so does what is not the last dimension.
+            net.stored[0] =
+                write_tensor(&cast(Tensor::from_items(&[], vec![-2.0]), dtype).unwrap(), "factor");
+            assert_eq!(net.same(&[3, 7], precision), [operator, "Softmax"]);
+            net.number("factor", number);
+            net.stored.swap_remove(0);
+            net.nodes[1] = node("Softmax", &["s"], "y", vec![int("axis", 0)]);
+            assert_eq!(net.same(&[3, 7], precision), [operator, "Softmax"]);
+        }
+    }
+}
+
+#[test]
+fn attention_in_parts_is_one_step() {
+    for dtype in [DType::F32, DType::F64, DType::F16] {
+        let mut net = net(dtype, 13);
+        net.number("factor", 2.0);
+        net.add("Sigmoid", &["x"], "k", vec![]);
+        net.add("Transpose", &["k"], "t", vec![ints("perm", &[0, 1, 3, 2])]);
+        net.add("MatMul", &["x", "t"], "s", vec![]);
+        net.add("Div", &["s", "factor"], "d", vec![]);
+        net.add("Softmax", &["d"], "p", vec![int("axis", -1)]);
+        net.add("MatMul", &["p", "x"], "y", vec![]);
+        let precision = if dtype == DType::F16 { 1e-2 } else { 1e-5 };
+        for shape in [[2, 3, 9, 5], [1, 1, 1, 1], [1, 2, 0, 3]] {
+            assert_eq!(net.same(&shape, precision), ["Sigmoid", "Transpose", "Attention"], "{dtype}");
+        }
+        // Values of another stack are repeated, as in any product.
+        net.add("ReduceMax", &["x"], "v", vec![ints("axes", &[0]), int("keepdims", 1)]);
+        let last = net.nodes.len() - 1;
+        net.nodes.swap(last, last - 1);
+        net.nodes[last] = node("MatMul", &["p", "v"], "y", vec![]);
+        let steps = ["Sigmoid", "Transpose", "ReduceMax", "Attention"];
+        assert_eq!(net.same(&[2, 3, 9, 5], precision), steps, "{dtype}");
     }
 }
 

@@ -8,7 +8,7 @@ use burn::backend::ops::{ActivationOps, FloatTensorOps};
 use num_traits::{AsPrimitive, Bounded, Float};
 
 use super::cast::cast;
-use super::{Built, Entry, NUMBERS, Outputs, Refusal, operator};
+use super::{Built, Entry, NUMBERS, Outputs, Refusal, operator, single};
 use crate::load::Node;
 use crate::tensor::{
     Fault, Item, Tensor, contiguous, fault, for_integers, for_storage, items, items_mut, type_of,
@@ -27,7 +27,7 @@ pub(super) const OPERATORS: &[Entry] = &[
     Entry::widening("Reciprocal", 1, NUMBERS, |_| float(Flex::float_recip)),
     Entry::widening("Sigmoid", 1, NUMBERS, |_| float(Flex::sigmoid)),
     Entry::widening("Tanh", 1, NUMBERS, |_| float(Flex::float_tanh)),
-    Entry::widening("Erf", 9, NUMBERS, |_| float(Flex::float_erf)),
+    Entry::widening("Erf", 9, NUMBERS, |_| float(single::erf)),
     Entry::widening("Floor", 1, NUMBERS, |_| float(Flex::float_floor)),
     Entry::widening("Ceil", 1, NUMBERS, |_| float(Flex::float_ceil)),
     Entry::widening("Round", 11, NUMBERS, |_| operator(round)),
@@ -244,7 +244,7 @@ impl RealFunction for TanhGelu {
 
 fn gelu(node: &Node<'_>) -> Built {
     match node.string("approximate", "none")?.as_str() {
-        "none" => float(Flex::gelu),
+        "none" => float(single::gelu),
         "tanh" => real(TanhGelu),
         other => Err(Refusal::Invalid(format!("`approximate` cannot be `{other}`"))),
     }

@@ -61,7 +61,7 @@ impl Transposed {
         let outputs = weights_shape[1].checked_mul(self.group);
         let outputs = outputs.ok_or_else(|| Fault("the result would be too large".to_owned()))?;
         let dtype = type_of(&x);
-        check_bias(dtype, &weights, bias.as_ref(), outputs)?;
+        check_bias(dtype, type_of(&weights), bias.as_ref(), outputs)?;
         let (spans, lengths) = self.spans(&x_shape[2..], &weights_shape[2..])?;
         let shape: Vec<usize> = [x_shape[0], outputs].into_iter().chain(lengths.iter().copied()).collect();
         let count = check_size(&shape)?;

@@ -4,6 +4,7 @@ use burn::backend::flex::{Flex, FlexTensor};
 use burn::backend::ops::{ConvOptions, ModuleOps};
 
 use super::epilogue::finished;
+use super::laid::{LaidFilters, Rest};
 use super::window::{Meetings, Span, Window};
 use super::{Activation, Built, Entry, FLOATS, Inputs, Operator, Outputs, Refusal};
 use crate::load::Node;
@@ -16,21 +17,33 @@ use crate::value::DType;
 pub(super) const OPERATORS: &[Entry] = &[Entry::widening("Conv", 1, FLOATS, build)];
 
 fn build(node: &Node<'_>) -> Built {
-    Ok(Box::new(Convolution { window: Window::read(node)?, group: group(node)?, activation: None }))
+    let (window, group) = (Window::read(node)?, group(node)?);
+    Ok(Box::new(Convolution { window, group, laid: None, activation: None }))
 }
 
 /// A convolution, and what a load appends to it.
 struct Convolution {
     window: Window,
     group: usize,
+    /// The weights, where they are known at load.
+    laid: Option<LaidFilters>,
     activation: Option<Activation>,
 }
 
 impl Operator for Convolution {
     fn run(&self, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
-        let (x, weights) = (inputs.float(0)?, inputs.float(1)?);
-        let bias = inputs.optional(2).map(Tensor::float).transpose()?;
-        self.convolve(x, weights, bias).map(Into::into)
+        let rest = Rest::take(inputs, self.activation)?;
+        let x = inputs.float(0)?;
+        match &self.laid {
+            Some(laid) => self.convolve_laid(&x, laid, rest),
+            None => self.convolve(x, inputs.float(1)?, rest),
+        }
+        .map(Into::into)
+    }
+
+    fn lay_out(&mut self, _input: usize, constant: &Tensor, spare: &mut usize) -> bool {
+        self.laid = LaidFilters::new(constant, self.group, spare);
+        self.laid.is_some()
     }
 
     fn follow(&mut self, activation: Activation) -> bool {
@@ -39,25 +52,31 @@ impl Operator for Convolution {
 }
 
 impl Convolution {
-    fn convolve(
-        &self,
-        x: FlexTensor,
-        weights: FlexTensor,
-        bias: Option<FlexTensor>,
-    ) -> Result<FlexTensor, Fault> {
+    fn convolve(&self, x: FlexTensor, weights: FlexTensor, mut rest: Rest) -> Result<FlexTensor, Fault> {
         let sizes = Sizes::new(&self.window, self.group, x.layout().shape(), weights.layout().shape())?;
         let dtype = type_of(&x);
-        check_bias(dtype, &weights, bias.as_ref(), sizes.output[1])?;
+        check_bias(dtype, type_of(&weights), rest.bias(), sizes.output[1])?;
         if sizes.output.contains(&0) {
-            return super::cast::cast(Tensor::from_items(&sizes.output, Vec::<f32>::new()), dtype)?.dense();
+            let empty =
+                super::cast::cast(Tensor::from_items(&sizes.output, Vec::<f32>::new()), dtype)?.dense()?;
+            rest.take_bias();
+            return rest.finish(empty);
         }
-        if self.activation.is_none() {
-            return convolve(&sizes, x, weights, bias);
+        let bias = rest.take_bias();
+        if !rest.is_activation() {
+            return rest.finish(convolve(&sizes, x, weights, bias)?);
         }
         // burn adds a bias in a pass of its own.
         let sums = convolve(&sizes, x, weights, None)?;
         let area = sizes.output[2..].iter().product();
         finished(sums, bias.as_ref().map(contiguous).as_ref(), area, self.activation)
+    }
+
+    fn convolve_laid(&self, x: &FlexTensor, laid: &LaidFilters, rest: Rest) -> Result<FlexTensor, Fault> {
+        let sizes = Sizes::new(&self.window, self.group, x.layout().shape(), laid.shape())?;
+        check_bias(type_of(x), DType::F32, rest.bias(), sizes.output[1])?;
+        check_products(&sizes.work())?;
+        laid.convolve(&sizes, x, rest)
     }
 }
 
@@ -158,11 +177,11 @@ fn convolve(
 /// A fault where the types differ, or where the bias is not for `outputs` channels.
 pub(super) fn check_bias(
     dtype: DType,
-    weights: &FlexTensor,
+    weights: DType,
     bias: Option<&FlexTensor>,
     outputs: usize,
 ) -> Result<(), Fault> {
-    if dtype != type_of(weights) || bias.is_some_and(|bias| type_of(bias) != dtype) {
+    if dtype != weights || bias.is_some_and(|bias| type_of(bias) != dtype) {
         fault!("input, weights and bias must have one type");
     }
     if bias.is_some_and(|bias| bias.layout().shape()[..] != [outputs]) {

@@ -27,7 +27,7 @@ fn deform_conv(node: &Node<'_>) -> Built {
         let mask = inputs.optional(4).map(Tensor::float).transpose()?;
         let sizes = Sizes::new(&window, group, x.layout().shape(), weights.layout().shape())?;
         let dtype = type_of(&x);
-        check_bias(dtype, &weights, bias.as_ref(), sizes.output[1])?;
+        check_bias(dtype, type_of(&weights), bias.as_ref(), sizes.output[1])?;
         let bent = Bent::new(sizes, offset_groups, offsets.layout().shape())?;
         if mask.as_ref().is_some_and(|mask| mask.layout().shape()[..] != bent.mask_shape()[..]) {
             fault!("the mask must have the shape {:?}", bent.mask_shape());

@@ -65,6 +65,22 @@ impl Activation {
         Some((activation, None))
     }
 
+    /// The bounds that it puts a number between, where that is all it does.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "rounded to the type of the tensor, as the operator does"
+    )]
+    pub(super) fn bounds(self) -> Option<(f32, f32)> {
+        match self {
+            Self::Relu => Some((0.0, f32::INFINITY)),
+            // Without a bound infinity becomes the greatest number of the type, as the operator has it.
+            Self::Clip { low, high } => {
+                Some((low.map_or(f32::MIN, |low| low as f32), high.map_or(f32::MAX, |high| high as f32)))
+            }
+            _ => None,
+        }
+    }
+
     /// The function of each element, in place where the tensor is not shared.
     pub(super) fn apply(self, x: FlexTensor) -> Result<FlexTensor, Fault> {
         match (type_of(&x), self) {

@@ -3,9 +3,10 @@
 use burn::backend::flex::{Flex, FlexTensor};
 use burn::backend::ops::FloatTensorOps;
 use num_traits::{AsPrimitive, PrimInt, WrappingAdd, WrappingMul};
+use stoker_kernels::Isa;
 
 use super::activation::map;
-use super::epilogue::finished_product;
+use super::laid::{LaidMatrix, Rest, Stack, spread};
 use super::{Activation, Built, Entry, Inputs, NUMBERS, Operator, Outputs};
 use crate::load::Node;
 use crate::tensor::{
@@ -16,20 +17,30 @@ use crate::value::DType;
 
 /// The operators of this family.
 pub(super) const OPERATORS: &[Entry] = &[
-    Entry::widening("MatMul", 1, NUMBERS, |_| Ok(Box::new(MatMul { activation: None }))),
+    Entry::widening("MatMul", 1, NUMBERS, |_| Ok(Box::new(MatMul { laid: None, activation: None }))),
     Entry::widening("Gemm", 1, NUMBERS, gemm),
 ];
 
-/// A product, to which a load may append a sum (input 2) and an activation.
+/// A product, to which a load may append sums (inputs 2 and 3) and an activation.
 struct MatMul {
+    /// The right side, where it is known at load.
+    laid: Option<LaidMatrix>,
     activation: Option<Activation>,
 }
 
 impl Operator for MatMul {
     fn run(&self, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
+        let rest = Rest::take(inputs, self.activation)?;
+        if let Some(laid) = &self.laid {
+            return Ok(laid.product(&inputs.dense(0)?, rest)?.into());
+        }
         let (left, right) = (inputs.take(0)?, inputs.take(1)?);
-        let bias = inputs.optional(2).map(Tensor::dense).transpose()?;
-        Ok(finished_product(stacked(left, right)?.dense()?, bias, self.activation)?.into())
+        Ok(rest.finish(stacked(left, right)?.dense()?)?.into())
+    }
+
+    fn lay_out(&mut self, _input: usize, constant: &Tensor, spare: &mut usize) -> bool {
+        self.laid = LaidMatrix::new(constant, false, 1.0, spare);
+        self.laid.is_some()
     }
 
     fn follow(&mut self, activation: Activation) -> bool {
@@ -106,10 +117,32 @@ pub(super) fn product(left: &FlexTensor, right: &FlexTensor) -> Result<FlexTenso
             let tall = Tensor::Dense(left.clone()).reshape(&[rows, left_matrix[1]])?.dense()?;
             Tensor::Dense(Flex::float_matmul(tall, right.clone())).reshape(&shape)?.dense()
         }
+        DType::F32 if left_matrix[0] >= FEW_ROWS => single(left, right, &shape),
         DType::F32 | DType::F64 => Ok(Flex::float_matmul(left.clone(), right.clone())),
         dtype => for_integers!(dtype, E => whole_product::<E>(left, right, &shape),
             other => fault!("a matrix product of {other} is not supported")),
     }
+}
+
+/// Fewer rows do not pay for laying the right side out.
+const FEW_ROWS: usize = 4;
+
+/// The products of stacks of matrices of single precision.
+fn single(left: &FlexTensor, right: &FlexTensor, shape: &[usize]) -> Result<FlexTensor, Fault> {
+    let (stack, matrix) = shape.split_at(shape.len() - 2);
+    let inner = left.layout().shape()[left.layout().num_dims() - 1];
+    let side = |tensor: &FlexTensor, matrix: [usize; 2]| {
+        Tensor::Dense(tensor.clone())
+            .broadcast_to(&[stack, &matrix[..]].concat())?
+            .dense()
+            .map(|all| spread(&all))
+    };
+    let (left, right) = (side(left, [matrix[0], inner])?, side(right, [inner, matrix[1]])?);
+    let (left, right) = (Stack::new(&left), Stack::new(&right));
+    let count = stack.iter().product();
+    let product =
+        stoker_kernels::products(Isa::best(), count, &|at| (left.view(at, stack), right.view(at, stack)));
+    Tensor::from_items(shape, product).dense()
 }
 
 /// The product of matrices of integers, which wrap around. Models use it for small shape arithmetic only.
@@ -144,6 +177,8 @@ struct Gemm {
     beta: f32,
     transpose_left: bool,
     transpose_right: bool,
+    /// The right side times `alpha`, where it is known at load.
+    laid: Option<LaidMatrix>,
     activation: Option<Activation>,
 }
 
@@ -154,35 +189,56 @@ fn gemm(node: &Node<'_>) -> Built {
         beta: node.float("beta", 1.0),
         transpose_left: node.flag("transA", false),
         transpose_right: node.flag("transB", false),
+        laid: None,
         activation: None,
     }))
 }
 
 impl Operator for Gemm {
     fn run(&self, inputs: &mut Inputs<'_>) -> Result<Outputs, Fault> {
-        let (left, right) = (inputs.dense(0)?, inputs.dense(1)?);
+        let mut rest = Rest::take(inputs, self.activation)?;
+        let left = inputs.dense(0)?;
+        if let Some(laid) = &self.laid {
+            let &[rows, columns] = &left.layout().shape()[..] else { fault!("two matrices are needed") };
+            let left = if self.transpose_left { left.transpose(0, 1) } else { left };
+            let rows = if self.transpose_left { columns } else { rows };
+            self.check_bias(&mut rest, [rows, laid.columns()], DType::F32)?;
+            return Ok(laid.product(&left, rest)?.into());
+        }
+        let right = inputs.dense(1)?;
         if left.layout().num_dims() != 2 || right.layout().num_dims() != 2 {
             fault!("two matrices are needed");
         }
         let left = if self.transpose_left { left.transpose(0, 1) } else { left };
         let right = if self.transpose_right { right.transpose(0, 1) } else { right };
         let product = scaled(product(&left, &right)?, self.alpha)?;
-        let Some(bias) = inputs.optional(2) else {
-            return Ok(finished_product(product, None, self.activation)?.into());
-        };
-        let bias = bias.dense()?;
         let shape = product.layout().shape();
-        if broadcast_shape(shape, bias.layout().shape())?[..] != shape[..] {
-            fault!("a bias of {:?} does not fit a product of {:?}", bias.layout().shape(), shape);
-        }
-        if type_of(&bias) != type_of(&product) {
-            fault!("the bias must have the type of the matrices");
-        }
-        finished_product(product, Some(scaled(bias, self.beta)?), self.activation).map(Into::into)
+        self.check_bias(&mut rest, [shape[0], shape[1]], type_of(&product))?;
+        rest.finish(product).map(Into::into)
+    }
+
+    fn lay_out(&mut self, _input: usize, constant: &Tensor, spare: &mut usize) -> bool {
+        self.laid = LaidMatrix::new(constant, self.transpose_right, self.alpha, spare);
+        self.laid.is_some()
     }
 
     fn follow(&mut self, activation: Activation) -> bool {
         self.activation.replace(activation).is_none()
+    }
+}
+
+impl Gemm {
+    /// Makes the bias ready for a product of that shape and type.
+    fn check_bias(&self, rest: &mut Rest, shape: [usize; 2], dtype: DType) -> Result<(), Fault> {
+        let Some(bias) = rest.take_bias() else { return Ok(()) };
+        if broadcast_shape(&shape, bias.layout().shape())? != shape {
+            fault!("a bias of {:?} does not fit a product of {:?}", bias.layout().shape(), shape);
+        }
+        if type_of(&bias) != dtype {
+            fault!("the bias must have the type of the matrices");
+        }
+        *rest.bias_mut() = Some(scaled(bias, self.beta)?);
+        Ok(())
     }
 }
 

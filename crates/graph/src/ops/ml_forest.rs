@@ -1,8 +1,10 @@
 //! Decision trees as they are walked, and `TreeEnsemble`, which holds them in nearly that form.
 //!
-//! Inner nodes and leaves are in one array in which children are positions, so that a request only walks.
+//! Inner nodes and leaves are in one array in which children are positions, so that a request only walks. Rows of FP32
+//! take many walks at a time: see `ml_walk`. What is here, one walk after the other, is what tests compare that with.
 
 use super::ml_linear::{PostTransform, rows_of};
+use super::ml_walk::{LANES, Walks};
 use super::{Built, Entry, Refusal, operator};
 use crate::load::Node;
 use crate::tensor::{Fault, Tensor, check_size, check_work, fault, items};
@@ -58,6 +60,13 @@ impl TreeNode {
     }
 }
 
+/// So many rows go through all trees together, and stay in the cache meanwhile.
+const BLOCK: usize = 128;
+/// Of so many rows the scores are held at a time.
+const BATCH: usize = 8192;
+/// A thread is given so many steps of walks at least: below, waking it takes longer than it saves.
+const SHARE: usize = 1 << 15;
+
 /// How the trees' weights come together.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aggregate {
@@ -65,6 +74,19 @@ pub(super) enum Aggregate {
     Average,
     Min,
     Max,
+}
+
+impl Aggregate {
+    /// Takes the weight of a leaf into a score, which others were taken into where it is `touched`.
+    fn take(self, score: &mut f64, touched: &mut bool, weight: f64) {
+        *score = match self {
+            Self::Sum | Self::Average => *score + weight,
+            Self::Min if *touched => score.min(weight),
+            Self::Max if *touched => score.max(weight),
+            Self::Min | Self::Max => weight,
+        };
+        *touched = true;
+    }
 }
 
 /// Trees that together give scores.
@@ -82,6 +104,8 @@ pub(super) struct Forest {
     features: usize,
     /// How many nodes a row may go through, all trees together.
     steps: usize,
+    /// The same trees for many walks at a time, where they go into that form.
+    walks: Option<Walks>,
 }
 
 pub(super) fn invalid<T>(reason: impl Into<String>) -> Result<T, Refusal> {
@@ -103,7 +127,14 @@ impl Forest {
         };
         let splits = nodes.iter().filter(|node| !matches!(node.mode, Mode::Leaf));
         let features = splits.map(|node| node.feature as usize + 1).max().unwrap_or(0);
-        Ok(Self { nodes, roots, weights, outputs, aggregate, base, features, steps })
+        let walks = Walks::new(&nodes, &roots);
+        Ok(Self { nodes, roots, weights, outputs, aggregate, base, features, steps, walks })
+    }
+
+    /// True where rows of FP32 take many walks at a time.
+    #[cfg(test)]
+    pub(super) fn has_walks(&self) -> bool {
+        self.walks.is_some()
     }
 
     /// The weights of the leaf that a row falls into.
@@ -124,16 +155,14 @@ impl Forest {
         for &root in &self.roots {
             for &(output, weight) in self.leaf(root, row) {
                 let output = output as usize;
-                let score = &mut scores[output];
-                *score = match self.aggregate {
-                    Aggregate::Sum | Aggregate::Average => *score + weight,
-                    Aggregate::Min if touched[output] => score.min(weight),
-                    Aggregate::Max if touched[output] => score.max(weight),
-                    Aggregate::Min | Aggregate::Max => weight,
-                };
-                touched[output] = true;
+                self.aggregate.take(&mut scores[output], &mut touched[output], weight);
             }
         }
+        self.finish(scores);
+    }
+
+    /// What is done to the scores of a row when all leaves are in them.
+    fn finish(&self, scores: &mut [f64]) {
         if self.aggregate == Aggregate::Average {
             for score in &mut *scores {
                 *score /= self.roots.len() as f64;
@@ -153,10 +182,10 @@ impl Forest {
         }
         check_size(&[rows, self.outputs])?;
         check_work(&[rows, self.steps])?;
-        if dtype == DType::F64 {
-            self.score_all(items::<f64>(&table), rows, width, each);
-        } else {
-            self.score_all(items::<f32>(&table), rows, width, each);
+        match &self.walks {
+            _ if dtype == DType::F64 => self.score_all(items::<f64>(&table), rows, width, each),
+            Some(walks) => self.score_together(walks, items::<f32>(&table), width, each),
+            None => self.score_all(items::<f32>(&table), rows, width, each),
         }
         Ok(rows)
     }
@@ -172,6 +201,72 @@ impl Forest {
         for row in 0..rows {
             self.score(&table[row * width..(row + 1) * width], &mut scores, &mut touched);
             each(&scores, &touched);
+        }
+    }
+}
+
+impl Forest {
+    /// What [`Forest::score_all`] does, with many walks at a time, and on all threads where there are enough of them.
+    fn score_together(
+        &self,
+        walks: &Walks,
+        table: &[f32],
+        width: usize,
+        mut each: impl FnMut(&[f64], &[bool]),
+    ) {
+        for rows in table.chunks(BATCH * width) {
+            let count = rows.len() / width;
+            let size = count * self.outputs;
+            let (mut scores, mut touched) = (vec![0.0; size], vec![false; size]);
+            let shares = (count.saturating_mul(self.steps) / SHARE).clamp(1, rayon::current_num_threads());
+            // Whole groups of walks for each.
+            let share = count.div_ceil(shares).next_multiple_of(LANES);
+            let parts = rows
+                .chunks(share * width)
+                .zip(scores.chunks_mut(share * self.outputs))
+                .zip(touched.chunks_mut(share * self.outputs));
+            // The first part stays on this thread.
+            rayon::in_place_scope(|scope| {
+                let mut own = None;
+                for ((rows, scores), touched) in parts {
+                    if own.is_none() {
+                        own = Some((rows, scores, touched));
+                    } else {
+                        scope.spawn(move |_| self.score_part(walks, rows, width, scores, touched));
+                    }
+                }
+                if let Some((rows, scores, touched)) = own {
+                    self.score_part(walks, rows, width, scores, touched);
+                }
+            });
+            for (scores, touched) in scores.chunks_exact(self.outputs).zip(touched.chunks_exact(self.outputs))
+            {
+                each(scores, touched);
+            }
+        }
+    }
+
+    /// The scores of some rows, block by block.
+    fn score_part(
+        &self,
+        walks: &Walks,
+        table: &[f32],
+        width: usize,
+        scores: &mut [f64],
+        touched: &mut [bool],
+    ) {
+        let blocks = table
+            .chunks(BLOCK * width)
+            .zip(scores.chunks_mut(BLOCK * self.outputs))
+            .zip(touched.chunks_mut(BLOCK * self.outputs));
+        for ((rows, scores), touched) in blocks {
+            walks.for_leaves(rows, width, |row, weights| {
+                for &(output, weight) in &self.weights[weights] {
+                    let at = row * self.outputs + output as usize;
+                    self.aggregate.take(&mut scores[at], &mut touched[at], weight);
+                }
+            });
+            scores.chunks_exact_mut(self.outputs).for_each(|scores| self.finish(scores));
         }
     }
 }

@@ -31,6 +31,8 @@ mod fused;
 mod gated;
 mod grid;
 mod index;
+mod laid;
+mod laid_lstm;
 mod linear_attention;
 pub(crate) mod loss;
 pub(crate) mod matmul;
@@ -40,6 +42,7 @@ mod ml_forest;
 mod ml_linear;
 mod ml_svm;
 mod ml_tree;
+mod ml_walk;
 mod ngram;
 mod normalise;
 mod optimiser;
@@ -61,6 +64,7 @@ mod select;
 mod sequence;
 mod shape;
 mod signal_window;
+mod single;
 mod slice;
 mod small;
 mod softmax;
@@ -84,8 +88,9 @@ use crate::value::DType;
 
 pub(crate) use batch::channel_factors;
 pub(crate) use epilogue::Activation;
-pub(crate) use fused::{activated, gelu, standardised};
+pub(crate) use fused::{activated, attended, gelu, softmax_of, standardised};
 pub(crate) use index::pick;
+pub(crate) use laid::ADDEND;
 pub(crate) use slice::join;
 
 /// A node that is ready to run.
@@ -96,6 +101,12 @@ pub(crate) trait Operator: Send + Sync {
     /// Takes an activation, to apply it in the pass that finishes its result. False where there is no such
     /// pass: then the activation stays a step of its own.
     fn follow(&mut self, _activation: Activation) -> bool {
+        false
+    }
+
+    /// Given at load what is known of `input`, to lay it out once as its kernel reads it. True where it did: then
+    /// requests do not give it. What is laid out is taken from `spare`, the elements that copies may still take.
+    fn lay_out(&mut self, _input: usize, _constant: &Tensor, _spare: &mut usize) -> bool {
         false
     }
 

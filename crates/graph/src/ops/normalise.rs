@@ -5,7 +5,7 @@ use num_traits::Float;
 
 use super::arithmetic::{add, multiply};
 use super::cast::{cast, numbers};
-use super::{Built, Entry, FLOATS, Outputs, Refusal, operator};
+use super::{Built, Entry, FLOATS, Outputs, Refusal, operator, single};
 use crate::load::Node;
 use crate::tensor::{Fault, Item, Tensor, check_work, contiguous, fault, items, resolve_axis, type_of};
 use crate::value::DType;
@@ -91,7 +91,15 @@ fn layer(node: &Node<'_>, centred: bool) -> Built {
         let width: usize = shape[axis..].iter().product();
         // The result of a normalisation without mean has the type of the scale.
         let result_type = if centred { dtype } else { scale.dtype() };
-        let x = cast(x, wide)?.float()?;
+        let mut x = cast(x, wide)?.float()?;
+        // In one pass where nothing is rounded in between and nobody asks for the statistics.
+        if dtype == DType::F32 && result_type == DType::F32 && !statistics_used {
+            let (scale, bias) = (scale.clone().dense()?, bias.clone().map(Tensor::dense).transpose()?);
+            match single::normalise(x, &shape[axis..], (centred, epsilon), Some(&scale), bias.as_ref()) {
+                Ok(normalised) => return Ok(normalised.into()),
+                Err(given) => x = given,
+            }
+        }
         let (normalised, statistics) = standardise(&x, width, centred, over_deviation(epsilon));
         let rounded = |x: FlexTensor, dtype: DType| cast(cast(Tensor::Dense(x), dtype)?, wide)?.float();
         let normalised = rounded(normalised.float()?, dtype)?;

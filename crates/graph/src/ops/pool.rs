@@ -5,6 +5,7 @@
 
 use burn::backend::flex::FlexTensor;
 use num_traits::Float;
+use stoker_kernels::Isa;
 
 use super::window::{Run, Span, Window, advance, strides, visit, wide};
 use super::{Built, Entry, FLOATS, Outputs, Refusal, operator};
@@ -48,6 +49,9 @@ fn windowed(node: &Node<'_>, kind: Kind) -> Built {
     operator(move |inputs| {
         let x = inputs.float(0)?;
         let plan = Places::new(x.layout().shape(), &window)?;
+        if let Some(maxima) = maxima_of_planes(kind, &x, &window, &plan)? {
+            return Ok(maxima.into());
+        }
         Ok(pool(kind, &x, &plan).into())
     })
 }
@@ -65,6 +69,12 @@ fn global(kind: Kind) -> Built {
             fault!("the image is empty");
         }
         let flat = x.reshape(&[batch, channels, length])?.float()?;
+        if type_of(&flat) == DType::F32 && matches!(kind, Kind::Average { .. }) {
+            let pooled_shape: Vec<usize> =
+                shape[..2].iter().copied().chain(lengths.iter().map(|_| 1)).collect();
+            let means = stoker_kernels::means(Isa::best(), items(&contiguous(&flat)), length);
+            return Ok(Tensor::from_items(&pooled_shape, means).into());
+        }
         let span = Span { kernel: length, stride: 1, dilation: 1, pad: (0, 0), output: 1 };
         let pooled = pool(kind, &flat, &Places::of_spans(&[batch, channels, length], &[span])?);
         let pooled_shape: Vec<usize> = shape[..2].iter().copied().chain(lengths.iter().map(|_| 1)).collect();
@@ -181,6 +191,35 @@ fn pooled<F: Item + Float>(kind: Kind, x: &[F], places: &Places) -> Vec<F> {
             F::from(sum.powf(power.recip())).unwrap_or_else(F::nan)
         }),
     }
+}
+
+/// The maxima of single precision of windows with one or two spatial dimensions; `None` for all else.
+fn maxima_of_planes(
+    kind: Kind,
+    x: &FlexTensor,
+    window: &Window,
+    places: &Places,
+) -> Result<Option<Tensor>, Fault> {
+    let (Kind::Max, DType::F32) = (kind, type_of(x)) else { return Ok(None) };
+    let shape = x.layout().shape().to_vec();
+    let spans = window.spans(&shape[2..], &window.kernel)?;
+    let (down, across) = match &spans[..] {
+        [across] => (None, across),
+        [down, across] => (Some(down), across),
+        _ => return Ok(None),
+    };
+    let both = |of: fn(&Span) -> usize, missing: usize| [down.map_or(missing, of), of(across)];
+    let span = stoker_kernels::Span {
+        images: shape[0] * shape[1],
+        input: [if shape.len() > 3 { shape[2] } else { 1 }, shape[shape.len() - 1]],
+        stride: both(|span| span.stride, 1),
+        dilation: both(|span| span.dilation, 1),
+        pad: both(|span| span.pad.0, 0),
+        output: both(|span| span.output, 1),
+    };
+    let kernel = both(|span| span.kernel, 1);
+    let maxima = stoker_kernels::maxima(Isa::best(), items(&contiguous(x)), kernel, &span);
+    Ok(Some(Tensor::from_items(&places.output, maxima)))
 }
 
 fn maxima<T: Item>(x: &[T], lowest: T, places: &Places) -> Vec<T> {

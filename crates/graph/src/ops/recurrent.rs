@@ -8,11 +8,12 @@ use burn::backend::flex::FlexTensor;
 use num_traits::Float;
 
 use super::cast::numbers;
+use super::laid_lstm::LaidLstm;
 use super::matmul::product;
 use super::recurrent_cell::{Cell, Kind, Past, Step};
-use super::{Built, Context, Entry, FLOATS, Inputs, Outputs, Refusal, operator};
+use super::{Built, Entry, FLOATS, Inputs, Outputs, Refusal, operator};
 use crate::load::Node;
-use crate::tensor::{Fault, Item, Tensor, check_size, contiguous, fault, items};
+use crate::tensor::{Fault, Item, Tensor, check_size, contiguous, fault, into_vec};
 use crate::value::DType;
 
 /// The operators of this family.
@@ -38,30 +39,37 @@ pub(crate) struct Layer {
     /// A cell per direction, and whether it goes backwards.
     pub(crate) directions: Vec<(bool, Cell)>,
     /// The size of the state, where the file says it.
-    hidden: Option<usize>,
+    pub(super) hidden: Option<usize>,
     /// The batch comes before the steps in inputs and outputs.
     pub(crate) batch_first: bool,
 }
 
 fn build(node: &Node<'_>, kind: Kind) -> Built {
     let layer = Layer::read(node, kind)?;
+    if let Some(laid) = LaidLstm::new(node, &layer) {
+        return operator(move |inputs| laid.run(&layer, inputs));
+    }
     operator(move |inputs| match inputs.peek(0).map(Tensor::dtype) {
         Some(DType::F64) => layer.run::<f64>(inputs),
         _ => layer.run::<f32>(inputs),
     })
 }
 
+/// From so many products of a state on, threads of the pool do the steps, and each of two directions is on one of its own.
+const APART: usize = 1 << 20;
+
 /// The lengths of a layer's dimensions.
 #[derive(Clone, Copy)]
-struct Sizes {
-    steps: usize,
-    batch: usize,
-    input: usize,
-    hidden: usize,
-    directions: usize,
+pub(super) struct Sizes {
+    pub(super) steps: usize,
+    pub(super) batch: usize,
+    pub(super) input: usize,
+    pub(super) hidden: usize,
+    pub(super) directions: usize,
 }
 
-/// What a layer gives, row-major: outputs [step, direction, batch, hidden], states [direction, batch, hidden].
+/// What a layer gives, row-major: outputs [step, direction, batch, hidden], states [direction, batch, hidden]; or what
+/// one direction of it gives.
 struct Results<F> {
     outputs: Vec<F>,
     hidden: Vec<F>,
@@ -96,9 +104,39 @@ impl Layer {
         let x = self.steps_first(inputs.take(0)?)?;
         let (weights, recurrence) = (inputs.take(1)?, inputs.take(2)?);
         let sizes = self.sizes(&x, &weights, &recurrence)?;
+        let (batch, hidden, gates) = (sizes.batch, sizes.hidden, self.kind.gates());
+        let bias = optional::<F>(inputs, 3, &[sizes.directions, 2 * gates * hidden])?;
+        let request = self.request::<F>(inputs, sizes)?;
+        let has_cell = matches!(self.kind, Kind::Lstm { .. });
+        let peepholes =
+            if has_cell { optional::<F>(inputs, 7, &[sizes.directions, 3 * hidden])? } else { None };
+        let x = x.reshape(&[sizes.steps * batch, sizes.input])?.dense()?;
+        let own = |vector: &Option<Vec<F>>, direction: usize, width: usize| {
+            vector.as_ref().map(|all| all[direction * width..(direction + 1) * width].to_vec())
+        };
+        self.go(&request, |direction| {
+            let weights = matrix(&weights, direction)?;
+            let projected = into_vec(product(&x, &weights.transpose(0, 1))?)?;
+            let past = Past {
+                recurrence: matrix(&recurrence, direction)?.transpose(0, 1),
+                bias: own(&bias, direction, 2 * gates * hidden),
+                peepholes: own(&peepholes, direction, 3 * hidden),
+                kind: self.kind,
+                batch,
+                hidden,
+            };
+            let cell = &self.directions[direction].1;
+            Ok((projected, move |step: &mut Step<'_, F>| cell.step(&past, step)))
+        })
+    }
+
+    /// Reads lengths and states.
+    pub(super) fn request<'a, F: Item + Float>(
+        &self,
+        inputs: &mut Inputs<'a>,
+        sizes: Sizes,
+    ) -> Result<Request<'a, F>, Fault> {
         let Sizes { steps, batch, hidden, directions, .. } = sizes;
-        let gates = self.kind.gates();
-        let bias = optional::<F>(inputs, 3, &[directions, 2 * gates * hidden])?;
         let lengths = lengths(inputs.optional(4), sizes)?;
         let state_shape = [directions, batch, hidden];
         let state = |inputs: &mut Inputs<'_>, index: usize| match inputs.optional(index) {
@@ -106,35 +144,45 @@ impl Layer {
             None => Ok(vec![F::zero(); check_size(&state_shape)?]),
         };
         let has_cell = matches!(self.kind, Kind::Lstm { .. });
-        let mut results = Results {
-            outputs: vec![F::zero(); check_size(&[steps, directions, batch, hidden])?],
-            hidden: state(inputs, 5)?,
-            cell: if has_cell { state(inputs, 6)? } else { Vec::new() },
+        check_size(&[steps, directions, batch, hidden])?;
+        let hidden = state(inputs, 5)?;
+        let cell = if has_cell { state(inputs, 6)? } else { Vec::new() };
+        Ok(Request { sizes, lengths, hidden, cell, stop: inputs.context.stop })
+    }
+
+    /// Goes over the steps of all directions. `begin` gives the projected inputs of a direction, [step, batch, gates * hidden],
+    /// and what does a step of it.
+    pub(super) fn go<F, A>(
+        &self,
+        request: &Request<'_, F>,
+        begin: impl Fn(usize) -> Result<(Vec<F>, A), Fault> + Sync,
+    ) -> Result<Outputs, Fault>
+    where
+        F: Item + Float,
+        A: FnMut(&mut Step<'_, F>) -> Result<(), Fault>,
+    {
+        let Sizes { steps, batch, hidden, directions, .. } = request.sizes;
+        let run = |direction: usize| {
+            let (projected, advance) = begin(direction)?;
+            request.all(direction, self.directions[direction].0, &projected, advance)
         };
-        let peepholes = if has_cell { optional::<F>(inputs, 7, &[directions, 3 * hidden])? } else { None };
-        let x = x.reshape(&[steps * batch, sizes.input])?.dense()?;
-        for (direction, (backwards, cell)) in self.directions.iter().enumerate() {
-            let own = |vector: &Option<Vec<F>>, width: usize| {
-                vector.as_ref().map(|all| all[direction * width..(direction + 1) * width].to_vec())
-            };
-            let weights = matrix(&weights, direction)?;
-            let projected = product(&x, &weights.transpose(0, 1))?;
-            let past = Past {
-                recurrence: matrix(&recurrence, direction)?.transpose(0, 1),
-                bias: own(&bias, 2 * gates * hidden),
-                peepholes: own(&peepholes, 3 * hidden),
-                kind: self.kind,
-                batch,
-                hidden,
-            };
-            let run = Run { sizes, direction, backwards: *backwards, lengths: &lengths };
-            run.all(cell, &past, &projected, &mut results, inputs.context)?;
-        }
-        self.outputs(results, sizes)
+        let work =
+            [steps, batch, self.kind.gates(), hidden, hidden].into_iter().fold(1, usize::saturating_mul);
+        let results = match directions {
+            // Steps wait for each other, directions do not.
+            2 if work >= APART => {
+                let (forwards, backwards) = rayon::join(|| run(0), || run(1));
+                vec![forwards?, backwards?]
+            }
+            // In the pool once, and not anew for the product of each step.
+            _ if work >= APART => rayon::scope(|_| (0..directions).map(run).collect::<Result<_, _>>())?,
+            _ => (0..directions).map(run).collect::<Result<_, _>>()?,
+        };
+        self.outputs(together(results, request.sizes), request.sizes)
     }
 
     /// The first two dimensions in the order of the first layout.
-    fn steps_first(&self, x: Tensor) -> Result<Tensor, Fault> {
+    pub(super) fn steps_first(&self, x: Tensor) -> Result<Tensor, Fault> {
         if x.rank() != 3 {
             fault!("three dimensions are needed, not {}", x.describe());
         }
@@ -192,61 +240,77 @@ impl Layer {
     }
 }
 
-/// How one direction goes over the steps.
-struct Run<'a> {
-    sizes: Sizes,
-    direction: usize,
-    backwards: bool,
-    /// How many steps each row of the batch has.
-    lengths: &'a [usize],
+/// The results of all directions as those of the layer.
+fn together<F: Item + Float>(mut results: Vec<Results<F>>, sizes: Sizes) -> Results<F> {
+    if results.len() == 1 {
+        return results.swap_remove(0);
+    }
+    let size = (sizes.batch * sizes.hidden).max(1);
+    let mut outputs = Vec::with_capacity(results.iter().map(|own| own.outputs.len()).sum());
+    let mut steps: Vec<_> = results.iter().map(|own| own.outputs.chunks_exact(size)).collect();
+    for _ in 0..sizes.steps {
+        steps.iter_mut().filter_map(Iterator::next).for_each(|step| outputs.extend_from_slice(step));
+    }
+    let states = |of: fn(&Results<F>) -> &Vec<F>| results.iter().flat_map(of).copied().collect();
+    Results { outputs, hidden: states(|own| &own.hidden), cell: states(|own| &own.cell) }
 }
 
-impl Run<'_> {
-    fn all<F: Item + Float>(
+/// What a request gives besides its input.
+pub(super) struct Request<'a, F> {
+    sizes: Sizes,
+    /// How many steps each row of the batch has.
+    lengths: Vec<usize>,
+    /// States before the first step, [direction, batch, hidden].
+    hidden: Vec<F>,
+    /// The same of the memory, where there is one.
+    cell: Vec<F>,
+    /// Says whether the request is to end.
+    stop: Option<&'a (dyn Fn() -> bool + Sync)>,
+}
+
+impl<F: Item + Float> Request<'_, F> {
+    /// The results of one direction.
+    fn all(
         &self,
-        cell: &Cell,
-        past: &Past<F>,
-        projected: &FlexTensor,
-        results: &mut Results<F>,
-        context: Context<'_>,
-    ) -> Result<(), Fault> {
-        let Sizes { steps, batch, hidden, directions, .. } = self.sizes;
+        direction: usize,
+        backwards: bool,
+        projected: &[F],
+        mut advance: impl FnMut(&mut Step<'_, F>) -> Result<(), Fault>,
+    ) -> Result<Results<F>, Fault> {
+        let Sizes { steps, batch, hidden, .. } = self.sizes;
         let size = batch * hidden;
-        let own = self.direction * size..(self.direction + 1) * size;
-        let projected = contiguous(projected);
-        let projected = items::<F>(&projected);
-        let width = size * past.kind.gates();
-        let mut state = results.hidden[own.clone()].to_vec();
-        let mut memory = results.cell.get(own.clone()).map(<[F]>::to_vec).unwrap_or_default();
+        let own = direction * size..(direction + 1) * size;
+        let mut results = Results {
+            outputs: vec![F::zero(); steps * size],
+            hidden: self.hidden[own.clone()].to_vec(),
+            cell: self.cell.get(own).map(<[F]>::to_vec).unwrap_or_default(),
+        };
+        let width = projected.len() / steps.max(1);
         let mut active = vec![true; batch];
         let rounds = if batch == 0 { 0 } else { steps };
         for round in 0..rounds {
-            if context.stop.is_some_and(|stop| stop()) {
+            if self.stop.is_some_and(|stop| stop()) {
                 fault!("the request was stopped");
             }
-            let step = if self.backwards { steps - 1 - round } else { round };
-            for (active, &length) in active.iter_mut().zip(self.lengths) {
+            let step = if backwards { steps - 1 - round } else { round };
+            for (active, &length) in active.iter_mut().zip(&self.lengths) {
                 *active = step < length;
             }
             let inputs = &projected[step * width..(step + 1) * width];
-            cell.step(past, &mut Step { inputs, active: &active, hidden: &mut state, cell: &mut memory })?;
-            let start = (step * directions + self.direction) * size;
-            let outputs = &mut results.outputs[start..start + size];
+            let (state, memory) = (&mut results.hidden, &mut results.cell);
+            advance(&mut Step { inputs, active: &active, hidden: state, cell: memory })?;
+            let outputs = &mut results.outputs[step * size..(step + 1) * size];
             for (row, _) in active.iter().enumerate().filter(|(_, active)| **active) {
                 let row = row * hidden..(row + 1) * hidden;
-                outputs[row.clone()].copy_from_slice(&state[row]);
+                outputs[row.clone()].copy_from_slice(&results.hidden[row]);
             }
         }
-        results.hidden[own.clone()].copy_from_slice(&state);
-        if let Some(cell) = results.cell.get_mut(own) {
-            cell.copy_from_slice(&memory);
-        }
-        Ok(())
+        Ok(results)
     }
 }
 
 /// The matrix of one direction.
-fn matrix(stack: &Tensor, direction: usize) -> Result<FlexTensor, Fault> {
+pub(super) fn matrix(stack: &Tensor, direction: usize) -> Result<FlexTensor, Fault> {
     super::control::select(stack, 0, direction)?.dense()
 }
 

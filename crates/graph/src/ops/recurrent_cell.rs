@@ -10,7 +10,7 @@ use crate::load::Node;
 use crate::tensor::{Fault, Item, Tensor, contiguous, items};
 
 /// Which network.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The plain one.
     Rnn,

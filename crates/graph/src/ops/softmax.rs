@@ -6,7 +6,7 @@ use num_traits::Float;
 
 use super::cast::{cast, numbers};
 use super::widen::{Narrow, narrow};
-use super::{Built, Entry, FLOATS, operator};
+use super::{Built, Entry, FLOATS, operator, single};
 use crate::load::Node;
 use crate::tensor::{Fault, Item, Tensor, contiguous, items, resolve_axis, type_of};
 use crate::value::DType;
@@ -44,11 +44,15 @@ fn build(node: &Node<'_>, kernel: fn(Tensor, usize) -> Result<Tensor, Fault>) ->
     })
 }
 
-/// burn's kernel, or for `FP16` and `BF16` the chain of operators of [`softmax_of_row`].
+/// A kernel, or for `FP16` and `BF16` the chain of operators of [`softmax_of_row`].
 fn softmax(x: Tensor, axis: usize) -> Result<Tensor, Fault> {
     let dtype = x.dtype();
-    let Some(narrow) = narrow::<f32>(dtype) else { return Ok(Flex::softmax(x.float()?, axis).into()) };
     let rank = x.rank();
+    let Some(narrow) = narrow::<f32>(dtype) else {
+        let last = dtype == DType::F32 && axis + 1 == rank;
+        let x = x.float()?;
+        return Ok(if last { single::softmax(x, 1.0) } else { Flex::softmax(x, axis) }.into());
+    };
     let last = |x: Tensor| Ok::<_, Fault>(Tensor::Dense(x.dense()?.transpose(axis, rank - 1)));
     let moved = last(x)?;
     let shape = moved.shape().to_vec();

@@ -64,6 +64,10 @@ impl Operator for Widened {
         self.operator.follow(activation)
     }
 
+    fn lay_out(&mut self, input: usize, constant: &Tensor, spare: &mut usize) -> bool {
+        self.operator.lay_out(input, constant, spare)
+    }
+
     fn widened(&mut self, input: usize, from: DType) {
         self.before.push((input, from));
     }

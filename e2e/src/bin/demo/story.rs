@@ -279,15 +279,15 @@ async fn fresh_namespace(client: &Client, screen: &mut Screen) -> Result<TestNam
 fn hints(prefix: &str) {
     let kubectl = format!("{prefix} kubectl -n {NAMESPACE}");
     let kubectl = kubectl.trim_start();
+    let me = format!("$({prefix} kubectl auth whoami -o jsonpath={{.status.userInfo.username}})");
+    let undo =
+        format!("annotate md digits stoker.dev/request='undo 1' \\\n      stoker.dev/requested-by=\"{me}\"");
     println!("\n== What to type next");
     for (command, what) in [
         ("get md -o wide", "the state in one line, with the sentence"),
         ("describe md digits", "conditions, history and Events"),
         ("get modelroute,modelrouter,controllerrevision", "the traffic table, the routers, the revisions"),
-        (
-            "annotate md digits stoker.dev/request='undo 1' stoker.dev/requested-by=\"$USER\"",
-            "back to the version before",
-        ),
+        (undo.as_str(), "back to the version before"),
         ("delete md digits", "removes it and all that was made for it"),
     ] {
         println!("  {kubectl} {command}\n      {what}");

@@ -134,8 +134,8 @@ fn the_older_table_has_a_host_that_two_claim() {
     keeper.offer(claim("a", "2026-01-02T00:00:00Z"), Origin::Watch);
     keeper.offer(claim("b", "2026-01-01T00:00:00Z"), Origin::Watch);
     let tables = keeper.plane.tables();
-    assert_eq!(tables.by_host("shop.example.com").unwrap().name, "b");
+    assert_eq!(tables.by_host("shop.example.com").unwrap().route.name, "b");
     // A name goes before what a table asks for.
-    assert_eq!(tables.by_host("b").unwrap().name, "b");
-    assert_eq!(tables.by_host("a.team.svc.cluster.local").unwrap().name, "a");
+    assert_eq!(tables.by_host("b").unwrap().route.name, "b");
+    assert_eq!(tables.by_host("a.team.svc.cluster.local").unwrap().route.name, "a");
 }

@@ -1,6 +1,7 @@
 //! Pods by share of the traffic, and the way back to those that are too few.
 
 use proptest::prelude::*;
+use proptest::strategy::Strategy;
 
 use super::*;
 
@@ -442,7 +443,7 @@ proptest! {
                     world.wish.plan.capacity = if yes { Capacity::Full } else { Capacity::Proportional };
                 }
                 Act::Ask(kind) => {
-                    let text = ["promote", "abort", "retry", "undo", "undo/a", "undo/b", "repin"][usize::from(kind)];
+                    let text = ["promote-full", "promote", "abort", "retry", "undo", "undo/a", "undo/b"][usize::from(kind)];
                     world.request = Some(Request::parse(text, "ann").unwrap());
                 }
             }

@@ -35,7 +35,7 @@ fn harm_in_the_shadow_ends_the_run_before_anybody_is_harmed() {
 
 #[test]
 fn a_pause_with_an_end_passes_and_one_without_waits_for_resume() {
-    let pause = |lasts| Step { kind: Kind::Pause, lasts };
+    let pause = |lasts| Step::new(Kind::Pause, lasts);
     let mut world =
         trying(vec![step(Kind::Weight(10)), pause(Some(5 * SECOND)), pause(None), step(Kind::Weight(50))]);
     world.looks(4);
@@ -56,7 +56,7 @@ fn a_pause_with_an_end_passes_and_one_without_waits_for_resume() {
 
 #[test]
 fn a_pause_at_the_end_promotes_nobody_without_evidence() {
-    let mut world = trying(vec![step(Kind::Weight(10)), Step { kind: Kind::Pause, lasts: None }]);
+    let mut world = trying(vec![step(Kind::Weight(10)), Step::new(Kind::Pause, None)]);
     world.looks(4);
     world.verdict = Some(Verdict::Inconclusive("no request".into()));
     world.ask("resume 1");
@@ -85,7 +85,7 @@ fn the_plan_of_a_run_is_the_one_that_it_started_with() {
     let before = world.state.run.clone().unwrap().plan;
     for round in 1..20 {
         // A plan that changes at every look changes nothing.
-        world.wish.plan.steps = vec![Step { kind: Kind::Weight(90), lasts: Some(round * SECOND) }];
+        world.wish.plan.steps = vec![Step::new(Kind::Weight(90), Some(round * SECOND))];
         world.verdict = Some(Verdict::Inconclusive("few".into()));
         world.look();
         assert_eq!((&world.state.run.as_ref().unwrap().plan, world.weights()[1].1), (&before, 100_000));

@@ -1,8 +1,10 @@
 //! Properties that hold whatever happens.
 
 use proptest::prelude::*;
+use proptest::strategy::Strategy;
 
 use super::*;
+use crate::alert::Action;
 
 /// One thing that may happen to a world.
 #[derive(Clone, Debug)]
@@ -16,6 +18,7 @@ enum Act {
     Cut(bool),
     Enforce(bool),
     Frozen(bool),
+    Alert(u8),
     Lose(u8),
     Ask(u8),
     Restart,
@@ -33,7 +36,8 @@ fn act() -> impl Strategy<Value = Act> {
         1 => any::<bool>().prop_map(Act::Enforce),
         1 => any::<bool>().prop_map(Act::Frozen),
         1 => (0_u8..3).prop_map(Act::Lose),
-        1 => (0_u8..8).prop_map(Act::Ask),
+        2 => (0_u8..11).prop_map(Act::Ask),
+        1 => (0_u8..4).prop_map(Act::Alert),
         1 => Just(Act::Restart),
     ]
 }
@@ -46,15 +50,23 @@ proptest! {
     /// Whatever happens: weights sum to the whole, nobody but arms of the state has weight, a candidate never has more than
     /// its step's weight, pods with weight are kept, and runs are numbered upwards.
     #[test]
-    fn the_rules_hold_whatever_happens(acts in prop::collection::vec(act(), 1..60)) {
+    fn the_rules_hold_whatever_happens(acts in prop::collection::vec(act(), 1..60), way in 0_u8..3) {
+        use super::Strategy as Way;
         let mut world = World::new();
+        world.wish.plan.strategy = [Way::Canary, Way::BlueGreen, Way::Recreate][usize::from(way)];
         world.wish.plan.steps = vec![
             step(Kind::Shadow { percent: 100, agreement: None }),
             step(Kind::Weight(10)),
-            Step { kind: Kind::Pause, lasts: None },
-            step(Kind::Weight(50)),
+            Step::new(Kind::Pause, None),
+            Step { approval: true, ..step(Kind::Weight(50)) },
             step(Kind::Analysis),
         ];
+        match world.wish.plan.strategy {
+            Way::Canary => {}
+            Way::BlueGreen => world.wish.plan.steps.retain(|step| !matches!(step.kind, Kind::Weight(_))),
+            Way::Recreate => world.wish.plan.steps.clear(),
+        }
+        world.wish.plan.approval = true;
         (world.wish.plan.guard, world.wish.plan.holdback) = (6 * SECOND, 1);
         world.wish.known_good = Some("c".into());
         let mut runs = 0;
@@ -75,11 +87,16 @@ proptest! {
                 Act::Cut(yes) => world.cut = yes.then_some("a router saw it fail"),
                 Act::Enforce(yes) => world.wish.enforce = yes,
                 Act::Frozen(yes) => world.frozen = yes.then_some("the fleet is frozen"),
+                Act::Alert(kind) => world.alert(match kind {
+                    0 => Some(Action::Rollback),
+                    1 => Some(Action::Hold),
+                    _ => None,
+                }),
                 Act::Lose(index) => {
                     world.revisions.remove(NAMES[usize::from(index)]);
                 }
                 Act::Ask(kind) => world.ask(
-                    ["promote", "abort", "retry", "undo", "undo/a", "undo/b", "resume", "repin"][usize::from(kind)],
+                    ["promote", "promote-full", "approve", "pause", "abort", "retry", "undo", "undo/a", "undo/b", "resume", "repin"][usize::from(kind)],
                 ),
                 // What is stored is all that is needed: nothing else exists here.
                 Act::Restart => world.state = world.state.clone(),
@@ -106,7 +123,17 @@ proptest! {
             if let (Some(stable), Some(run)) = (&world.state.stable, &world.state.run) {
                 prop_assert_ne!(stable, &run.candidate);
                 let candidate = shares.iter().find(|share| share.revision == run.candidate);
-                prop_assert!(candidate.map_or(0, |share| share.ppm) <= run.weight() * 10_000);
+                let most = if run.room == Room::Free { WHOLE } else { run.weight() * 10_000 };
+                prop_assert!(candidate.map_or(0, |share| share.ppm) <= most);
+                prop_assert!(run.room == Room::Taken || world.state.alone);
+            }
+            if world.state.alone {
+                let sizes = world.state.sizes(&world.wish.replicas);
+                prop_assert!(sizes.values().filter(|size| **size > 0).count() <= 1, "there is no room for {sizes:?}");
+                prop_assert!(traffic.watched.is_none(), "there is nobody to turn to");
+            }
+            if let Some(run) = world.state.run.as_ref().filter(|run| !run.direct && run.step >= 4) {
+                prop_assert!(run.approvals.iter().any(|given| given.gate == Gate::Step(4)), "nobody approved step 4");
             }
             prop_assert!(world.state.runs >= runs);
             runs = world.state.runs;

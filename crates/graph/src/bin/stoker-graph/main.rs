@@ -1,6 +1,6 @@
-//! `stoker-graph inspect|check|run|operators`: what is in an ONNX file, will it run, what does it compute.
+//! `stoker-graph inspect|check|run|time|operators`: what is in an ONNX file, will it run, what does it compute, and how fast.
 //!
-//! Each command gives its report as text, and only `main` prints.
+//! Each command gives its report as text, and only `main` prints; `time` is given where to, as it goes on for a while.
 
 #![expect(clippy::print_stderr, reason = "a command says what went wrong")]
 
@@ -11,6 +11,7 @@ mod npy;
 mod operators;
 mod run;
 mod show;
+mod time;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -47,6 +48,8 @@ enum Command {
     },
     /// Computes the outputs of a file.
     Run(run::Arguments),
+    /// Measures how long a file takes, and prints a line of JSON for each round.
+    Time(time::Arguments),
     /// Lists the operators that run.
     Operators {
         /// As JSON: a list of objects with domain, name, since and types.
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Inspect { file } => inspect::inspect(&file),
         Command::Check { file } => check::check(&file),
         Command::Run(arguments) => run::run(&arguments),
+        Command::Time(arguments) => time::time(&arguments, &mut std::io::stdout()).map(|()| String::new()),
         Command::Operators { json } => Ok(operators::operators(json)),
     };
     match report {

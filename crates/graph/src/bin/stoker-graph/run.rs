@@ -36,7 +36,7 @@ pub struct Arguments {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Format {
+pub enum Format {
     /// One ONNX message.
     Pb,
     /// A NumPy array.
@@ -46,23 +46,38 @@ enum Format {
 /// Runs a file once. Prints its outputs, or writes them and prints what was written.
 pub fn run(arguments: &Arguments) -> Result<String> {
     let graph = load(arguments)?;
+    let inputs = given(&graph, &[&arguments.between[..], &arguments.inputs].concat())?;
+    let outputs = graph.run_any(inputs, Limits::default())?;
+    match &arguments.out {
+        Some(folder) => write_outputs(&graph, &outputs, folder, arguments.format),
+        None => Ok(outputs.iter().map(|(name, value)| show::value(name, value)).collect()),
+    }
+}
+
+/// Reads the inputs of a graph from their files.
+pub fn given(graph: &Graph, inputs: &[String]) -> Result<Vec<(String, AnyValue)>> {
     let mut given = Vec::new();
-    let inputs = [&arguments.between[..], &arguments.inputs].concat();
-    for (info, path) in assign(graph.inputs(), &inputs)? {
+    for (info, path) in assign(graph.inputs(), inputs)? {
         let value =
             read(info, path).with_context(|| format!("input `{}` in {}", info.name, path.display()))?;
         given.push((info.name.clone(), value));
     }
-    let outputs = graph.run_any(given, Limits::default())?;
-    let Some(folder) = &arguments.out else {
-        return Ok(outputs.iter().map(|(name, value)| show::value(name, value)).collect());
-    };
+    Ok(given)
+}
+
+/// Writes each output as output_N into a folder, which is made if need be. Gives the names of the files, for people.
+pub fn write_outputs(
+    graph: &Graph,
+    outputs: &[(String, AnyValue)],
+    folder: &Path,
+    format: Format,
+) -> Result<String> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let mut report = String::new();
     for (position, (name, value)) in outputs.iter().enumerate() {
         let kind = graph.outputs().get(position).map_or(Kind::Tensor, |info| info.kind);
-        for (file, bytes) in files(position, kind, name, value, arguments.format)? {
+        for (file, bytes) in files(position, kind, name, value, format)? {
             let path = folder.join(file);
             std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
             let _ = writeln!(report, "{}: {}", show::text(name), show::text(&path.to_string_lossy()));

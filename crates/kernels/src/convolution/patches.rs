@@ -1,0 +1,171 @@
+//! What a convolution's window sees at neighbouring places, laid out as a panel of the right side of a product.
+//!
+//! A step of depth is an element of the window and a channel. The places that stand in one row of the result see
+//! neighbouring elements of a row of the image, and for an element of the window that is the same in all channels: so
+//! what to copy is worked out once for all of them.
+
+use std::ops::Range;
+
+use super::Span;
+use crate::lanes::Lanes;
+use crate::tile::{Columns, Right};
+
+/// Places of the window in one row of the result.
+struct Run {
+    /// Where they begin in the panel, and how many they are.
+    at: usize,
+    count: usize,
+    /// The row, and where they begin in it.
+    y: usize,
+    x: usize,
+}
+
+/// Numbers that stand side by side in the panel.
+struct Copy {
+    at: usize,
+    count: usize,
+    /// Where the first one is in each channel; `None` for zeros.
+    from: Option<usize>,
+}
+
+/// A panel that is laid out step by step.
+pub(super) struct Patches<'a, L> {
+    lanes: L,
+    /// From the first channel on.
+    items: &'a [f32],
+    channels: usize,
+    kernel: [usize; 2],
+    span: &'a Span,
+    runs: Vec<Run>,
+    width: usize,
+    /// The element of the window that `copies` are for.
+    element: Option<usize>,
+    copies: Vec<Copy>,
+    panel: Vec<f32>,
+}
+
+impl<'a, L: Lanes> Patches<'a, L> {
+    #[inline(always)]
+    pub(super) fn new(
+        lanes: L,
+        items: &'a [f32],
+        channels: usize,
+        kernel: [usize; 2],
+        span: &'a Span,
+    ) -> Self {
+        let (runs, copies, panel) = (Vec::new(), Vec::new(), Vec::new());
+        Self { lanes, items, channels, kernel, span, runs, width: 0, element: None, copies, panel }
+    }
+
+    /// Takes other places.
+    pub(super) fn stand_at(&mut self, columns: &Columns) {
+        self.width = columns.count.next_multiple_of(L::WIDTH);
+        self.element = None;
+        self.runs.clear();
+        let row = self.span.output[1];
+        let mut at = 0;
+        while at < columns.count {
+            let (y, x) = ((columns.first + at) / row, (columns.first + at) % row);
+            let count = (row - x).min(columns.count - at);
+            self.runs.push(Run { at, count, y, x });
+            at += count;
+        }
+    }
+
+    /// Works out what to copy of each channel for an element of the window.
+    fn prepare(&mut self, element: usize) {
+        self.element = Some(element);
+        self.copies.clear();
+        let Span { input, stride, dilation, pad, .. } = self.span;
+        let down = element / self.kernel[1] * dilation[0];
+        let across = element % self.kernel[1] * dilation[1];
+        for run in &self.runs {
+            let mut zeros = |at: usize, count: usize| {
+                if count > 0 {
+                    self.copies.push(Copy { at, count, from: None });
+                }
+            };
+            let y = run.y * stride[0] + down;
+            if y < pad[0] || y - pad[0] >= input[0] {
+                zeros(run.at, run.count);
+                continue;
+            }
+            // The places, counted from the first of the run, whose element is inside of the row.
+            let place = |x: usize| (x + pad[1]).saturating_sub(across).div_ceil(stride[1]);
+            let inside = |x: usize| place(x).saturating_sub(run.x).min(run.count);
+            let (start, end) = (inside(0), inside(input[1]));
+            zeros(run.at, start);
+            zeros(run.at + end, run.count - end);
+            if start < end {
+                let x = (run.x + start) * stride[1] + across - pad[1];
+                let from = Some((y - pad[0]) * input[1] + x);
+                let copy = Copy { at: run.at + start, count: end - start, from };
+                // In the order of the panel: each may write beyond its end.
+                let place = self.copies.len() - usize::from(end < run.count);
+                self.copies.insert(place, copy);
+            }
+        }
+        // What is beyond the last place is never used, but must be numbers.
+    }
+
+    /// One step of depth.
+    #[inline(always)]
+    fn lay(&mut self, channel: usize, start: usize) {
+        let lanes = self.lanes;
+        let items = &self.items[channel * self.span.input[0] * self.span.input[1]..];
+        let stride = self.span.stride[1];
+        for copy in &self.copies {
+            let to = &mut self.panel[start + copy.at..];
+            let Some(from) = copy.from else {
+                for to in to.chunks_exact_mut(L::WIDTH).take(copy.count.div_ceil(L::WIDTH)) {
+                    lanes.store(lanes.zero(), to);
+                }
+                continue;
+            };
+            let vectors = copy.count.div_ceil(L::WIDTH);
+            let side_by_side = stride == 1 || copy.count == 1;
+            let reach = if side_by_side { vectors } else { 2 * vectors } * L::WIDTH;
+            match items.get(from..from + reach) {
+                Some(from) if side_by_side => {
+                    for (from, to) in from.chunks_exact(L::WIDTH).zip(to.chunks_exact_mut(L::WIDTH)) {
+                        lanes.store(lanes.load(from), to);
+                    }
+                }
+                Some(from) if stride == 2 => {
+                    for (from, to) in from.chunks_exact(2 * L::WIDTH).zip(to.chunks_exact_mut(L::WIDTH)) {
+                        lanes.store(lanes.even(lanes.load(from), lanes.load(&from[L::WIDTH..])), to);
+                    }
+                }
+                _ => {
+                    for (to, from) in to[..copy.count].iter_mut().zip(items[from..].iter().step_by(stride)) {
+                        *to = *from;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<L: Lanes> Right for Patches<'_, L> {
+    #[inline(always)]
+    fn block(&mut self, depth: Range<usize>) -> (&[f32], &[f32]) {
+        let length = depth.len() * self.width;
+        // A copy writes whole vectors, also at the end.
+        self.panel.resize(self.panel.len().max(length + L::WIDTH), 0.0);
+        let mut step = depth.start;
+        let mut start = 0;
+        while step < depth.end {
+            let (element, first) = (step / self.channels, step % self.channels);
+            let count = (self.channels - first).min(depth.end - step);
+            if self.element != Some(element) {
+                self.prepare(element);
+            }
+            for channel in first..first + count {
+                self.lay(channel, start);
+                start += self.width;
+            }
+            step += count;
+        }
+        (&self.panel[..length], &[])
+    }
+}

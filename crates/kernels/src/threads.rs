@@ -1,0 +1,138 @@
+//! Work that is divided between the threads of rayon's pool, and results that they write together.
+
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What is faster done by one thread than handed over: so many products of numbers.
+const SMALL: usize = 1 << 17;
+
+/// How many threads share work of `products` products: those of the pool that the caller is in.
+pub(crate) fn threads(products: usize) -> usize {
+    if products < SMALL { 1 } else { rayon::current_num_threads().max(1) }
+}
+
+/// Calls `task` with each number below `count`, on up to `threads` threads. The caller's thread takes part, and each
+/// takes the next one when it is done with one: a thread that wakes late costs nothing but its help.
+pub(crate) fn divide(threads: usize, count: usize, task: &(impl Fn(usize) + Sync)) {
+    if threads < 2 || count < 2 {
+        (0..count).for_each(task);
+        return;
+    }
+    let next = AtomicUsize::new(0);
+    at_once(threads.min(count), &|| {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= count {
+                return;
+            }
+            task(at);
+        }
+    });
+}
+
+fn at_once(threads: usize, work: &(impl Fn() + Sync)) {
+    if threads < 2 {
+        work();
+    } else {
+        rayon::join(work, || at_once(threads - 1, work));
+    }
+}
+
+/// Calls `work` with parts of `items`, each with as many elements as a multiple of `unit`, on as many threads as are worth it: a
+/// thread is given `least` elements or more. The first part stays on the caller's thread, and the others go to
+/// rayon's pool: for numbers in a row, of which each thread gets its own piece of memory. `divide` is for tasks of uneven length.
+pub fn share<T: Send>(items: &mut [T], unit: usize, least: usize, work: impl Fn(usize, &mut [T]) + Sync) {
+    let shares = (items.len() / least.max(1)).min(rayon::current_num_threads());
+    if shares < 2 {
+        return work(0, items);
+    }
+    let unit = unit.max(1);
+    let part = items.len().div_ceil(shares).next_multiple_of(unit);
+    let work = &work;
+    rayon::in_place_scope(|scope| {
+        let mut parts = items.chunks_mut(part).enumerate();
+        let own = parts.next();
+        for (at, part_of) in parts {
+            scope.spawn(move |_| work(at * part, part_of));
+        }
+        if let Some((_, own)) = own {
+            work(0, own);
+        }
+    });
+}
+
+/// Part `at` of a range of `length` that is divided into `count` parts of nearly the same size.
+pub(crate) fn part(length: usize, count: usize, at: usize) -> Range<usize> {
+    let (each, more) = (length / count, length % count);
+    let start = at * each + at.min(more);
+    start..start + each + usize::from(at < more)
+}
+
+/// A result to which several threads write, each to places of its own.
+pub(crate) struct Shared<'a> {
+    start: *mut MaybeUninit<f32>,
+    length: usize,
+    borrowed: PhantomData<&'a mut [MaybeUninit<f32>]>,
+}
+
+// SAFETY: it is a borrowed slice of numbers; `part` asks its callers to keep out of each other's way.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    /// All of it.
+    pub(crate) fn new(all: &'a mut [MaybeUninit<f32>]) -> Self {
+        Self { start: all.as_mut_ptr(), length: all.len(), borrowed: PhantomData }
+    }
+
+    /// Some of it, side by side; panics where it is not inside.
+    ///
+    /// # Safety
+    /// Nobody else has a part that overlaps with it at the same time.
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "the contract of the function")]
+    pub(crate) unsafe fn part(&self, start: usize, length: usize) -> &mut [MaybeUninit<f32>] {
+        assert!(start <= self.length && length <= self.length - start);
+        // SAFETY: it is inside of the slice that is borrowed, and the caller alone has it.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), length) }
+    }
+}
+
+/// A vector of `length` numbers that `fill` writes.
+///
+/// # Safety
+/// `fill` has written each of them when it returns.
+pub(crate) unsafe fn filled(length: usize, fill: impl FnOnce(&Shared<'_>)) -> Vec<f32> {
+    let mut all = Vec::with_capacity(length);
+    fill(&Shared::new(&mut all.spare_capacity_mut()[..length]));
+    // SAFETY: there is room for so many, and the caller says that all are written.
+    unsafe { all.set_len(length) };
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_task_is_done_once() {
+        let done: Vec<AtomicUsize> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
+        for threads in [1, 2, 5] {
+            divide(threads, done.len(), &|at| {
+                done[at].fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        assert!(done.iter().all(|count| count.load(Ordering::Relaxed) == 3));
+    }
+
+    #[test]
+    fn parts_follow_each_other() {
+        for (length, count) in [(0, 1), (3, 5), (10, 3), (12, 4)] {
+            let parts: Vec<usize> = (0..count).flat_map(|at| part(length, count, at)).collect();
+            assert_eq!(parts, (0..length).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! The innermost loop: a tile of sums of products that stays in registers, and what finishes it.
+//!
+//! A tile is a few rows of the left matrix by a few vectors of columns of the right one. Both are laid out in panels:
+//! for each step of depth the numbers of the panel's rows, or columns, side by side.
+
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+
+use crate::lanes::{Lanes, interleave};
+use crate::threads::Shared;
+
+/// How many numbers of a right panel are used again and again before the next ones: they stay in the nearest cache,
+/// beside the left panels that pass through it.
+const BLOCK: usize = 6144;
+
+/// So many vectors of sums are enough to begin a product with each step: two at a time, each of which takes four steps.
+pub(crate) const ENOUGH: usize = 8;
+
+/// The most numbers of a vector.
+const MAX_WIDTH: usize = 16;
+
+/// What is done to each sum before it is stored, in this order.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Finish<'a> {
+    /// Added: a number for each column of a matrix product, or for each channel that a convolution gives.
+    pub bias: Option<&'a [f32]>,
+    /// Added: numbers in the order of the result, as many as it has.
+    pub addend: Option<&'a [f32]>,
+    /// The least and the greatest number of the result. What is no number stays so.
+    pub bounds: Option<(f32, f32)>,
+}
+
+impl Finish<'_> {
+    /// Panics where the lengths are not those of a result.
+    pub(crate) fn check(&self, biases: usize, numbers: usize) {
+        assert!(self.bias.is_none_or(|bias| bias.len() == biases), "one bias for each");
+        assert!(self.addend.is_none_or(|addend| addend.len() == numbers), "as many numbers as the result");
+    }
+}
+
+/// Where sums go.
+pub(crate) struct Target<'a> {
+    pub(crate) to: &'a Shared<'a>,
+    pub(crate) finish: Finish<'a>,
+    /// The bias is one number for each row, not for each column.
+    pub(crate) by_row: bool,
+    /// Where the first row of the left matrix is.
+    pub(crate) start: usize,
+    /// How far its rows are apart.
+    pub(crate) stride: usize,
+}
+
+/// The left matrix: panels of as many rows as a tile has. The last one may have fewer.
+#[derive(Clone, Copy)]
+pub(crate) struct Left<'a> {
+    pub(crate) items: &'a [f32],
+    pub(crate) rows: usize,
+    pub(crate) depth: usize,
+}
+
+impl<'a> Left<'a> {
+    /// The numbers of a panel, and how many rows it has.
+    #[inline(always)]
+    fn panel(&self, tile: usize, panel: usize) -> (&'a [f32], usize) {
+        let rows = tile.min(self.rows - panel * tile);
+        (&self.items[panel * tile * self.depth..][..rows * self.depth], rows)
+    }
+}
+
+/// A panel of the right matrix, given part by part.
+pub(crate) trait Right {
+    /// The numbers of some steps of depth, and those that will be asked for next where they are far away.
+    fn block(&mut self, depth: Range<usize>) -> (&[f32], &[f32]);
+}
+
+/// One that is laid out, and all that follow it.
+pub(crate) struct Laid<'a> {
+    pub(crate) items: &'a [f32],
+    pub(crate) width: usize,
+}
+
+impl Right for Laid<'_> {
+    #[inline(always)]
+    fn block(&mut self, depth: Range<usize>) -> (&[f32], &[f32]) {
+        let next = &self.items[depth.end * self.width..];
+        (&self.items[depth.start * self.width..depth.end * self.width], &next[..next.len().min(BLOCK)])
+    }
+}
+
+/// Some columns of the result.
+pub(crate) struct Columns {
+    /// The first one.
+    pub(crate) first: usize,
+    /// How many there are, not more than a tile has.
+    pub(crate) count: usize,
+}
+
+/// All tiles of some panels of the left matrix with one of the right matrix, whose width is that of the vectors that
+/// `columns` take. `partial` has room for the sums of all of them.
+///
+/// # Safety
+/// Nobody else writes these rows and columns of the target at the same time.
+#[inline(always)]
+pub(crate) unsafe fn tiles<L: Lanes, const ROWS: usize, const VECTORS: usize>(
+    lanes: L,
+    left: Left<'_>,
+    panels: Range<usize>,
+    right: &mut impl Right,
+    partial: &mut Vec<f32>,
+    target: &Target<'_>,
+    columns: &Columns,
+) {
+    let vectors = columns.count.div_ceil(L::WIDTH);
+    // SAFETY: the caller's promise.
+    unsafe {
+        match vectors {
+            1 => of_width::<L, ROWS, 1>(lanes, left, panels, right, partial, target, columns),
+            2 => of_width::<L, ROWS, 2>(lanes, left, panels, right, partial, target, columns),
+            _ => of_width::<L, ROWS, VECTORS>(lanes, left, panels, right, partial, target, columns),
+        }
+    }
+}
+
+/// The same, with the number of vectors known.
+#[inline(always)]
+unsafe fn of_width<L: Lanes, const ROWS: usize, const V: usize>(
+    lanes: L,
+    left: Left<'_>,
+    panels: Range<usize>,
+    right: &mut impl Right,
+    partial: &mut Vec<f32>,
+    target: &Target<'_>,
+    columns: &Columns,
+) {
+    let (depth, width) = (left.depth, V * L::WIDTH);
+    let blocks = depth.div_ceil(BLOCK / width).max(1);
+    if blocks > 1 {
+        partial.resize(panels.len() * ROWS * width, 0.0);
+    }
+    for block in 0..blocks {
+        let steps = depth * block / blocks..depth * (block + 1) / blocks;
+        let (b, next) = right.block(steps.clone());
+        // A share of what comes next is asked for with each panel, so that it is there when it is its turn.
+        let share = if panels.len() > 1 { next.len().div_ceil(panels.len()) } else { 0 };
+        let mut panel = panels.start;
+        while panel < panels.end {
+            let (items, rows) = left.panel(ROWS, panel);
+            let a = &items[steps.start * rows..steps.end * rows];
+            let at = panel - panels.start;
+            if share > 0 && at * share < next.len() {
+                lanes.prefetch(&next[at * share..((at + 1) * share).min(next.len())]);
+            }
+            let kept: &mut [f32] = if blocks > 1 {
+                &mut partial[at * ROWS * width..][..2.min(panels.end - panel) * ROWS * width]
+            } else {
+                &mut []
+            };
+            let place = Place { row: panel * ROWS, first: block == 0, last: block + 1 == blocks };
+            if ROWS * V < ENOUGH && panel + 1 < panels.end {
+                let (items, more) = left.panel(ROWS, panel + 1);
+                if more == ROWS {
+                    let second = &items[steps.start * rows..steps.end * rows];
+                    // SAFETY: the caller's promise.
+                    unsafe { two_tiles::<L, ROWS, V>(lanes, [a, second], b, kept, target, columns, place) };
+                    panel += 2;
+                    continue;
+                }
+            }
+            panel += 1;
+            // SAFETY: the caller's promise.
+            unsafe {
+                match rows {
+                    _ if rows == ROWS => tile::<L, ROWS, V>(lanes, a, b, kept, target, columns, place),
+                    1 => tile::<L, 1, V>(lanes, a, b, kept, target, columns, place),
+                    2 => tile::<L, 2, V>(lanes, a, b, kept, target, columns, place),
+                    3 => tile::<L, 3, V>(lanes, a, b, kept, target, columns, place),
+                    4 if ROWS > 4 => tile::<L, 4, V>(lanes, a, b, kept, target, columns, place),
+                    5 if ROWS > 4 => tile::<L, 5, V>(lanes, a, b, kept, target, columns, place),
+                    6 if ROWS > 4 => tile::<L, 6, V>(lanes, a, b, kept, target, columns, place),
+                    _ => tile::<L, 7, V>(lanes, a, b, kept, target, columns, place),
+                }
+            }
+        }
+    }
+}
+
+/// A tile among others, in rows and in depth.
+#[derive(Clone, Copy)]
+struct Place {
+    row: usize,
+    first: bool,
+    last: bool,
+}
+
+/// One tile over some steps of depth. What is not finished is kept.
+#[inline(always)]
+unsafe fn tile<L: Lanes, const R: usize, const V: usize>(
+    lanes: L,
+    a: &[f32],
+    b: &[f32],
+    kept: &mut [f32],
+    target: &Target<'_>,
+    columns: &Columns,
+    place: Place,
+) {
+    let sums = add_products::<L, R, V>(lanes, a, b, begun(lanes, kept, &place));
+    // SAFETY: the caller's promise.
+    unsafe { end(lanes, &sums, kept, target, columns, &place) };
+}
+
+/// Two tiles of neighbouring panels side by side: one alone has too few sums for the processor to begin one with each
+/// step while it ends others.
+#[inline(always)]
+unsafe fn two_tiles<L: Lanes, const R: usize, const V: usize>(
+    lanes: L,
+    a: [&[f32]; 2],
+    b: &[f32],
+    kept: &mut [f32],
+    target: &Target<'_>,
+    columns: &Columns,
+    place: Place,
+) {
+    let (kept, more) = kept.split_at_mut(kept.len() / 2);
+    let second = Place { row: place.row + R, ..place };
+    let sums = [begun(lanes, kept, &place), begun(lanes, more, &second)];
+    let [sums, others] = add_products_of_two::<L, R, V>(lanes, a, b, sums);
+    // SAFETY: the caller's promise.
+    unsafe {
+        end(lanes, &sums, kept, target, columns, &place);
+        end(lanes, &others, more, target, columns, &second);
+    }
+}
+
+/// The sums that were kept.
+#[inline(always)]
+fn begun<L: Lanes, const R: usize, const V: usize>(lanes: L, kept: &[f32], place: &Place) -> [[L::V; V]; R] {
+    let mut sums = [[lanes.zero(); V]; R];
+    if !place.first {
+        for (sums, kept) in sums.iter_mut().zip(kept.chunks_exact(V * L::WIDTH)) {
+            for (v, sum) in sums.iter_mut().enumerate() {
+                *sum = lanes.load(&kept[v * L::WIDTH..]);
+            }
+        }
+    }
+    sums
+}
+
+/// Finishes sums, or keeps them.
+#[inline(always)]
+unsafe fn end<L: Lanes, const R: usize, const V: usize>(
+    lanes: L,
+    sums: &[[L::V; V]; R],
+    kept: &mut [f32],
+    target: &Target<'_>,
+    columns: &Columns,
+    place: &Place,
+) {
+    if place.last {
+        // SAFETY: the caller's promise.
+        unsafe { finish(lanes, sums, target, columns, place.row) };
+    } else {
+        for (sums, kept) in sums.iter().zip(kept.chunks_exact_mut(V * L::WIDTH)) {
+            for (v, &sum) in sums.iter().enumerate() {
+                lanes.store(sum, &mut kept[v * L::WIDTH..]);
+            }
+        }
+    }
+}
+
+/// `sums` and the products of all rows of `a` with all columns of `b`, for each step of depth.
+#[inline(always)]
+pub(crate) fn add_products<L: Lanes, const R: usize, const V: usize>(
+    lanes: L,
+    a: &[f32],
+    b: &[f32],
+    mut sums: [[L::V; V]; R],
+) -> [[L::V; V]; R] {
+    for (a, b) in a.as_chunks::<R>().0.iter().zip(b.chunks_exact(V * L::WIDTH)) {
+        let mut columns = [lanes.zero(); V];
+        for v in 0..V {
+            columns[v] = lanes.load(&b[v * L::WIDTH..]);
+        }
+        for r in 0..R {
+            let x = lanes.splat(a[r]);
+            for v in 0..V {
+                sums[r][v] = lanes.fma(x, columns[v], sums[r][v]);
+            }
+        }
+    }
+    sums
+}
+
+/// The same for two panels of rows.
+#[inline(always)]
+pub(crate) fn add_products_of_two<L: Lanes, const R: usize, const V: usize>(
+    lanes: L,
+    a: [&[f32]; 2],
+    b: &[f32],
+    mut sums: [[[L::V; V]; R]; 2],
+) -> [[[L::V; V]; R]; 2] {
+    let a = a[0].as_chunks::<R>().0.iter().zip(a[1].as_chunks::<R>().0);
+    for ((first, second), b) in a.zip(b.chunks_exact(V * L::WIDTH)) {
+        let mut columns = [lanes.zero(); V];
+        for v in 0..V {
+            columns[v] = lanes.load(&b[v * L::WIDTH..]);
+        }
+        for r in 0..R {
+            let (x, y) = (lanes.splat(first[r]), lanes.splat(second[r]));
+            for v in 0..V {
+                sums[0][r][v] = lanes.fma(x, columns[v], sums[0][r][v]);
+                sums[1][r][v] = lanes.fma(y, columns[v], sums[1][r][v]);
+            }
+        }
+    }
+    sums
+}
+
+/// Adds bias and addend to sums, bounds them, and writes them to their places.
+///
+/// # Safety
+/// Nobody else writes these rows and columns of the target at the same time.
+#[inline(always)]
+pub(crate) unsafe fn finish<L: Lanes, const R: usize, const V: usize>(
+    lanes: L,
+    sums: &[[L::V; V]; R],
+    target: &Target<'_>,
+    columns: &Columns,
+    row: usize,
+) {
+    let Target { finish, by_row, .. } = target;
+    for r in 0..R {
+        let start = target.start + (row + r) * target.stride + columns.first;
+        // SAFETY: the caller's promise.
+        let to = unsafe { target.to.part(start, columns.count) };
+        let addend = finish.addend.map(|addend| &addend[start..][..columns.count]);
+        let bias = finish.bias.map(|bias| if *by_row { &bias[row + r..] } else { &bias[columns.first..] });
+        for v in 0..V {
+            if (v + 1) * L::WIDTH <= columns.count {
+                let mut sum = sums[r][v];
+                if let Some(bias) = bias {
+                    let bias = if *by_row { lanes.splat(bias[0]) } else { lanes.load(&bias[v * L::WIDTH..]) };
+                    sum = lanes.add(sum, bias);
+                }
+                if let Some(addend) = addend {
+                    sum = lanes.add(sum, lanes.load(&addend[v * L::WIDTH..]));
+                }
+                if let Some((low, high)) = finish.bounds {
+                    sum = lanes.min(lanes.splat(high), lanes.max(lanes.splat(low), sum));
+                }
+                lanes.write(sum, &mut to[v * L::WIDTH..]);
+            }
+            // One by one where the columns end.
+            else if v * L::WIDTH < columns.count {
+                let mut last = [0.0; MAX_WIDTH];
+                lanes.store(sums[r][v], &mut last);
+                for (at, &sum) in (v * L::WIDTH..columns.count).zip(&last) {
+                    let mut sum = sum + bias.map_or(0.0, |bias| bias[if *by_row { 0 } else { at }]);
+                    sum += addend.map_or(0.0, |addend| addend[at]);
+                    to[at].write(bounded(sum, finish.bounds));
+                }
+            }
+        }
+    }
+}
+
+/// The number between two bounds; what is no number stays so.
+#[inline(always)]
+pub(crate) fn bounded(x: f32, bounds: Option<(f32, f32)>) -> f32 {
+    let Some((low, high)) = bounds else { return x };
+    let x = if low > x { low } else { x };
+    if high < x { high } else { x }
+}
+
+/// Lays out rows of a matrix as a panel of the left side: for each step of depth the numbers of all rows. `strides` are
+/// how far rows and steps are apart. `ROWS` is a power of two.
+#[inline(always)]
+pub(crate) fn lay_left<L: Lanes, const ROWS: usize>(
+    lanes: L,
+    items: &[f32],
+    [rows, depth]: [usize; 2],
+    strides: [usize; 2],
+    panel: &mut [f32],
+) {
+    let mut done = 0;
+    // `interleave` halves: it takes a power of two.
+    if ROWS.is_power_of_two() && rows == ROWS && strides[1] == 1 {
+        while done + L::WIDTH <= depth {
+            let mut from = [lanes.zero(); ROWS];
+            for (row, from) in from.iter_mut().enumerate() {
+                *from = lanes.load(&items[row * strides[0] + done..]);
+            }
+            let to = &mut panel[done * ROWS..][..ROWS * L::WIDTH];
+            for (x, to) in interleave(lanes, from).into_iter().zip(to.chunks_exact_mut(L::WIDTH)) {
+                lanes.store(x, to);
+            }
+            done += L::WIDTH;
+        }
+    }
+    for step in done..depth {
+        for row in 0..rows {
+            panel[step * rows + row] = items[row * strides[0] + step * strides[1]];
+        }
+    }
+}
