@@ -158,10 +158,16 @@ impl Graph {
         self.outputs.iter().zip(held).map(give).collect()
     }
 
+    /// The steps that a request takes, in their order: the name of a node and that of what is done there, which may stand for
+    /// several nodes of the file. [`Limits::stop`] is asked before each.
+    pub fn steps(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.plan.steps()
+    }
+
     /// The operators of the steps that a request takes.
     #[cfg(test)]
     pub(crate) fn operators(&self) -> Vec<&str> {
-        self.plan.operators()
+        self.steps().map(|(_, operator)| operator).collect()
     }
 
     /// How many constants are stored that requests read.

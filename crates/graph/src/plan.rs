@@ -99,10 +99,9 @@ impl Plan {
         Self { constants, slots, inputs, captured, steps: kept, outputs, widest }
     }
 
-    /// The operators of the steps.
-    #[cfg(test)]
-    pub(crate) fn operators(&self) -> Vec<&str> {
-        self.steps.iter().map(|step| step.op_type.as_str()).collect()
+    /// The names of the steps' nodes and operators.
+    pub(crate) fn steps(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.steps.iter().map(|step| (step.name.as_str(), step.op_type.as_str()))
     }
 
     /// Answers a request. `inputs` are in the order of the graph's declaration.

@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::isa::{Isa, Work};
 use crate::lanes::Lanes;
 use crate::threads::{Shared, divide, filled, part, threads};
-use crate::tile::{Columns, Finish, Left, Target, tiles};
+use crate::tile::{BiasFor, Columns, Finish, Left, Target, tiles};
 use patches::Patches;
 use winograd::Transformed;
 
@@ -152,7 +152,7 @@ impl Filters {
             let target = Target {
                 to,
                 finish: Finish { bias: finish.bias.map(|bias| &bias[first..][..rows]), ..finish },
-                by_row: true,
+                bias_for: BiasFor::Row,
                 start: (image * self.outputs + first) * places,
                 stride: places,
             };

@@ -10,7 +10,8 @@ use std::mem::MaybeUninit;
 /// Operations on [`Lanes::WIDTH`] numbers at a time.
 ///
 /// All that takes or gives vectors is `#[inline(always)]`, as it must be compiled into a function that has the
-/// instructions: see [`Isa::run`](crate::isa::Isa::run).
+/// instructions: see [`Isa::run`](crate::isa::Isa::run). So no closure does, nor `map` of an array: those are calls where the
+/// compiler sees fit, for which all registers are put away.
 pub(crate) trait Lanes: Copy + Send + Sync {
     /// A vector.
     type V: Copy;
@@ -29,6 +30,22 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn odd(self, a: Self::V, b: Self::V) -> Self::V;
     /// The numbers of two vectors in turns, as two vectors that follow each other.
     fn zip(self, a: Self::V, b: Self::V) -> [Self::V; 2];
+    /// The numbers 0, 4, 8, .. of four vectors that follow each other, then 1, 5, 9, .. and so on.
+    #[inline(always)]
+    fn quarters(self, [a, b, c, d]: [Self::V; 4]) -> [Self::V; 4] {
+        let (even, more_even) = (self.even(a, b), self.even(c, d));
+        let (odd, more_odd) = (self.odd(a, b), self.odd(c, d));
+        [
+            self.even(even, more_even),
+            self.even(odd, more_odd),
+            self.odd(even, more_even),
+            self.odd(odd, more_odd),
+        ]
+    }
+    /// The numbers of `a` but for the first one, then the first one of `b`.
+    fn next(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The bits that both have: a number where the other one has all bits, and 0 where it has none.
+    fn and(self, a: Self::V, b: Self::V) -> Self::V;
     /// Writes the first `WIDTH` numbers, of at least as many.
     fn write(self, x: Self::V, to: &mut [MaybeUninit<f32>]);
     /// `a + b`.
@@ -41,6 +58,8 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     fn fma(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
     /// `a` where that is greater than `b`, else `b`: also where one of them is no number.
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    /// The greater one; what is no number where one of them is none.
+    fn greater(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a` where that is less than `b`, else `b`: also where one of them is no number.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
 
@@ -131,6 +150,16 @@ impl Lanes for Plain {
     }
 
     #[inline(always)]
+    fn next(self, a: Self::V, b: Self::V) -> Self::V {
+        [a[1], a[2], a[3], b[0]]
+    }
+
+    #[inline(always)]
+    fn and(self, a: Self::V, b: Self::V) -> Self::V {
+        each!(|a: f32, b: f32| f32::from_bits(a.to_bits() & b.to_bits()), a, b)
+    }
+
+    #[inline(always)]
     fn write(self, x: Self::V, to: &mut [MaybeUninit<f32>]) {
         for (to, x) in to[..4].iter_mut().zip(x) {
             to.write(x);
@@ -164,6 +193,11 @@ impl Lanes for Plain {
     }
 
     #[inline(always)]
+    fn greater(self, a: Self::V, b: Self::V) -> Self::V {
+        each!(|a: f32, b| if a > b || a.is_nan() { a } else { b }, a, b)
+    }
+
+    #[inline(always)]
     fn min(self, a: Self::V, b: Self::V) -> Self::V {
         each!(|a, b| if a < b { a } else { b }, a, b)
     }
@@ -175,12 +209,14 @@ pub(crate) use x86::{Avx2, Avx512};
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::{
-        __m256, __m512, _MM_HINT_T1, _mm_prefetch, _mm256_add_ps, _mm256_castpd_ps, _mm256_castps_pd,
-        _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps,
-        _mm256_permute2f128_ps, _mm256_permute4x64_pd, _mm256_set1_ps, _mm256_shuffle_ps, _mm256_storeu_ps,
-        _mm256_sub_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps, _mm512_add_ps, _mm512_fmadd_ps,
-        _mm512_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_set1_ps,
-        _mm512_setr_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+        __m256, __m512, _CMP_UNORD_Q, _MM_HINT_T1, _mm_prefetch, _mm256_add_ps, _mm256_alignr_epi8,
+        _mm256_and_ps, _mm256_blendv_ps, _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps_si256,
+        _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_max_ps, _mm256_min_ps,
+        _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_permute4x64_pd, _mm256_set1_ps, _mm256_shuffle_ps,
+        _mm256_storeu_ps, _mm256_sub_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps, _mm512_add_ps,
+        _mm512_alignr_epi32, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
+        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_mask_blend_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+        _mm512_permutex2var_ps, _mm512_set1_ps, _mm512_setr_epi32, _mm512_storeu_ps, _mm512_sub_ps,
     };
     use std::mem::MaybeUninit;
 
@@ -212,7 +248,7 @@ mod x86 {
     /// What both have, by the names of the instructions.
     macro_rules! lanes {
         ($Self:ty, $V:ty, $width:literal, $splat:ident, $load:ident, $store:ident, $add:ident, $sub:ident,
-         $mul:ident, $fma:ident, $max:ident, $min:ident, $even:ident, $odd:ident, $zip:ident) => {
+         $mul:ident, $fma:ident, $max:ident, $greater:ident, $min:ident, $even:ident, $odd:ident, $zip:ident, $quarters:ident, $next:ident, $and:ident) => {
             impl Lanes for $Self {
                 type V = $V;
                 const WIDTH: usize = $width;
@@ -258,6 +294,24 @@ mod x86 {
                 }
 
                 #[inline(always)]
+                fn quarters(self, x: [Self::V; 4]) -> [Self::V; 4] {
+                    // SAFETY: as in `splat`.
+                    unsafe { $quarters(x) }
+                }
+
+                #[inline(always)]
+                fn next(self, a: Self::V, b: Self::V) -> Self::V {
+                    // SAFETY: as in `splat`.
+                    unsafe { $next(a, b) }
+                }
+
+                #[inline(always)]
+                fn and(self, a: Self::V, b: Self::V) -> Self::V {
+                    // SAFETY: as in `splat`.
+                    unsafe { $and(a, b) }
+                }
+
+                #[inline(always)]
                 fn write(self, x: Self::V, to: &mut [MaybeUninit<f32>]) {
                     assert!(to.len() >= Self::WIDTH);
                     // SAFETY: as in `splat`; there is room for so many numbers, at any alignment.
@@ -295,12 +349,31 @@ mod x86 {
                 }
 
                 #[inline(always)]
+                fn greater(self, a: Self::V, b: Self::V) -> Self::V {
+                    // SAFETY: as in `splat`.
+                    unsafe { $greater(a, b) }
+                }
+
+                #[inline(always)]
                 fn min(self, a: Self::V, b: Self::V) -> Self::V {
                     // SAFETY: as in `splat`.
                     unsafe { $min(a, b) }
                 }
             }
         };
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn greater_of_8(a: __m256, b: __m256) -> __m256 {
+        // `max` gives `b` where one of them is no number.
+        _mm256_blendv_ps(_mm256_max_ps(a, b), a, _mm256_cmp_ps::<_CMP_UNORD_Q>(a, a))
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn greater_of_16(a: __m512, b: __m512) -> __m512 {
+        _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_UNORD_Q>(a, a), _mm512_max_ps(a, b), a)
     }
 
     #[target_feature(enable = "avx2")]
@@ -324,6 +397,57 @@ mod x86 {
         // 0 8 1 9 | 4 12 5 13 and 2 10 3 11 | 6 14 7 15; then the halves in their order.
         let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
         [_mm256_permute2f128_ps::<0x20>(low, high), _mm256_permute2f128_ps::<0x31>(low, high)]
+    }
+
+    /// Fewer moves between halves than by `even_of_8` and `odd_of_8`.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn quarters_of_8([a, b, c, d]: [__m256; 4]) -> [__m256; 4] {
+        // Four numbers each: 0 and 4, 1 and 5, 2 and 6, 3 and 7; then four by four are turned in each half.
+        let (first, second) = (_mm256_permute2f128_ps::<0x20>(a, c), _mm256_permute2f128_ps::<0x31>(a, c));
+        let (third, fourth) = (_mm256_permute2f128_ps::<0x20>(b, d), _mm256_permute2f128_ps::<0x31>(b, d));
+        let (low, high) = (_mm256_unpacklo_ps(first, second), _mm256_unpackhi_ps(first, second));
+        let (more_low, more_high) = (_mm256_unpacklo_ps(third, fourth), _mm256_unpackhi_ps(third, fourth));
+        [
+            _mm256_shuffle_ps::<0b01_00_01_00>(low, more_low),
+            _mm256_shuffle_ps::<0b11_10_11_10>(low, more_low),
+            _mm256_shuffle_ps::<0b01_00_01_00>(high, more_high),
+            _mm256_shuffle_ps::<0b11_10_11_10>(high, more_high),
+        ]
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn next_of_8(a: __m256, b: __m256) -> __m256 {
+        let (middle, a) = (_mm256_permute2f128_ps::<0x21>(a, b), _mm256_castps_si256(a));
+        _mm256_castsi256_ps(_mm256_alignr_epi8::<4>(_mm256_castps_si256(middle), a))
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn next_of_16(a: __m512, b: __m512) -> __m512 {
+        let (a, b) = (_mm512_castps_si512(a), _mm512_castps_si512(b));
+        _mm512_castsi512_ps(_mm512_alignr_epi32::<1>(b, a))
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn quarters_of_16([a, b, c, d]: [__m512; 4]) -> [__m512; 4] {
+        let (even, more_even) = (even_of_16(a, b), even_of_16(c, d));
+        let (odd, more_odd) = (odd_of_16(a, b), odd_of_16(c, d));
+        [
+            even_of_16(even, more_even),
+            even_of_16(odd, more_odd),
+            odd_of_16(even, more_even),
+            odd_of_16(odd, more_odd),
+        ]
+    }
+
+    /// `_mm512_and_ps` asks for more than AVX-512 F.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn and_of_16(a: __m512, b: __m512) -> __m512 {
+        _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(a), _mm512_castps_si512(b)))
     }
 
     #[target_feature(enable = "avx512f")]
@@ -360,10 +484,14 @@ mod x86 {
         _mm256_mul_ps,
         _mm256_fmadd_ps,
         _mm256_max_ps,
+        greater_of_8,
         _mm256_min_ps,
         even_of_8,
         odd_of_8,
-        zip_8
+        zip_8,
+        quarters_of_8,
+        next_of_8,
+        _mm256_and_ps
     );
     lanes!(
         Avx512,
@@ -377,10 +505,14 @@ mod x86 {
         _mm512_mul_ps,
         _mm512_fmadd_ps,
         _mm512_max_ps,
+        greater_of_16,
         _mm512_min_ps,
         even_of_16,
         odd_of_16,
-        zip_16
+        zip_16,
+        quarters_of_16,
+        next_of_16,
+        and_of_16
     );
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 use crate::isa::{Isa, Work};
 use crate::lanes::{Lanes, interleave};
 use crate::threads::{Shared, divide, filled, part, threads};
-use crate::tile::{Columns, Finish, Laid, Left, Target, lay_left, tiles};
+use crate::tile::{BiasFor, Columns, Finish, Laid, Left, Target, lay_left, tiles};
 
 /// A matrix somewhere in memory: element (r, c) is at `r * strides[0] + c * strides[1]`.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +127,7 @@ impl Matrix {
         let (isa, depth) = (self.isa, self.rows);
         let (tile, width) = isa.tile();
         let (panels, wide) = (x.rows.div_ceil(tile), self.columns.div_ceil(width));
-        let target = Target { to, finish, by_row: false, start, stride: self.columns };
+        let target = Target { to, finish, bias_for: BiasFor::Column, start, stride: self.columns };
         // Rows that stay in the second cache while all columns pass.
         let chunk = (65536 / depth.max(1) / tile).clamp(4, 32);
         let chunks = panels.div_ceil(chunk);

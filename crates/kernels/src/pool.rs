@@ -8,6 +8,7 @@ use crate::convolution::Span;
 use crate::isa::{Isa, Work};
 use crate::lanes::Lanes;
 use crate::threads::{divide, filled, part, threads};
+use crate::tile::MAX_WIDTH;
 
 /// The greatest number that a window of `kernel` elements sees at each place, plane by plane: `span.images` is how many
 /// planes there are. What is beyond a plane does not count, and nothing is as great as what is no number. Panics where
@@ -43,37 +44,70 @@ impl Work for Maxima<'_> {
     type Result = ();
 
     #[inline(always)]
-    fn run<L: Lanes, const ROWS: usize, const VECTORS: usize>(self, _lanes: L) {
+    fn run<L: Lanes, const ROWS: usize, const VECTORS: usize>(self, lanes: L) {
         let Span { input, stride, dilation, pad, output, .. } = *self.span;
-        // The maxima of columns, with what is beyond the plane on both sides.
+        let least = lanes.splat(f32::NEG_INFINITY);
+        // The maxima of columns, with what is beyond the plane on both sides, and room to read and write whole vectors.
         let reach = output[1].saturating_sub(1) * stride[1] + (self.kernel[1].max(1) - 1) * dilation[1] + 1;
-        let mut columns = vec![f32::NEG_INFINITY; reach.max(pad[1] + input[1])];
+        let mut columns = vec![f32::NEG_INFINITY; reach.max(pad[1] + input[1]) + 2 * L::WIDTH];
         for (y, to) in self.to.chunks_exact_mut(output[1].max(1)).enumerate() {
             let own = &mut columns[pad[1]..][..input[1]];
             own.fill(f32::NEG_INFINITY);
             for down in 0..self.kernel[0] {
                 let row = (y * stride[0] + down * dilation[0]).checked_sub(pad[0]);
                 let Some(row) = row.filter(|&row| row < input[0]) else { continue };
-                for (best, &x) in own.iter_mut().zip(&self.from[row * input[1]..]) {
+                let (own, own_rest) = own.split_at_mut(input[1] - input[1] % L::WIDTH);
+                let (from, rest) = self.from[row * input[1]..][..input[1]].split_at(own.len());
+                for (best, x) in own.chunks_exact_mut(L::WIDTH).zip(from.chunks_exact(L::WIDTH)) {
+                    lanes.store(lanes.greater(lanes.load(x), lanes.load(best)), best);
+                }
+                for (best, &x) in own_rest.iter_mut().zip(rest) {
                     *best = greater(x, *best);
                 }
             }
-            for to in to.iter_mut() {
-                to.write(f32::NEG_INFINITY);
-            }
-            for across in 0..self.kernel[1] {
-                let from = columns[across * dilation[1]..].iter().step_by(stride[1]);
-                for (to, &x) in to.iter_mut().zip(from) {
-                    // SAFETY: it was written above.
-                    let best = unsafe { to.assume_init() };
-                    to.write(greater(x, best));
+            let mut done = 0;
+            while done < output[1] {
+                let to = &mut to[done..];
+                // Beyond the last place there is nothing to read for a window that moves by more than two.
+                if stride[1] > 2 {
+                    let mut best = f32::NEG_INFINITY;
+                    for across in 0..self.kernel[1] {
+                        best = greater(columns[done * stride[1] + across * dilation[1]], best);
+                    }
+                    to[0].write(best);
+                    done += 1;
+                    continue;
                 }
+                let mut best = least;
+                for across in 0..self.kernel[1] {
+                    let from = &columns[done * stride[1] + across * dilation[1]..];
+                    best = lanes.greater(stepping(lanes, from, stride[1]), best);
+                }
+                if to.len() >= L::WIDTH {
+                    lanes.write(best, to);
+                } else {
+                    let mut last = [0.0; MAX_WIDTH];
+                    lanes.store(best, &mut last);
+                    for (to, &best) in to.iter_mut().zip(&last) {
+                        to.write(best);
+                    }
+                }
+                done += L::WIDTH;
             }
         }
     }
 }
 
-/// The greater one; the first where it is no number.
+/// The numbers 0, 1, 2, .. or 0, 2, 4, ..
+#[inline(always)]
+fn stepping<L: Lanes>(lanes: L, from: &[f32], step: usize) -> L::V {
+    if step == 1 {
+        return lanes.load(from);
+    }
+    lanes.even(lanes.load(from), lanes.load(&from[L::WIDTH..]))
+}
+
+/// The greater one; what is no number where one of them is none.
 #[inline(always)]
 fn greater(x: f32, best: f32) -> f32 {
     if x > best || x.is_nan() { x } else { best }
@@ -102,7 +136,7 @@ impl Work for Means<'_> {
             for x in vectors.chunks_exact(L::WIDTH) {
                 sums = lanes.add(sums, lanes.load(x));
             }
-            let mut all = [0.0f32; 16];
+            let mut all = [0.0f32; MAX_WIDTH];
             lanes.store(sums, &mut all);
             let sum: f32 = all.iter().chain(rest).sum();
             means.push(sum / self.length as f32);

@@ -18,7 +18,7 @@ const BLOCK: usize = 6144;
 pub(crate) const ENOUGH: usize = 8;
 
 /// The most numbers of a vector.
-const MAX_WIDTH: usize = 16;
+pub(crate) const MAX_WIDTH: usize = 16;
 
 /// What is done to each sum before it is stored, in this order.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,12 +39,20 @@ impl Finish<'_> {
     }
 }
 
+/// What each number of a bias is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BiasFor {
+    Column,
+    Row,
+    /// There is only one.
+    All,
+}
+
 /// Where sums go.
 pub(crate) struct Target<'a> {
     pub(crate) to: &'a Shared<'a>,
     pub(crate) finish: Finish<'a>,
-    /// The bias is one number for each row, not for each column.
-    pub(crate) by_row: bool,
+    pub(crate) bias_for: BiasFor,
     /// Where the first row of the left matrix is.
     pub(crate) start: usize,
     /// How far its rows are apart.
@@ -321,6 +329,10 @@ pub(crate) fn add_products_of_two<L: Lanes, const R: usize, const V: usize>(
 /// # Safety
 /// Nobody else writes these rows and columns of the target at the same time.
 #[inline(always)]
+#[expect(
+    clippy::manual_map,
+    reason = "a closure is called, with all registers put away, for each row of a tile"
+)]
 pub(crate) unsafe fn finish<L: Lanes, const R: usize, const V: usize>(
     lanes: L,
     sums: &[[L::V; V]; R],
@@ -328,52 +340,71 @@ pub(crate) unsafe fn finish<L: Lanes, const R: usize, const V: usize>(
     columns: &Columns,
     row: usize,
 ) {
-    let Target { finish, by_row, .. } = target;
+    let Target { finish, bias_for, .. } = target;
     for r in 0..R {
         let start = target.start + (row + r) * target.stride + columns.first;
         // SAFETY: the caller's promise.
         let to = unsafe { target.to.part(start, columns.count) };
-        let addend = finish.addend.map(|addend| &addend[start..][..columns.count]);
-        let bias = finish.bias.map(|bias| if *by_row { &bias[row + r..] } else { &bias[columns.first..] });
+        let addend = match finish.addend {
+            Some(addend) => Some(&addend[start..][..columns.count]),
+            None => None,
+        };
+        let bias = match finish.bias {
+            Some(bias) => Some(match bias_for {
+                BiasFor::Column => &bias[columns.first..],
+                BiasFor::Row => &bias[row + r..],
+                BiasFor::All => bias,
+            }),
+            None => None,
+        };
         for v in 0..V {
-            if (v + 1) * L::WIDTH <= columns.count {
-                let mut sum = sums[r][v];
-                if let Some(bias) = bias {
-                    let bias = if *by_row { lanes.splat(bias[0]) } else { lanes.load(&bias[v * L::WIDTH..]) };
-                    sum = lanes.add(sum, bias);
-                }
-                if let Some(addend) = addend {
-                    sum = lanes.add(sum, lanes.load(&addend[v * L::WIDTH..]));
-                }
-                if let Some((low, high)) = finish.bounds {
-                    sum = lanes.min(lanes.splat(high), lanes.max(lanes.splat(low), sum));
-                }
-                lanes.write(sum, &mut to[v * L::WIDTH..]);
+            let first = v * L::WIDTH;
+            let count = columns.count.saturating_sub(first).min(L::WIDTH);
+            if count == 0 {
+                break;
             }
-            // One by one where the columns end.
-            else if v * L::WIDTH < columns.count {
+            let mut sum = sums[r][v];
+            if let Some(bias) = bias {
+                let bias = match bias_for {
+                    BiasFor::Column => some(lanes, &bias[first..], count),
+                    BiasFor::Row | BiasFor::All => lanes.splat(bias[0]),
+                };
+                sum = lanes.add(sum, bias);
+            }
+            if let Some(addend) = addend {
+                sum = lanes.add(sum, some(lanes, &addend[first..], count));
+            }
+            if let Some((low, high)) = finish.bounds {
+                sum = lanes.min(lanes.splat(high), lanes.max(lanes.splat(low), sum));
+            }
+            if count == L::WIDTH {
+                lanes.write(sum, &mut to[first..]);
+            } else {
                 let mut last = [0.0; MAX_WIDTH];
-                lanes.store(sums[r][v], &mut last);
-                for (at, &sum) in (v * L::WIDTH..columns.count).zip(&last) {
-                    let mut sum = sum + bias.map_or(0.0, |bias| bias[if *by_row { 0 } else { at }]);
-                    sum += addend.map_or(0.0, |addend| addend[at]);
-                    to[at].write(bounded(sum, finish.bounds));
+                lanes.store(sum, &mut last);
+                for (to, &sum) in to[first..].iter_mut().zip(&last[..count]) {
+                    to.write(sum);
                 }
             }
         }
     }
 }
 
-/// The number between two bounds; what is no number stays so.
+/// The first `count` numbers, and zeros for the rest of a vector.
 #[inline(always)]
-pub(crate) fn bounded(x: f32, bounds: Option<(f32, f32)>) -> f32 {
-    let Some((low, high)) = bounds else { return x };
-    let x = if low > x { low } else { x };
-    if high < x { high } else { x }
+fn some<L: Lanes>(lanes: L, from: &[f32], count: usize) -> L::V {
+    if count == L::WIDTH {
+        return lanes.load(from);
+    }
+    let mut short = [0.0; MAX_WIDTH];
+    for (to, from) in short.iter_mut().zip(&from[..count]) {
+        *to = *from;
+    }
+    lanes.load(&short)
 }
 
 /// Lays out rows of a matrix as a panel of the left side: for each step of depth the numbers of all rows. `strides` are
-/// how far rows and steps are apart. `ROWS` is a power of two.
+/// how far rows and steps are apart.
 #[inline(always)]
 pub(crate) fn lay_left<L: Lanes, const ROWS: usize>(
     lanes: L,
@@ -383,23 +414,47 @@ pub(crate) fn lay_left<L: Lanes, const ROWS: usize>(
     panel: &mut [f32],
 ) {
     let mut done = 0;
-    // `interleave` halves: it takes a power of two.
-    if ROWS.is_power_of_two() && rows == ROWS && strides[1] == 1 {
-        while done + L::WIDTH <= depth {
-            let mut from = [lanes.zero(); ROWS];
-            for (row, from) in from.iter_mut().enumerate() {
-                *from = lanes.load(&items[row * strides[0] + done..]);
-            }
-            let to = &mut panel[done * ROWS..][..ROWS * L::WIDTH];
-            for (x, to) in interleave(lanes, from).into_iter().zip(to.chunks_exact_mut(L::WIDTH)) {
-                lanes.store(x, to);
-            }
-            done += L::WIDTH;
-        }
+    if rows == ROWS && strides[1] == 1 {
+        done = match ROWS {
+            ..=4 => lay_turned::<L, ROWS, 4>(lanes, items, depth, strides[0], panel),
+            _ => lay_turned::<L, ROWS, 8>(lanes, items, depth, strides[0], panel),
+        };
     }
     for step in done..depth {
         for row in 0..rows {
             panel[step * rows + row] = items[row * strides[0] + step * strides[1]];
         }
     }
+}
+
+/// Does it for rows whose steps follow each other, as far as whole vectors go, and gives how many steps that are.
+///
+/// `TURNED` rows are turned at a time, as only a power of two can be. Where there are fewer, the rest of each step is written
+/// over by the next step; the last one is then left to the caller.
+#[inline(always)]
+fn lay_turned<L: Lanes, const ROWS: usize, const TURNED: usize>(
+    lanes: L,
+    items: &[f32],
+    depth: usize,
+    stride: usize,
+    panel: &mut [f32],
+) -> usize {
+    let mut done = 0;
+    if ROWS > TURNED || ROWS < TURNED && L::WIDTH > TURNED {
+        return done;
+    }
+    while done + L::WIDTH <= depth && (done + L::WIDTH - 1) * ROWS + TURNED <= panel.len() {
+        let mut from = [lanes.zero(); TURNED];
+        for (row, from) in from.iter_mut().enumerate().take(ROWS) {
+            *from = lanes.load(&items[row * stride + done..]);
+        }
+        for (at, x) in interleave(lanes, from).into_iter().enumerate() {
+            let (step, row) = (at * L::WIDTH / TURNED, at * L::WIDTH % TURNED);
+            if row < ROWS {
+                lanes.store(x, &mut panel[(done + step) * ROWS + row..]);
+            }
+        }
+        done += L::WIDTH;
+    }
+    done
 }

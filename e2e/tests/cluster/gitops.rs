@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 use stoker_api::deployment::ModelDeploymentStatus;
@@ -13,6 +13,9 @@ use stoker_e2e::namespace::{TestNamespace, case};
 use stoker_e2e::subject::{PATIENCE, Subject, condition, patient_spec, revision};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
+
+/// How often kubectl may look while the operator still writes status.
+const LOOKS: usize = 50;
 
 /// What kubectl said.
 struct Said {
@@ -47,6 +50,25 @@ async fn apply(namespace: &TestNamespace, object: &Value) -> Result<()> {
     Ok(())
 }
 
+/// Fails if kubectl sees a difference between what Git holds and the object.
+///
+/// kubectl fetches the object and then asks what applying would make of it. Where the operator writes status between the two,
+/// that shows as a difference of status; so a look counts only if the object stood still meanwhile.
+async fn has_no_difference(namespace: &TestNamespace, object: &Value, mode: &[&str]) -> Result<()> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let subject = Subject::new(namespace, name);
+    for _ in 0..LOOKS {
+        let before = subject.api.get(name).await?;
+        let seen = kubectl(namespace, &[&["diff"], mode].concat(), object).await?;
+        let after = subject.api.get(name).await?;
+        if before.resource_version() == after.resource_version() {
+            ensure!(seen.ok && seen.text.is_empty(), "kubectl diff {mode:?}: {}", seen.text);
+            return Ok(());
+        }
+    }
+    bail!("{name} was written during each of {LOOKS} looks: status does not come to rest");
+}
+
 /// Git and the cluster hold the same: no difference, and to apply it again changes nothing, not even a version.
 async fn is_in_sync(namespace: &TestNamespace, object: &Value) -> Result<()> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
@@ -54,8 +76,7 @@ async fn is_in_sync(namespace: &TestNamespace, object: &Value) -> Result<()> {
     let before = subject.api.get(name).await?;
     let modes: [&[&str]; 2] = [&[], &["--server-side", "--field-manager=gitops"]];
     for mode in modes {
-        let difference = kubectl(namespace, &[&["diff"], mode].concat(), object).await?;
-        ensure!(difference.ok && difference.text.is_empty(), "kubectl diff {mode:?}: {}", difference.text);
+        has_no_difference(namespace, object, mode).await?;
     }
     let again = kubectl(namespace, &["apply"], object).await?;
     ensure!(again.ok && again.text.contains("unchanged"), "kubectl apply again: {}", again.text);

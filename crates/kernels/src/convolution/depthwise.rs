@@ -9,7 +9,7 @@ use super::{Filters, Span};
 use crate::isa::Work;
 use crate::lanes::Lanes;
 use crate::threads::{Shared, divide, part, threads};
-use crate::tile::{Columns, Finish, Target, finish};
+use crate::tile::{BiasFor, Columns, Finish, Target, finish};
 
 /// The sums of all planes.
 pub(super) fn fill(filters: &Filters, x: &[f32], span: &Span, finish: Finish<'_>, to: &Shared<'_>) {
@@ -42,6 +42,10 @@ struct Padded {
     /// The length of a piece.
     piece: usize,
     items: Vec<f32>,
+    /// For each number of a row all bits where it is inside of the plane, and none where it is padding.
+    inside: Vec<f32>,
+    /// A row of the plane with what is beside it, for those that have nothing beside them in memory.
+    spare: Vec<f32>,
 }
 
 impl Padded {
@@ -51,56 +55,62 @@ impl Padded {
             let places = span.output[axis].saturating_sub(1) * span.stride[axis];
             places + (filters.kernel[axis].saturating_sub(1)) * span.dilation[axis] + 1
         };
-        let piece = reach(1).div_ceil(span.stride[1]) + more;
-        let (rows, row) = (reach(0), piece * span.stride[1]);
-        Self { row, piece, items: vec![0.0; rows * row] }
+        let (stride, left) = (span.stride[1], span.pad[1]);
+        let piece = reach(1).div_ceil(stride) + more;
+        let (rows, row) = (reach(0), piece * stride);
+        let bits = |at: usize| {
+            let column = at % piece * stride + at / piece;
+            if (left..left + span.input[1]).contains(&column) { u32::MAX } else { 0 }
+        };
+        let inside = (0..row).map(|at| f32::from_bits(bits(at))).collect();
+        Self { row, piece, items: vec![0.0; rows * row], inside, spare: vec![0.0; row] }
     }
 
-    /// Takes the numbers of a plane; those of the padding stay.
+    /// Takes the numbers of the plane that begins at `plane` in `x`; those of the padding stay.
     #[inline(always)]
-    fn copy<L: Lanes>(&mut self, lanes: L, plane: &[f32], span: &Span) {
+    fn copy<L: Lanes>(&mut self, lanes: L, x: &[f32], plane: usize, span: &Span) {
         let [height, width] = span.input;
         let (stride, left) = (span.stride[1], span.pad[1]);
         if width == 0 {
             return;
         }
-        let rows = self.items.chunks_exact_mut(self.row).skip(span.pad[0]);
-        for (to, from) in rows.zip(plane.chunks_exact(width)).take(height) {
-            if stride == 2 {
-                // The numbers 0, 2, .. go into one piece, and 1, 3, .. into the other.
-                let (one, other) = to.split_at_mut(self.piece);
-                let (even, odd) = if left % 2 == 0 { (one, other) } else { (other, one) };
-                let even = even.get_mut(left / 2..).unwrap_or_default();
-                let odd = odd.get_mut(left.div_ceil(2)..).unwrap_or_default();
-                let mut done = 0;
-                while 2 * (done + L::WIDTH) <= width.min(2 * odd.len()).min(2 * even.len()) {
-                    let from = &from[2 * done..];
-                    let (a, b) = (lanes.load(from), lanes.load(&from[L::WIDTH..]));
-                    lanes.store(lanes.even(a, b), &mut even[done..]);
-                    lanes.store(lanes.odd(a, b), &mut odd[done..]);
-                    done += L::WIDTH;
-                }
-                for (to, from) in even[done..].iter_mut().zip(from.iter().skip(2 * done).step_by(2)) {
-                    *to = *from;
-                }
-                for (to, from) in odd[done..].iter_mut().zip(from.iter().skip(2 * done + 1).step_by(2)) {
-                    *to = *from;
-                }
-                continue;
-            }
-            for (piece, to) in to.chunks_exact_mut(self.piece).enumerate() {
-                // The first number of the row that is in this piece, and where.
-                let first = (piece + stride - left % stride) % stride;
-                let at = (left + first) / stride;
-                let (Some(from), Some(to)) = (from.get(first..), to.get_mut(at..)) else { continue };
-                if stride == 1 {
-                    let count = from.len().min(to.len());
-                    to[..count].copy_from_slice(&from[..count]);
-                } else {
-                    for (to, from) in to.iter_mut().zip(from.iter().step_by(stride)) {
+        for (y, to) in self.items.chunks_exact_mut(self.row).skip(span.pad[0]).take(height).enumerate() {
+            let start = plane + y * width;
+            if stride > 2 {
+                for (piece, to) in to.chunks_exact_mut(self.piece).enumerate() {
+                    // The first number of the row that is in this piece, and where.
+                    let first = (piece + stride - left % stride) % stride;
+                    let to = to.iter_mut().skip((left + first) / stride);
+                    for (to, from) in to.zip(x[start..start + width].iter().skip(first).step_by(stride)) {
                         *to = *from;
                     }
                 }
+                continue;
+            }
+            // What is beside the row is the end of other rows, and masked. Only at both ends of `x` there is nothing.
+            let beside = start.checked_sub(left).and_then(|start| x.get(start..start + self.row));
+            let from = match beside {
+                Some(from) => from,
+                None => {
+                    for (to, from) in self.spare.iter_mut().skip(left).zip(&x[start..start + width]) {
+                        *to = *from;
+                    }
+                    &self.spare
+                }
+            };
+            let mut at = 0;
+            while at + L::WIDTH <= self.piece && at * stride < left + width {
+                if stride == 1 {
+                    let inside = lanes.load(&self.inside[at..]);
+                    lanes.store(lanes.and(lanes.load(&from[at..]), inside), &mut to[at..]);
+                } else {
+                    let (a, b) = (lanes.load(&from[2 * at..]), lanes.load(&from[2 * at + L::WIDTH..]));
+                    let inside = lanes.load(&self.inside[at..]);
+                    lanes.store(lanes.and(lanes.even(a, b), inside), &mut to[at..]);
+                    let inside = lanes.load(&self.inside[self.piece + at..]);
+                    lanes.store(lanes.and(lanes.odd(a, b), inside), &mut to[self.piece + at..]);
+                }
+                at += L::WIDTH;
             }
         }
     }
@@ -129,50 +139,88 @@ impl Work for Planes<'_> {
             let (image, output) = (plane / filters.outputs, plane % filters.outputs);
             let source = image * filters.groups + output / (filters.outputs / filters.groups);
             if held.replace(source) != Some(source) {
-                padded.copy(lanes, &x[source * size..][..size], span);
+                padded.copy(lanes, x, source * size, span);
             }
             let weights = &filters.items[output * window..][..window];
             let bias = self.finish.bias.map(|bias| &bias[output..=output]);
             let finish = Finish { bias, ..self.finish };
-            let start = plane * height * width;
-            let target = Target { to, finish, by_row: true, start, stride: 0 };
-            for y in 0..height {
-                let from = &padded.items[y * span.stride[0] * padded.row..];
-                let mut at = 0;
-                while at < width {
-                    let columns =
-                        |most: usize| Columns { first: y * width + at, count: most.min(width - at) };
-                    if width - at > 2 * L::WIDTH {
-                        row::<L, 4>(lanes, &from[at..], weights, &offsets, &target, &columns(4 * L::WIDTH));
-                        at += 4 * L::WIDTH;
-                    } else {
-                        row::<L, 1>(lanes, &from[at..], weights, &offsets, &target, &columns(L::WIDTH));
-                        at += L::WIDTH;
-                    }
+            let target =
+                Target { to, finish, bias_for: BiasFor::All, start: plane * height * width, stride: width };
+            let places =
+                Places { from: &padded.items, down: span.stride[0] * padded.row, weights, offsets: &offsets };
+            let mut x = 0;
+            while x < width {
+                // As many rows at a time as make eight vectors of sums, or four of a narrow image.
+                let left = width - x;
+                if left > 2 * L::WIDTH {
+                    places.all::<L, 2, 4>(lanes, x, height, left, &target);
+                    x += 4 * L::WIDTH;
+                } else if left > L::WIDTH {
+                    places.all::<L, 4, 2>(lanes, x, height, left, &target);
+                    x += 2 * L::WIDTH;
+                } else {
+                    places.all::<L, 4, 1>(lanes, x, height, left, &target);
+                    x += L::WIDTH;
                 }
             }
         }
     }
 }
 
-/// Neighbouring places of a row.
-#[inline(always)]
-#[expect(unsafe_code, reason = "each task writes planes of its own")]
-fn row<L: Lanes, const V: usize>(
-    lanes: L,
-    from: &[f32],
-    weights: &[f32],
-    offsets: &[usize],
-    target: &Target<'_>,
-    columns: &Columns,
-) {
-    let mut sums = [[lanes.zero(); V]; 1];
-    for (&weight, &offset) in weights.iter().zip(offsets) {
-        let (weight, from) = (lanes.splat(weight), &from[offset..][..V * L::WIDTH]);
-        for v in 0..V {
-            sums[0][v] = lanes.fma(weight, lanes.load(&from[v * L::WIDTH..]), sums[0][v]);
+/// What the window sees of one plane.
+struct Places<'a> {
+    from: &'a [f32],
+    /// How far rows of the result are apart in it.
+    down: usize,
+    weights: &'a [f32],
+    offsets: &'a [usize],
+}
+
+impl Places<'_> {
+    /// Some columns of all rows, from `x` on.
+    #[inline(always)]
+    fn all<L: Lanes, const ROWS: usize, const V: usize>(
+        &self,
+        lanes: L,
+        x: usize,
+        height: usize,
+        left: usize,
+        target: &Target<'_>,
+    ) {
+        let columns = Columns { first: x, count: left.min(V * L::WIDTH) };
+        let mut y = 0;
+        while y + ROWS <= height {
+            self.some::<L, ROWS, V>(lanes, y, target, &columns);
+            y += ROWS;
+        }
+        while y < height {
+            self.some::<L, 1, V>(lanes, y, target, &columns);
+            y += 1;
         }
     }
-    // SAFETY: each plane belongs to one task.
-    unsafe { finish(lanes, &sums, target, columns, 0) };
+
+    /// Some columns of some rows.
+    #[inline(always)]
+    #[expect(unsafe_code, reason = "each task writes planes of its own")]
+    fn some<L: Lanes, const ROWS: usize, const V: usize>(
+        &self,
+        lanes: L,
+        y: usize,
+        target: &Target<'_>,
+        columns: &Columns,
+    ) {
+        let from = &self.from[y * self.down + columns.first..];
+        let mut sums = [[lanes.zero(); V]; ROWS];
+        for (&weight, &offset) in self.weights.iter().zip(self.offsets) {
+            let weight = lanes.splat(weight);
+            for row in 0..ROWS {
+                let from = &from[offset + row * self.down..][..V * L::WIDTH];
+                for v in 0..V {
+                    sums[row][v] = lanes.fma(weight, lanes.load(&from[v * L::WIDTH..]), sums[row][v]);
+                }
+            }
+        }
+        // SAFETY: each plane belongs to one task.
+        unsafe { finish(lanes, &sums, target, columns, y) };
+    }
 }

@@ -16,7 +16,7 @@ use super::Span;
 use crate::isa::{Isa, Work};
 use crate::lanes::{Lanes, interleave};
 use crate::threads::{Shared, divide, part, threads};
-use crate::tile::{Columns, ENOUGH, Finish, Target, add_products, add_products_of_two, finish};
+use crate::tile::{BiasFor, Columns, ENOUGH, Finish, Target, add_products, add_products_of_two, finish};
 
 /// Results along a side of a tile.
 const SIDE: usize = 4;
@@ -173,15 +173,15 @@ impl Block<'_> {
         let Transformed { items, outputs, channels } = self.weights;
         let (outputs, channels, width) = (*outputs, *channels, V * L::WIDTH);
         let runs = self.grid.runs(self.tiles.clone());
-        let mut seen = Seen::new::<L>(channels, width, self.grid.across);
+        let mut seen = Seen::new::<L>(channels, width, &runs, self.span);
         // Channel by channel: the last vector of one may reach into the next.
         for channel in 0..channels {
-            for run in &runs {
-                seen.transform(lanes, self.x, self.span, run, channel);
-            }
+            seen.transform(lanes, self.x, self.span, channel);
         }
         let places = self.span.output[0] * self.span.output[1];
-        let mut sums = vec![0.0; POINTS * CHUNK * width + L::WIDTH];
+        // A line of the cache more than a power of two: else all points' sums of a tile compete for two places there.
+        let apart = CHUNK * width + 16;
+        let mut sums = vec![0.0; POINTS * apart + L::WIDTH];
         let each = CHUNK / ROWS;
         let mut first = self.panels.start;
         while first < self.panels.end {
@@ -190,7 +190,7 @@ impl Block<'_> {
             for point in 0..POINTS {
                 let of_point = &items[point * outputs * channels..][..outputs * channels];
                 let right = &seen.items[point * seen.stride..][..channels * width];
-                let to = &mut sums[point * CHUNK * width..][..rows.len() * width];
+                let to = &mut sums[point * apart..][..rows.len() * width];
                 multiply::<L, ROWS, V>(
                     lanes,
                     &of_point[rows.start * channels..rows.end * channels],
@@ -199,12 +199,18 @@ impl Block<'_> {
                     to,
                 );
             }
-            for run in &runs {
-                let start = run.image * outputs * places;
-                let target = Target { to: self.to, finish: self.finish, by_row: true, start, stride: places };
-                for (at, row) in rows.clone().enumerate() {
+            for (at, row) in rows.clone().enumerate() {
+                for run in &runs {
+                    let start = run.image * outputs * places;
+                    let target = Target {
+                        to: self.to,
+                        finish: self.finish,
+                        bias_for: BiasFor::Row,
+                        start,
+                        stride: places,
+                    };
                     // SAFETY: each task has tiles and channels of its own.
-                    unsafe { self.back(lanes, &sums[at * width..], CHUNK * width, &target, run, row) };
+                    unsafe { self.back(lanes, &sums[at * width..], apart, &target, run, row) };
                 }
             }
             first = panels.end;
@@ -229,22 +235,23 @@ impl Block<'_> {
         let [height, width] = self.span.output;
         let mut done = 0;
         while done < run.count {
-            let mut half = [[lanes.zero(); SEEN]; SIDE];
-            for column in 0..SEEN {
-                let mut line = [lanes.zero(); SEEN];
-                for point in 0..SEEN {
-                    line[point] = lanes.load(&sums[(point * SEEN + column) * stride + run.at + done..]);
-                }
-                let line = line_back(lanes, line);
-                for side in 0..SIDE {
-                    half[side][column] = line[side];
-                }
-            }
+            // Written out, as all would be set to zero before a loop.
+            let of_tiles = &sums[run.at + done..];
+            let half = [
+                column_back(lanes, of_tiles, stride),
+                column_back(lanes, &of_tiles[stride..], stride),
+                column_back(lanes, &of_tiles[2 * stride..], stride),
+                column_back(lanes, &of_tiles[3 * stride..], stride),
+                column_back(lanes, &of_tiles[4 * stride..], stride),
+                column_back(lanes, &of_tiles[5 * stride..], stride),
+            ];
             let (y, x) = (run.y * SIDE, (run.x + done) * SIDE);
             let count = (SIDE * L::WIDTH.min(run.count - done)).min(width - x);
             for side in 0..SIDE {
                 if y + side < height {
-                    let results = interleave(lanes, line_back(lanes, half[side]));
+                    let [a, b, c, d, e, f] = half;
+                    let line = [a[side], b[side], c[side], d[side], e[side], f[side]];
+                    let results = interleave(lanes, line_back(lanes, line));
                     let columns = Columns { first: (y + side) * width + x, count };
                     // SAFETY: the caller's promise.
                     unsafe { finish(lanes, &[results], target, &columns, row) };
@@ -306,89 +313,141 @@ fn keep<L: Lanes, const R: usize, const V: usize>(lanes: L, sums: &[[L::V; V]; R
 }
 
 /// What tiles see, transformed: for each of the 36 points a panel of the right side of a product.
-struct Seen {
+struct Seen<'a> {
     items: Vec<f32>,
+    channels: usize,
+    /// Tiles of a panel.
+    width: usize,
     /// How far points are apart.
     stride: usize,
-    width: usize,
-    /// A row of the image, with what is beyond it.
-    line: Vec<f32>,
-    /// The rows that tiles see, each divided in four: element `4 t + p` is number `t` of part `p`.
-    parts: Vec<f32>,
-    part: usize,
+    strips: Vec<Strip<'a>>,
 }
 
-impl Seen {
-    /// `across` is the most tiles that stand side by side.
-    fn new<L: Lanes>(channels: usize, width: usize, across: usize) -> Self {
-        // Whole vectors are written, also at the end.
-        let stride = channels * width + L::WIDTH;
-        let part = across.min(width).next_multiple_of(L::WIDTH) + L::WIDTH;
-        Self {
-            items: vec![0.0; POINTS * stride],
-            stride,
-            width,
-            line: vec![0.0; SIDE * part],
-            parts: vec![0.0; SEEN * SIDE * part],
-            part,
-        }
-    }
+/// The columns of the image that tiles side by side see.
+struct Strip<'a> {
+    run: &'a Run,
+    /// Where they begin, and how many are inside of the image.
+    start: usize,
+    count: usize,
+    /// How many are beyond the image's left side.
+    skipped: usize,
+    /// For each column of a row all bits where it is inside of the image, and none where it is not.
+    inside: Vec<f32>,
+    /// Six rows, transformed down: neighbouring tiles share two of six columns.
+    rows: Vec<f32>,
+    /// Rows of the image as they would be with what is beyond it.
+    copies: Vec<f32>,
+}
 
-    /// Transforms what tiles side by side see of a channel.
-    #[inline(always)]
-    fn transform<L: Lanes>(&mut self, lanes: L, x: &[f32], span: &Span, run: &Run, channel: usize) {
-        let [height, width] = span.input;
-        let channels = (self.stride - L::WIDTH) / self.width;
-        let plane = &x[(run.image * channels + channel) * height * width..][..height * width];
-        // The columns of the image that the tiles see.
+impl<'a> Strip<'a> {
+    fn new<L: Lanes>(run: &'a Run, span: &Span) -> Self {
         let first = run.x * SIDE;
         let (skipped, start) = (span.pad[1].saturating_sub(first), first.saturating_sub(span.pad[1]));
-        let count = (SIDE * run.count + SEEN - SIDE).saturating_sub(skipped).min(width.saturating_sub(start));
-        for row in 0..SEEN {
-            let parts = &mut self.parts[row * SIDE * self.part..][..SIDE * self.part];
-            let y = (run.y * SIDE + row).checked_sub(span.pad[0]).filter(|&y| y < height);
-            let Some(y) = y.filter(|_| count > 0) else {
-                parts.fill(0.0);
-                continue;
-            };
-            self.line[..skipped.min(SIDE * self.part)].fill(0.0);
-            self.line[skipped..][..count].copy_from_slice(&plane[y * width + start..][..count]);
-            self.line[skipped + count..].fill(0.0);
-            for (at, from) in self.line.chunks_exact(SIDE * L::WIDTH).enumerate() {
-                let [a, b, c, d] = [0, 1, 2, 3].map(|v| &from[v * L::WIDTH..]);
-                let (a, b, c, d) = (lanes.load(a), lanes.load(b), lanes.load(c), lanes.load(d));
-                let (even, more_even) = (lanes.even(a, b), lanes.even(c, d));
-                let (odd, more_odd) = (lanes.odd(a, b), lanes.odd(c, d));
-                lanes.store(lanes.even(even, more_even), &mut parts[at * L::WIDTH..]);
-                lanes.store(lanes.even(odd, more_odd), &mut parts[self.part + at * L::WIDTH..]);
-                lanes.store(lanes.odd(even, more_even), &mut parts[2 * self.part + at * L::WIDTH..]);
-                lanes.store(lanes.odd(odd, more_odd), &mut parts[3 * self.part + at * L::WIDTH..]);
+        let seen = SIDE * run.count + SEEN - SIDE;
+        let skipped = skipped.min(seen);
+        let count = (seen - skipped).min(span.input[1].saturating_sub(start));
+        // As many vectors as give whole ones of each part, with one tile more.
+        let row = (run.count + 1).next_multiple_of(L::WIDTH) * SIDE;
+        let bits = |column| if (skipped..skipped + count).contains(&column) { u32::MAX } else { 0 };
+        let inside = (0..row).map(|column| f32::from_bits(bits(column))).collect();
+        let copies = vec![0.0; SEEN * row];
+        Self { run, start, count, skipped, inside, rows: vec![0.0; SEEN * row], copies }
+    }
+
+    /// How long a row is.
+    fn row(&self) -> usize {
+        self.inside.len()
+    }
+
+    /// Takes the rows of an image, of which `plane` is where it is in `x`.
+    #[inline(always)]
+    fn fill<L: Lanes>(&mut self, lanes: L, x: &[f32], plane: usize, span: &Span) {
+        let ([height, width], row) = (span.input, self.row());
+        let mut starts = [None; SEEN];
+        let mut copies = self.copies.chunks_exact_mut(row);
+        for (down, (at, copy)) in starts.iter_mut().zip(&mut copies).enumerate() {
+            let y =
+                (self.run.y * SIDE + down).checked_sub(span.pad[0]).filter(|&y| y < height && self.count > 0);
+            let from = y.map(|y| plane + y * width + self.start);
+            // What is beyond the sides is the end of other rows, and masked. Only at both ends of `x` there is nothing.
+            *at = from.and_then(|from| from.checked_sub(self.skipped)).filter(|from| from + row <= x.len());
+            if at.is_none() {
+                copy.fill(0.0);
+                if let Some(from) = from {
+                    copy[self.skipped..][..self.count].copy_from_slice(&x[from..][..self.count]);
+                }
             }
         }
-        let mut done = 0;
-        while done < run.count {
-            let mut half = [[lanes.zero(); SEEN]; SEEN];
-            for column in 0..SEEN {
-                let mut line = [lanes.zero(); SEEN];
-                for row in 0..SEEN {
-                    let part = (row * SIDE + column % SIDE) * self.part;
-                    line[row] = lanes.load(&self.parts[part + done + column / SIDE..]);
-                }
-                let line = line_there(lanes, line);
-                for row in 0..SEEN {
-                    half[row][column] = line[row];
-                }
+        let mut image = [&self.copies[..row]; SEEN];
+        for (down, from) in image.iter_mut().enumerate() {
+            *from = match starts[down] {
+                Some(start) => &x[start..][..row],
+                None => &self.copies[down * row..][..row],
+            };
+        }
+        // Vector by vector, as it is read again soon: else the processor waits for the stores.
+        let mut at = 0;
+        while at < row {
+            let inside = lanes.load(&self.inside[at..]);
+            let mut line = [lanes.zero(); SEEN];
+            for down in 0..SEEN {
+                line[down] = lanes.and(lanes.load(&image[down][at..]), inside);
             }
-            for row in 0..SEEN {
-                let line = line_there(lanes, half[row]);
-                for column in 0..SEEN {
-                    let at = (row * SEEN + column) * self.stride + channel * self.width + run.at + done;
-                    lanes.store(line[column], &mut self.items[at..]);
-                }
+            let line = line_there(lanes, line);
+            for down in 0..SEEN {
+                lanes.store(line[down], &mut self.rows[down * row + at..]);
             }
-            done += L::WIDTH;
+            at += L::WIDTH;
         }
     }
+}
+
+impl<'a> Seen<'a> {
+    fn new<L: Lanes>(channels: usize, width: usize, runs: &'a [Run], span: &Span) -> Self {
+        // Whole vectors are written, also at the end.
+        let stride = channels * width + L::WIDTH;
+        let strips = runs.iter().map(|run| Strip::new::<L>(run, span)).collect();
+        Self { items: vec![0.0; POINTS * stride], channels, width, stride, strips }
+    }
+
+    /// Transforms what the tiles see of a channel.
+    #[inline(always)]
+    fn transform<L: Lanes>(&mut self, lanes: L, x: &[f32], span: &Span, channel: usize) {
+        for strip in &mut self.strips {
+            let plane = (strip.run.image * self.channels + channel) * span.input[0] * span.input[1];
+            strip.fill(lanes, x, plane, span);
+            for (row, line) in strip.rows.chunks_exact(strip.row()).enumerate() {
+                let to = row * SEEN * self.stride + channel * self.width + strip.run.at;
+                let mut groups = line.chunks_exact(SIDE * L::WIDTH);
+                let mut here = quarters(lanes, groups.next());
+                let mut done = 0;
+                while done < strip.run.count {
+                    let there = quarters(lanes, groups.next());
+                    let [a, b, c, d] = here;
+                    let line = [a, b, c, d, lanes.next(a, there[0]), lanes.next(b, there[1])];
+                    let line = line_there(lanes, line);
+                    let to = &mut self.items[to + done..];
+                    for column in 0..SEEN {
+                        lanes.store(line[column], &mut to[column * self.stride..]);
+                    }
+                    here = there;
+                    done += L::WIDTH;
+                }
+            }
+        }
+    }
+}
+
+/// Four vectors as [`Lanes::quarters`]; zeros where there are none.
+#[inline(always)]
+fn quarters<L: Lanes>(lanes: L, from: Option<&[f32]>) -> [L::V; SIDE] {
+    let mut four = [lanes.zero(); SIDE];
+    if let Some(from) = from {
+        for v in 0..SIDE {
+            four[v] = lanes.load(&from[v * L::WIDTH..]);
+        }
+    }
+    lanes.quarters(four)
 }
 
 /// Six elements, transformed.
@@ -406,6 +465,16 @@ fn line_there<L: Lanes>(lanes: L, x: [L::V; SEEN]) -> [L::V; SEEN] {
         lanes.sub(c, lanes.mul(two, d)),
         lanes.fma(plain, x[1], lanes.fma(five, x[3], x[5])),
     ]
+}
+
+/// A column of six sums, which are so far apart as six points are, transformed back to four.
+#[inline(always)]
+fn column_back<L: Lanes>(lanes: L, sums: &[f32], stride: usize) -> [L::V; SIDE] {
+    let mut line = [lanes.zero(); SEEN];
+    for point in 0..SEEN {
+        line[point] = lanes.load(&sums[point * SEEN * stride..]);
+    }
+    line_back(lanes, line)
 }
 
 /// Six sums, transformed back to four.

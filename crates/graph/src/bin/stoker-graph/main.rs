@@ -1,4 +1,4 @@
-//! `stoker-graph inspect|check|run|time|operators`: what is in an ONNX file, will it run, what does it compute, and how fast.
+//! `stoker-graph inspect|check|run|time|profile|operators`: what is in an ONNX file, will it run, what does it compute, and how fast.
 //!
 //! Each command gives its report as text, and only `main` prints; `time` is given where to, as it goes on for a while.
 
@@ -9,6 +9,7 @@ mod inspect;
 mod json;
 mod npy;
 mod operators;
+mod profile;
 mod run;
 mod show;
 mod time;
@@ -50,6 +51,8 @@ enum Command {
     Run(run::Arguments),
     /// Measures how long a file takes, and prints a line of JSON for each round.
     Time(time::Arguments),
+    /// Tells how long each step of a file takes, the slowest first, and the sums by operator.
+    Profile(profile::Arguments),
     /// Lists the operators that run.
     Operators {
         /// As JSON: a list of objects with domain, name, since and types.
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Check { file } => check::check(&file),
         Command::Run(arguments) => run::run(&arguments),
         Command::Time(arguments) => time::time(&arguments, &mut std::io::stdout()).map(|()| String::new()),
+        Command::Profile(arguments) => profile::profile(&arguments),
         Command::Operators { json } => Ok(operators::operators(json)),
     };
     match report {
