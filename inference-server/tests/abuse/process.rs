@@ -17,6 +17,10 @@ const WARM: usize = 2;
 const THREADS_END: usize = 150;
 /// How often it is repeated then.
 const ROUNDS: usize = 4;
+/// So many readings of the resident memory in a row have not fallen once it is at rest.
+const STILL: usize = 10;
+/// Kilobytes that a reading must be lower to be a fall: a client is answered all the time.
+const FALL_KIB: u64 = 128;
 /// Kilobytes by which the resident memory may differ between the rounds: the allocator's own. Each abuse would leave more
 /// than that if it left anything.
 const SLACK_KIB: u64 = 16 << 10;
@@ -135,17 +139,21 @@ impl Process {
         self
     }
 
-    /// What the process takes once the connections of the abuse are gone.
+    /// What the process takes once the connections of the abuse are gone, and what their requests held.
     async fn settled(&self) -> Taken {
-        // Two listeners, the runtime's own, and the client's connection. A server that keeps connections never gets there, and
-        // the test's own time limit ends it.
+        // A connection is closed before the tasks of its requests have ended, each of which frees what it was sent.
+        let (mut last, mut still) = (self.status("VmRSS:"), 0);
         for _ in 0..1000 {
-            if self.descriptors() < 30 {
-                return Taken { resident: self.status("VmRSS:"), threads: self.status("Threads:") };
+            // Two listeners, the runtime's own, and the client's connection. A server that keeps connections never gets there.
+            if self.descriptors() < 30 && still >= STILL {
+                return Taken { resident: last, threads: self.status("Threads:") };
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
+            let resident = self.status("VmRSS:");
+            still = if resident + FALL_KIB < last { 0 } else { still + 1 };
+            last = resident;
         }
-        panic!("{} descriptors are still open", self.descriptors());
+        panic!("{} descriptors are still open, or memory goes on falling", self.descriptors());
     }
 }
 

@@ -49,9 +49,6 @@ fn windowed(node: &Node<'_>, kind: Kind) -> Built {
     operator(move |inputs| {
         let x = inputs.float(0)?;
         let plan = Places::new(x.layout().shape(), &window)?;
-        if let Some(maxima) = maxima_of_planes(kind, &x, &window, &plan)? {
-            return Ok(maxima.into());
-        }
         Ok(pool(kind, &x, &plan).into())
     })
 }
@@ -194,13 +191,10 @@ fn pooled<F: Item + Float>(kind: Kind, x: &[F], places: &Places) -> Vec<F> {
 }
 
 /// The maxima of single precision of windows with one or two spatial dimensions; `None` for all else.
-fn maxima_of_planes(
-    kind: Kind,
-    x: &FlexTensor,
-    window: &Window,
-    places: &Places,
-) -> Result<Option<Tensor>, Fault> {
-    let (Kind::Max, DType::F32) = (kind, type_of(x)) else { return Ok(None) };
+fn maxima_of_planes(x: &FlexTensor, window: &Window, places: &Places) -> Result<Option<Tensor>, Fault> {
+    if type_of(x) != DType::F32 {
+        return Ok(None);
+    }
     let shape = x.layout().shape().to_vec();
     let spans = window.spans(&shape[2..], &window.kernel)?;
     let (down, across) = match &spans[..] {
@@ -218,7 +212,7 @@ fn maxima_of_planes(
         output: both(|span| span.output, 1),
     };
     let kernel = both(|span| span.kernel, 1);
-    let maxima = stoker_kernels::maxima(Isa::best(), items(&contiguous(x)), kernel, &span);
+    let maxima = stoker_kernels::maxima(Isa::best(), items(x), kernel, &span);
     Ok(Some(Tensor::from_items(&places.output, maxima)))
 }
 
@@ -249,6 +243,9 @@ fn max_pool(node: &Node<'_>) -> Built {
         let places = Places::new(&shape, &window)?;
         let x = contiguous(&x);
         if !indices {
+            if let Some(maxima) = maxima_of_planes(&x, &window, &places)? {
+                return Ok(maxima.into());
+            }
             return Ok(match type_of(&x) {
                 DType::F32 | DType::F64 => pool(Kind::Max, &x, &places).into(),
                 DType::U8 => Tensor::from_items(&places.output, maxima::<u8>(items(&x), 0, &places)).into(),
