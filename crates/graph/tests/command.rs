@@ -155,6 +155,23 @@ fn time_gives_a_line_for_each_round() {
 }
 
 #[test]
+fn profile_tells_each_step_and_each_operator() {
+    let folder = folder("profile");
+    let x = file(&folder, "x.json", br#"{"shape": [1, 3], "datatype": "FP32", "data": [[10, 20, 30]]}"#);
+    let report = report(&["profile", &model("parts"), &x, "--runs", "3"]);
+    let (steps, sums) = report.split_once("\n\n").expect("two tables");
+    let times = |table: &str| -> Vec<f64> {
+        let rows = table.lines().skip(1).filter(|row| !row.ends_with("  all"));
+        rows.map(|row| row.split_whitespace().next().unwrap().parse().unwrap()).collect()
+    };
+    let (steps, sums) = (times(steps), times(sums));
+    assert!(!steps.is_empty() && steps.is_sorted_by(|one, next| one >= next), "the slowest first: {report}");
+    assert!((steps.iter().sum::<f64>() - sums.iter().sum::<f64>()).abs() < 0.01, "{report}");
+    assert!(refused(1, &["profile", &model("parts")]).contains('x'), "an input is missing");
+    assert!(refused(2, &["profile", &model("parts"), &x, "--runs", "0"]).contains("--runs"));
+}
+
+#[test]
 fn run_takes_and_gives_all_formats() {
     let folder = folder("formats");
     let text = |text: &str| text.to_owned();

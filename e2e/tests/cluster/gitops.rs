@@ -20,6 +20,9 @@ const LOOKS: usize = 50;
 /// What kubectl said.
 struct Said {
     ok: bool,
+    /// What it answered, without notices and warnings.
+    answer: String,
+    /// All of it.
     text: String,
 }
 
@@ -39,8 +42,9 @@ async fn kubectl(namespace: &TestNamespace, arguments: &[&str], object: &Value) 
     stdin.write_all(object.to_string().as_bytes()).await?;
     drop(stdin);
     let output = child.wait_with_output().await?;
-    let text = [output.stdout, output.stderr].concat();
-    Ok(Said { ok: output.status.success(), text: String::from_utf8_lossy(&text).into_owned() })
+    let (answer, notices) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    Ok(Said { ok: output.status.success(), text: format!("{answer}{notices}"), answer: answer.into_owned() })
 }
 
 /// Applies what Git holds, as a pipeline does.
@@ -62,7 +66,7 @@ async fn has_no_difference(namespace: &TestNamespace, object: &Value, mode: &[&s
         let seen = kubectl(namespace, &[&["diff"], mode].concat(), object).await?;
         let after = subject.api.get(name).await?;
         if before.resource_version() == after.resource_version() {
-            ensure!(seen.ok && seen.text.is_empty(), "kubectl diff {mode:?}: {}", seen.text);
+            ensure!(seen.ok && seen.answer.is_empty(), "kubectl diff {mode:?}: {}", seen.text);
             return Ok(());
         }
     }
