@@ -30,11 +30,14 @@ pub struct Limits<'a> {
     pub memory: u64,
     /// Asked before each node; true ends the request with [`RunError::Stopped`].
     pub stop: Option<&'a (dyn Fn() -> bool + Sync)>,
+    /// Told as each of [`Graph::steps`] begins, by its position; those of graphs inside of a node are its own. A
+    /// [`Network`](crate::Network) tells nothing.
+    pub begins: Option<&'a (dyn Fn(usize) + Sync)>,
 }
 
 impl Default for Limits<'_> {
     fn default() -> Self {
-        Self { rounds: ROUNDS, memory: MEMORY, stop: None }
+        Self { rounds: ROUNDS, memory: MEMORY, stop: None, begins: None }
     }
 }
 
@@ -148,7 +151,8 @@ impl Graph {
             }
         }
         let (rounds, memory) = (Cell::new(limits.rounds), Memory::new(limits.memory));
-        let context = Context { stop: limits.stop, rounds: Some(&rounds), memory: Some(&memory) };
+        let Limits { stop, begins, .. } = limits;
+        let context = Context { stop, begins, rounds: Some(&rounds), memory: Some(&memory) };
         let held = self.plan.run(given, context)?;
         check_answer(&held).map_err(|fault| at_edge("outputs", fault.0))?;
         let give = |(output, held): (&ValueInfo, Held)| {
@@ -159,7 +163,7 @@ impl Graph {
     }
 
     /// The steps that a request takes, in their order: the name of a node and that of what is done there, which may stand for
-    /// several nodes of the file. [`Limits::stop`] is asked before each.
+    /// several nodes of the file.
     pub fn steps(&self) -> impl Iterator<Item = (&str, &str)> {
         self.plan.steps()
     }

@@ -134,6 +134,7 @@ impl Plan {
         context: Context<'_>,
     ) -> Result<Vec<Held>, Fault> {
         let current = Cell::new(None);
+        let context = Context { begins: None, ..context };
         self.run_steps(inputs, context, &current).map_err(|fault| {
             let step = current.get().and_then(|position: usize| self.steps.get(position));
             let Some(Step { name, op_type, .. }) = step else { return fault };
@@ -159,6 +160,9 @@ impl Plan {
             current.set(Some(position));
             if context.stop.is_some_and(|stop| stop()) {
                 return Err(Fault("the request was stopped".to_owned()));
+            }
+            if let Some(begins) = context.begins {
+                begins(position);
             }
             // A graph inside of the step has to know what is left for it.
             if std::mem::take(&mut too_much) || (step.nests && ledger.is_rough()) {

@@ -111,7 +111,7 @@ impl<B: Backend> Network<B> {
         let given = guarded(|_| self.given(inputs))??;
         let rounds = Cell::new(limits.rounds);
         // What is on the backend cannot be counted: no bound would hold.
-        let context = Context { stop: limits.stop, rounds: Some(&rounds), memory: None };
+        let context = Context { stop: limits.stop, begins: None, rounds: Some(&rounds), memory: None };
         let carried = guarded(|current| {
             self.run_steps(given, context, current).map_err(|fault| self.failed(current.get(), fault.0))
         });

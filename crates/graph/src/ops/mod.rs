@@ -143,6 +143,8 @@ pub(crate) type Builder = fn(&Node<'_>) -> Built;
 pub(crate) struct Context<'a> {
     /// Asked before each node: true ends the request.
     pub(crate) stop: Option<&'a (dyn Fn() -> bool + Sync)>,
+    /// Told the position of each step as it begins.
+    pub(crate) begins: Option<&'a (dyn Fn(usize) + Sync)>,
     /// How often the bodies of loops may still run.
     pub(crate) rounds: Option<&'a Cell<u64>>,
     /// What all tensors may take together.
