@@ -108,6 +108,28 @@ impl<'a, L: Lanes> Patches<'a, L> {
         // What is beyond the last place is never used, but must be numbers.
     }
 
+    /// Steps of depth whose numbers all stand side by side in the image, as those of a window of one element do. Gives how many
+    /// channels it did: none where that is not so, and not those at the end of the image, where whole vectors do not fit.
+    #[inline(always)]
+    fn lay_whole(&mut self, channels: Range<usize>, start: usize) -> usize {
+        let (lanes, width) = (self.lanes, self.width);
+        let &[Copy { at: 0, count, from: Some(from) }] = &self.copies[..] else { return 0 };
+        if self.span.stride[1] != 1 || count.next_multiple_of(L::WIDTH) != width {
+            return 0;
+        }
+        let plane = self.span.input[0] * self.span.input[1];
+        let mut done = 0;
+        for to in self.panel[start..].chunks_exact_mut(width).take(channels.len()) {
+            let from = (channels.start + done) * plane + from;
+            let Some(from) = self.items.get(from..from + width) else { break };
+            for (from, to) in from.chunks_exact(L::WIDTH).zip(to.chunks_exact_mut(L::WIDTH)) {
+                lanes.store(lanes.load(from), to);
+            }
+            done += 1;
+        }
+        done
+    }
+
     /// One step of depth.
     #[inline(always)]
     fn lay(&mut self, channel: usize, start: usize) {
@@ -160,10 +182,11 @@ impl<L: Lanes> Right for Patches<'_, L> {
             if self.element != Some(element) {
                 self.prepare(element);
             }
-            for channel in first..first + count {
-                self.lay(channel, start);
-                start += self.width;
+            let copied = self.lay_whole(first..first + count, start);
+            for channel in first + copied..first + count {
+                self.lay(channel, start + (channel - first) * self.width);
             }
+            start += count * self.width;
             step += count;
         }
         (&self.panel[..length], &[])
