@@ -4,6 +4,7 @@
 
 use serde::Serialize;
 use stoker_api::deployment::ModelDeploymentStatus;
+use stoker_api::deployment::status::Room;
 use stoker_api::names::conditions;
 
 use super::Picture;
@@ -130,6 +131,12 @@ pub fn of(picture: &Picture, status: &ModelDeploymentStatus) -> Option<Hold> {
     }
     if run.step == 0 && message.contains("is frozen") {
         return hold("Fleet", message, fleet("Fleet"));
+    }
+    if run.room == Room::Leaving {
+        let stable = status.stable.as_deref().unwrap_or_default();
+        let pods =
+            ways.kubectl(&format!("get pods -l stoker.dev/revision={stable}"), "shows those that still go");
+        return hold("Pods", message, vec![pods, ways.abort()]);
     }
     if run.step == 0 || run.direct || message.contains(&format!("pods of {candidate} are ready")) {
         return hold("Pods", message, vec![ways.logs(candidate)]);

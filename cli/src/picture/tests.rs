@@ -194,6 +194,45 @@ fn runs() -> Vec<(&'static str, Look)> {
             status["run"]["plan"]["steps"][2]["duration"] = json!("5m");
         },
     );
+    let mut preview = at(
+        1,
+        130,
+        "Pass",
+        "run 4, step 1/1: digits-8c1d5e07f3 answers at its preview address: 470 s to go; no harm",
+        |status| {
+            status["step"] = json!("1/1");
+            status["weight"] = json!(0);
+            status["run"]["plan"]["strategy"] = json!("BlueGreen");
+            status["run"]["plan"]["steps"] = json!([{"analysis": {}, "duration": "10m"}]);
+            status["run"]["plan"]["guard"]["holdback"] = json!(0);
+            status["run"]["plan"]["approval"] = json!("Required");
+            status["run"]["evidence"] = json!(null);
+        },
+    );
+    preview.object["spec"]["rollout"] = json!({
+        "strategy": "BlueGreen", "steps": [{"analysis": {}, "duration": "10m"}], "approval": "Required",
+        "guard": {"duration": "10m"},
+    });
+    let mut recreate = at(
+        1,
+        9,
+        "Inconclusive",
+        "run 4: 1 pod of digits-1f0c22ab90 still to go; nobody is served",
+        |status| {
+            status["step"] = json!("0/0");
+            status["weight"] = json!(0);
+            status["ready"] = json!("0/2");
+            status["run"]["step"] = json!(0);
+            status["run"]["room"] = json!("Leaving");
+            status["run"]["evidence"] = json!(null);
+            status["run"]["plan"]["strategy"] = json!("Recreate");
+            status["run"]["plan"]["steps"] = json!([]);
+            status["run"]["plan"]["guard"]["holdback"] = json!(0);
+        },
+    );
+    recreate.object["spec"]["rollout"] = json!({"strategy": "Recreate", "guard": {"duration": "10m"}});
+    recreate.workloads = vec![workload(STABLE, 0, 0), workload(CANDIDATE, 0, 0)];
+    recreate.pods = vec![pod(STABLE, "7d9c-k2x4p", false, 0, None)];
     let mut behind = at(2, 78, "Pass", &format!("{PLACE}: 42 s to go; no harm"), |_| {});
     behind.object["metadata"]["generation"] = json!(8);
     let mut blind = at(2, 78, "Pass", &format!("{PLACE}: 42 s to go; no harm"), |_| {});
@@ -204,6 +243,8 @@ fn runs() -> Vec<(&'static str, Look)> {
         ("shadow", shadow),
         ("progressing", progressing),
         ("plan-drift", drift),
+        ("preview", preview),
+        ("recreate", recreate),
         ("behind", behind),
         ("without-rights", blind),
     ]
@@ -380,6 +421,8 @@ fn each_story_waits_for_its_one_thing() {
         ("shadow", Some("Time")),
         ("progressing", Some("Time")),
         ("plan-drift", Some("Time")),
+        ("preview", Some("Time")),
+        ("recreate", Some("Pods")),
         ("behind", Some("Spec")),
         ("without-rights", Some("Time")),
         ("holding", Some("Evidence")),

@@ -2,6 +2,7 @@
 
 use stoker_api::deployment::status::Room;
 use stoker_api::deployment::{ArmEvidence, Strategy};
+use stoker_api::names::PREVIEW_SUFFIX;
 
 use super::text::{HEADING, Ink, Line, Page, Paper, fits, table, told, wrap};
 use crate::picture::{
@@ -54,7 +55,7 @@ fn branches(picture: &Picture, paper: Paper) -> Page {
         branches.push((line, table(shown.map(pod).collect())));
     }
     if let Some(run) = &picture.run {
-        branches.push((heading(run), steps(run)));
+        branches.push((heading(&picture.name, run), steps(run)));
     } else if let Some(guard) = &picture.guard {
         let line = Line::of(Ink::Bold, "guard")
             .then(Ink::Plain, format!("  {} of {}", lasting(guard.seconds), lasting(guard.of_seconds)))
@@ -119,7 +120,7 @@ fn pod(pod: &PodLine) -> Vec<Line> {
     vec![Line::plain(&pod.name), Line::of(ink, state), Line::of(Ink::Dim, age), restarts]
 }
 
-fn heading(run: &Run) -> Line {
+fn heading(name: &str, run: &Run) -> Line {
     let line = Line::of(Ink::Bold, format!("run {}", run.number));
     let line = match (&run.paused_by, run.direct) {
         (Some(by), _) => line.then(Ink::Warn, format!("  paused by {by}")),
@@ -129,9 +130,10 @@ fn heading(run: &Run) -> Line {
             Room::Free => line.then(Ink::Bad, "  Recreate: stable's pods are gone, the candidate's start"),
         },
         (None, true) => line.then(Ink::Plain, "  promoted as soon as its pods are ready"),
-        (None, false) if run.strategy == Strategy::BlueGreen => {
-            line.then(Ink::Plain, "  BlueGreen: preview, then all of the traffic at once")
-        }
+        (None, false) if run.strategy == Strategy::BlueGreen => line.then(
+            Ink::Plain,
+            format!("  BlueGreen: at http://{name}{PREVIEW_SUFFIX}, then all of the traffic"),
+        ),
         (None, false) => line,
     };
     if run.plan_drift.is_some() {

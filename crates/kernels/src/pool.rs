@@ -46,7 +46,7 @@ impl Work for Maxima<'_> {
     #[inline(always)]
     fn run<L: Lanes, const ROWS: usize, const VECTORS: usize>(self, lanes: L) {
         let Span { input, stride, dilation, pad, output, .. } = *self.span;
-        let least = lanes.splat(f32::NEG_INFINITY);
+        let lowest = lanes.splat(f32::NEG_INFINITY);
         // The maxima of columns, with what is beyond the plane on both sides, and room to read and write whole vectors.
         let reach = output[1].saturating_sub(1) * stride[1] + (self.kernel[1].max(1) - 1) * dilation[1] + 1;
         let mut columns = vec![f32::NEG_INFINITY; reach.max(pad[1] + input[1]) + 2 * L::WIDTH];
@@ -78,7 +78,7 @@ impl Work for Maxima<'_> {
                     done += 1;
                     continue;
                 }
-                let mut best = least;
+                let mut best = lowest;
                 for across in 0..self.kernel[1] {
                     let from = &columns[done * stride[1] + across * dilation[1]..];
                     best = lanes.greater(stepping(lanes, from, stride[1]), best);

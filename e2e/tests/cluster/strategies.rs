@@ -149,7 +149,7 @@ fn recreate_never_has_pods_of_two_revisions_and_says_what_it_costs() {
         let status = waits.await?.status.unwrap_or_default();
         let v2 = revision("candidate", status.candidate.as_ref())?;
         let cost =
-            format!("nobody is served from the moment the 1 pods of {v1} go until those of {v2} are ready");
+            format!("nobody is served from the moment the 1 pod of {v1} goes until those of {v2} are ready");
         ensure!(status.message.contains(&cost), "{}", status.message);
         ensure!(status.message.contains(&format!("({v1} took ")), "{}", status.message);
         digits.event(reasons::RUN_STARTED, &[&cost]).await?;

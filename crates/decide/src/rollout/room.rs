@@ -67,12 +67,14 @@ impl Next<'_> {
     pub(super) fn cost(&self, candidate: &str) -> String {
         let stable = self.state.stable.as_deref().unwrap_or_default();
         let pods = self.seen.pods.get(stable).map_or(0, |pods| pods.wanted);
+        let go = if pods == 1 { "goes" } else { "go" };
         let took = match self.state.took {
             Some(took) => format!("{stable} took {} s to get ready", took.as_secs()),
             None => "how long that takes is not known".to_owned(),
         };
         format!(
-            "nobody is served from the moment the {pods} pods of {stable} go until those of {candidate} are ready ({took})"
+            "nobody is served from the moment the {} of {stable} {go} until those of {candidate} are ready ({took})",
+            counted(pods)
         )
     }
 
@@ -111,13 +113,16 @@ impl Next<'_> {
                 if waited >= deadline {
                     let seconds = deadline.as_secs();
                     return Some(
-                        self.back(&format!("{standing} pods of {stable} were still there after {seconds} s")),
+                        self.back(&format!(
+                            "{} of {stable} still there after {seconds} s",
+                            counted(standing)
+                        )),
                     );
                 }
                 self.spend(waited);
                 Some((
                     Standing::Moving,
-                    format!("run {number}: {standing} pods of {stable} have still to go; nobody is served"),
+                    format!("run {number}: {} of {stable} still to go; nobody is served", counted(standing)),
                 ))
             }
         }
@@ -173,4 +178,9 @@ impl Run {
 pub(super) fn returning(stable: &str, pods: Option<&Pods>) -> String {
     let pods = pods.cloned().unwrap_or_default();
     format!("nobody is served until the pods of {stable} are back{}", why(&pods))
+}
+
+/// So many pods, in words.
+fn counted(pods: u32) -> String {
+    if pods == 1 { "1 pod".to_owned() } else { format!("{pods} pods") }
 }

@@ -89,14 +89,13 @@ impl Padded {
             }
             // What is beside the row is the end of other rows, and masked. Only at both ends of `x` there is nothing.
             let beside = start.checked_sub(left).and_then(|start| x.get(start..start + self.row));
-            let from = match beside {
-                Some(from) => from,
-                None => {
-                    for (to, from) in self.spare.iter_mut().skip(left).zip(&x[start..start + width]) {
-                        *to = *from;
-                    }
-                    &self.spare
+            let from = if let Some(from) = beside {
+                from
+            } else {
+                for (to, from) in self.spare.iter_mut().skip(left).zip(&x[start..start + width]) {
+                    *to = *from;
                 }
+                &self.spare
             };
             let mut at = 0;
             while at + L::WIDTH <= self.piece && at * stride < left + width {

@@ -161,3 +161,36 @@ fn transformed_weights_give_nearly_the_same() {
         }
     }
 }
+
+#[test]
+fn what_is_no_number_does_not_reach_the_next_row() {
+    // The last number of a row: in memory it stands beside the first one of the next row.
+    let (side, row) = (16, 5);
+    let cases = [
+        // Channels of a group, groups, stride, and whether weights are transformed.
+        (1, 8, 1, false),
+        (1, 8, 2, false),
+        (8, 1, 1, false),
+        (8, 1, 2, false),
+        (8, 1, 1, true),
+    ];
+    for (channels, groups, stride, transformed) in cases {
+        let span = span(1, [side; 2], [3, 3], stride, 1, 1).expect("it fits");
+        let mut x = numbers(channels * groups * side * side, 1);
+        x[row * side + side - 1] = f32::NAN;
+        let outputs = 8 * groups;
+        let weights = numbers(outputs * channels * 9, 2);
+        for isa in Isa::available() {
+            let mut filters = Filters::new(isa, &weights, outputs, channels, [3, 3], groups);
+            if transformed {
+                filters.transform(&weights);
+            }
+            let result = filters.convolve(&x, &span, Finish::default());
+            assert!(result.iter().any(|x| x.is_nan()), "{isa:?}: the windows over it see it");
+            // A tile of Winograd's is four wide: the last one alone sees it.
+            let width = span.output[1];
+            let far = result.chunks_exact(width).flat_map(|row| &row[..width - 4]);
+            assert!(far.into_iter().all(|x| x.is_finite()), "{isa:?}: {channels} {stride} {transformed}");
+        }
+    }
+}

@@ -84,7 +84,7 @@ fn stable_makes_room_before_the_candidate_starts() {
     world.pods.get_mut("a").unwrap().standing = 1;
     world.look();
     assert_eq!((sizes(&world), world.weights()), (vec![("a", 0), ("b", 0)], all("a")));
-    assert_eq!(world.sentence, "run 2: 1 pods of a have still to go; nobody is served");
+    assert_eq!(world.sentence, "run 2: 1 pod of a still to go; nobody is served");
     world.look();
     assert_eq!((sizes(&world), world.weights()), (vec![("a", 0), ("b", 2)], all("b")));
     world.look();
@@ -112,7 +112,7 @@ fn pods_that_do_not_go_bring_stable_back() {
     }
     assert_eq!(world.reasons()[2..], [Reason::RolledBack]);
     assert!(
-        world.told[2].message.contains("2 pods of a were still there after 20 s"),
+        world.told[2].message.contains("2 pods of a still there after 20 s"),
         "{}",
         world.told[2].message
     );
