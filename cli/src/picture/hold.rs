@@ -5,7 +5,7 @@
 use serde::Serialize;
 use stoker_api::deployment::ModelDeploymentStatus;
 use stoker_api::deployment::status::Room;
-use stoker_api::names::conditions;
+use stoker_api::names::{conditions, labels};
 
 use super::Picture;
 
@@ -62,7 +62,7 @@ impl Ways<'_> {
     }
 
     fn logs(&self, revision: &str) -> Release {
-        self.kubectl(&format!("logs -l stoker.dev/revision={revision} --tail=50"), "shows why")
+        self.kubectl(&format!("logs -l {}={revision} --tail=50", labels::REVISION), "shows why")
     }
 }
 
@@ -135,7 +135,7 @@ pub fn of(picture: &Picture, status: &ModelDeploymentStatus) -> Option<Hold> {
     if run.room == Room::Leaving {
         let stable = status.stable.as_deref().unwrap_or_default();
         let pods =
-            ways.kubectl(&format!("get pods -l stoker.dev/revision={stable}"), "shows those that still go");
+            ways.kubectl(&format!("get pods -l {}={stable}", labels::REVISION), "shows those that still go");
         return hold("Pods", message, vec![pods, ways.abort()]);
     }
     if run.step == 0 || run.direct || message.contains(&format!("pods of {candidate} are ready")) {

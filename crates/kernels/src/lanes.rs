@@ -80,6 +80,11 @@ pub(crate) trait Lanes: Copy + Send + Sync {
     }
 }
 
+/// What [`Lanes::and`] keeps a number with, or makes 0 of it with.
+pub(crate) fn mask(keeps: bool) -> f32 {
+    f32::from_bits(if keeps { u32::MAX } else { 0 })
+}
+
 /// Numbers as a place to write to. What is written through it is always a number.
 #[inline(always)]
 pub(crate) fn as_uninit(numbers: &mut [f32]) -> &mut [MaybeUninit<f32>] {

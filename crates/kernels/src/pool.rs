@@ -8,7 +8,7 @@ use crate::convolution::Span;
 use crate::isa::{Isa, Work};
 use crate::lanes::Lanes;
 use crate::threads::{divide, filled, part, threads};
-use crate::tile::MAX_WIDTH;
+use crate::tile::{MAX_WIDTH, write_some};
 
 /// The greatest number that a window of `kernel` elements sees at each place, plane by plane: `span.images` is how many
 /// planes there are. What is beyond a plane does not count, and nothing is as great as what is no number. Panics where
@@ -83,15 +83,7 @@ impl Work for Maxima<'_> {
                     let from = &columns[done * stride[1] + across * dilation[1]..];
                     best = lanes.greater(stepping(lanes, from, stride[1]), best);
                 }
-                if to.len() >= L::WIDTH {
-                    lanes.write(best, to);
-                } else {
-                    let mut last = [0.0; MAX_WIDTH];
-                    lanes.store(best, &mut last);
-                    for (to, &best) in to.iter_mut().zip(&last) {
-                        to.write(best);
-                    }
-                }
+                write_some(lanes, best, to);
                 done += L::WIDTH;
             }
         }

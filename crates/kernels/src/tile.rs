@@ -5,6 +5,7 @@
 
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::lanes::{Lanes, interleave};
@@ -377,16 +378,21 @@ pub(crate) unsafe fn finish<L: Lanes, const R: usize, const V: usize>(
             if let Some((low, high)) = finish.bounds {
                 sum = lanes.min(lanes.splat(high), lanes.max(lanes.splat(low), sum));
             }
-            if count == L::WIDTH {
-                lanes.write(sum, &mut to[first..]);
-            } else {
-                let mut last = [0.0; MAX_WIDTH];
-                lanes.store(sum, &mut last);
-                for (to, &sum) in to[first..].iter_mut().zip(&last[..count]) {
-                    to.write(sum);
-                }
-            }
+            write_some(lanes, sum, &mut to[first..]);
         }
+    }
+}
+
+/// Writes as many numbers of a vector as there is room for.
+#[inline(always)]
+pub(crate) fn write_some<L: Lanes>(lanes: L, x: L::V, to: &mut [MaybeUninit<f32>]) {
+    if to.len() >= L::WIDTH {
+        return lanes.write(x, to);
+    }
+    let mut all = [0.0; MAX_WIDTH];
+    lanes.store(x, &mut all);
+    for (to, &x) in to.iter_mut().zip(&all) {
+        to.write(x);
     }
 }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::{Filters, Span};
 use crate::isa::Work;
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, mask};
 use crate::threads::{Shared, divide, part, threads};
 use crate::tile::{BiasFor, Columns, Finish, Target, finish};
 
@@ -58,11 +58,8 @@ impl Padded {
         let (stride, left) = (span.stride[1], span.pad[1]);
         let piece = reach(1).div_ceil(stride) + more;
         let (rows, row) = (reach(0), piece * stride);
-        let bits = |at: usize| {
-            let column = at % piece * stride + at / piece;
-            if (left..left + span.input[1]).contains(&column) { u32::MAX } else { 0 }
-        };
-        let inside = (0..row).map(|at| f32::from_bits(bits(at))).collect();
+        let column = |at: usize| at % piece * stride + at / piece;
+        let inside = (0..row).map(|at| mask((left..left + span.input[1]).contains(&column(at)))).collect();
         Self { row, piece, items: vec![0.0; rows * row], inside, spare: vec![0.0; row] }
     }
 

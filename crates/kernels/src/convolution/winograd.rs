@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use super::Span;
 use crate::isa::{Isa, Work};
-use crate::lanes::{Lanes, interleave};
+use crate::lanes::{Lanes, interleave, mask};
 use crate::threads::{Shared, divide, part, threads};
 use crate::tile::{BiasFor, Columns, ENOUGH, Finish, Target, add_products, add_products_of_two, finish};
 
@@ -348,8 +348,7 @@ impl<'a> Strip<'a> {
         let count = (seen - skipped).min(span.input[1].saturating_sub(start));
         // As many vectors as give whole ones of each part, with one tile more.
         let row = (run.count + 1).next_multiple_of(L::WIDTH) * SIDE;
-        let bits = |column| if (skipped..skipped + count).contains(&column) { u32::MAX } else { 0 };
-        let inside = (0..row).map(|column| f32::from_bits(bits(column))).collect();
+        let inside = (0..row).map(|column| mask((skipped..skipped + count).contains(&column))).collect();
         let copies = vec![0.0; SEEN * row];
         Self { run, start, count, skipped, inside, rows: vec![0.0; SEEN * row], copies }
     }
