@@ -127,14 +127,14 @@ impl Forest {
         };
         let splits = nodes.iter().filter(|node| !matches!(node.mode, Mode::Leaf));
         let features = splits.map(|node| node.feature as usize + 1).max().unwrap_or(0);
-        let walks = Walks::new(&nodes, &roots);
+        let walks = Walks::new(&nodes, &roots, &weights);
         Ok(Self { nodes, roots, weights, outputs, aggregate, base, features, steps, walks })
     }
 
-    /// True where rows of FP32 take many walks at a time.
+    /// The form in which rows of FP32 take many walks at a time.
     #[cfg(test)]
-    pub(super) fn has_walks(&self) -> bool {
-        self.walks.is_some()
+    pub(super) fn walks(&self) -> Option<&Walks> {
+        self.walks.as_ref()
     }
 
     /// The weights of the leaf that a row falls into.
@@ -260,12 +260,25 @@ impl Forest {
             .zip(scores.chunks_mut(BLOCK * self.outputs))
             .zip(touched.chunks_mut(BLOCK * self.outputs));
         for ((rows, scores), touched) in blocks {
-            walks.for_leaves(rows, width, |row, weights| {
-                for &(output, weight) in &self.weights[weights] {
-                    let at = row * self.outputs + output as usize;
-                    self.aggregate.take(&mut scores[at], &mut touched[at], weight);
+            let mut take = |row: usize, output: u32, weight: f64| {
+                let at = row * self.outputs + output as usize;
+                self.aggregate.take(&mut scores[at], &mut touched[at], weight);
+            };
+            match walks {
+                Walks::Linked(linked) => linked.for_leaves(rows, width, |row, leaf| {
+                    self.weights[leaf].iter().for_each(|&(output, weight)| take(row, output, weight));
+                }),
+                // One sum stays in a register.
+                Walks::Full(full) if self.outputs == 1 && self.aggregate == Aggregate::Sum => {
+                    full.for_weights(rows, width, |row, _, weights| {
+                        scores[row] = weights.iter().fold(scores[row], |sum, weight| sum + weight);
+                        touched[row] = true;
+                    });
                 }
-            });
+                Walks::Full(full) => full.for_weights(rows, width, |row, outputs, weights| {
+                    outputs.iter().zip(weights).for_each(|(&output, &weight)| take(row, output, weight));
+                }),
+            }
             scores.chunks_exact_mut(self.outputs).for_each(|scores| self.finish(scores));
         }
     }

@@ -1,4 +1,5 @@
-//! Trees as a request of FP32 features walks them: nodes side by side, and eight walks at a time.
+//! Trees as a request of FP32 features walks them: nodes side by side, and eight walks at a time. [`Full`] are laid out
+//! tighter still; what is here takes all others.
 //!
 //! One walk waits for memory at each node, and a processor guesses wrong where it goes at every second of them. Here a
 //! step has no branch: the right child is beside the left one, a leaf is its own left child, and eight walks take their
@@ -9,6 +10,7 @@
 use std::ops::Range;
 
 use super::ml_forest::{Mode, TreeNode};
+use super::ml_full::Full;
 
 /// How many walks are under way at a time: as many as keep their places in registers.
 pub(super) const LANES: usize = 8;
@@ -30,34 +32,90 @@ struct Split {
 
 /// A tree: its root, and the most steps to a leaf.
 #[derive(Clone, Copy)]
-struct Tree {
-    root: u32,
-    depth: usize,
+pub(super) struct Tree {
+    pub(super) root: u32,
+    pub(super) depth: usize,
 }
 
+/// (class or target, weight), leaf by leaf.
+pub(super) type Weights = [(u32, f64)];
+
 /// Trees for many walks at a time.
-pub(super) struct Walks {
+pub(super) enum Walks {
+    /// Those that have nearly all the nodes that there is room for.
+    Full(Full),
+    /// All others.
+    Linked(Linked),
+}
+
+impl Walks {
+    /// `None` where a node asks for equality, where a threshold is no number, or where trees share nodes.
+    pub(super) fn new(nodes: &[TreeNode], roots: &[u32], weights: &Weights) -> Option<Self> {
+        let linked = Linked::new(nodes, roots)?;
+        Some(Full::of(&linked, weights).map_or(Self::Linked(linked), Self::Full))
+    }
+}
+
+/// Trees in which a node says where its children are.
+pub(super) struct Linked {
     splits: Vec<Split>,
     trees: Vec<Tree>,
     /// Which weights each leaf has.
     leaves: Vec<(u32, u32)>,
 }
 
-impl Walks {
-    /// `None` where a node asks for equality, where a threshold is no number, or where trees share nodes.
-    pub(super) fn new(nodes: &[TreeNode], roots: &[u32]) -> Option<Self> {
+/// A node as [`Full`] reads it.
+pub(super) struct LinkedNode {
+    pub(super) threshold: f32,
+    pub(super) feature: u32,
+    pub(super) missing_is_right: bool,
+    /// The left child; the right one is beside it.
+    pub(super) left: u32,
+    /// Of a leaf, which weights it has.
+    pub(super) leaf: Option<Range<usize>>,
+}
+
+impl Linked {
+    /// In the order of the file.
+    pub(super) fn trees(&self) -> &[Tree] {
+        &self.trees
+    }
+
+    /// Which weights a leaf has.
+    fn weights_of(&self, leaf: Split) -> Range<usize> {
+        let (from, to) = self.leaves[leaf.leaf as usize];
+        from as usize..to as usize
+    }
+
+    /// How many there are, leaves included.
+    pub(super) fn nodes(&self) -> usize {
+        self.splits.len()
+    }
+
+    pub(super) fn node(&self, at: u32) -> LinkedNode {
+        let split = self.splits[at as usize];
+        LinkedNode {
+            threshold: split.threshold,
+            feature: split.feature & !MISSING_IS_RIGHT,
+            missing_is_right: split.feature & MISSING_IS_RIGHT != 0,
+            left: split.left,
+            leaf: (split.left == at).then(|| self.weights_of(split)),
+        }
+    }
+
+    fn new(nodes: &[TreeNode], roots: &[u32]) -> Option<Self> {
         // Without a feature, a leaf has none to look at.
         nodes.iter().find(|node| !matches!(node.mode, Mode::Leaf))?;
-        let mut walks = Self {
+        let mut linked = Self {
             splits: Vec::with_capacity(nodes.len()),
             trees: Vec::with_capacity(roots.len()),
             leaves: Vec::new(),
         };
         for &root in roots {
-            let tree = walks.add(nodes, root)?;
-            walks.trees.push(tree);
+            let tree = linked.add(nodes, root)?;
+            linked.trees.push(tree);
         }
-        Some(walks)
+        Some(linked)
     }
 
     /// Adds a tree, level by level.
@@ -98,11 +156,11 @@ impl Walks {
 
     /// Calls `each` with a row and which weights the leaf has that it falls into, for all rows and trees: for a row, trees
     /// are in their order. `table` is row-major, of rows of `width` features, which are all that nodes look at.
-    pub(super) fn for_leaves(&self, table: &[f32], width: usize, mut each: impl FnMut(usize, Range<usize>)) {
+    pub(super) fn for_leaves(&self, table: &[f32], width: usize, each: impl FnMut(usize, Range<usize>)) {
         if table.iter().any(|x| x.is_nan()) {
-            self.walk::<true>(table, width, &mut each);
+            self.walk::<true>(table, width, each);
         } else {
-            self.walk::<false>(table, width, &mut each);
+            self.walk::<false>(table, width, each);
         }
     }
 
@@ -110,7 +168,7 @@ impl Walks {
         &self,
         table: &[f32],
         width: usize,
-        each: &mut impl FnMut(usize, Range<usize>),
+        mut each: impl FnMut(usize, Range<usize>),
     ) {
         let rows = table.len() / width.max(1);
         let together = rows - rows % LANES;
@@ -168,10 +226,7 @@ impl Walks {
             }
             left = left.saturating_sub(STRIDE);
         }
-        places.map(|place| {
-            let (from, to) = self.leaves[self.splits[place as usize].leaf as usize];
-            from as usize..to as usize
-        })
+        places.map(|place| self.weights_of(self.splits[place as usize]))
     }
 }
 
@@ -205,7 +260,6 @@ mod tests {
     use crate::tensor::Tensor;
 
     const FEATURES: u32 = 5;
-    const OUTPUTS: u32 = 3;
     const MODES: [Mode; 4] = [Mode::LessOrEqual, Mode::Less, Mode::GreaterOrEqual, Mode::Greater];
     /// Features and thresholds that meet, and thresholds between two features.
     const NUMBERS: [f64; 9] = [
@@ -220,12 +274,20 @@ mod tests {
         f64::INFINITY,
     ];
 
-    /// A tree as numbers say: each takes an open place, as a split or as a leaf.
-    fn grow(choices: &[u32], nodes: &mut Vec<TreeNode>, weights: &mut Vec<(u32, f64)>) {
+    /// A tree as numbers say: each takes an open place, as a split or as a leaf. A full one takes the places level by level, and
+    /// each of its leaves has one weight, for `output`.
+    fn grow(
+        choices: &[u32],
+        full: Option<u32>,
+        outputs: u32,
+        nodes: &mut Vec<TreeNode>,
+        weights: &mut Vec<(u32, f64)>,
+    ) {
         let mut open = vec![nodes.len()];
         nodes.push(TreeNode::leaf(0, 0));
         for &choice in choices {
-            let place = open.swap_remove(choice as usize % open.len());
+            let place = if full.is_some() { 0 } else { choice as usize % open.len() };
+            let place = open.remove(place);
             let value = NUMBERS[choice as usize / 3 % NUMBERS.len()];
             let mode = MODES[choice as usize / 5 % MODES.len()];
             // Nothing is below it.
@@ -245,8 +307,9 @@ mod tests {
         }
         for (at, place) in open.into_iter().enumerate() {
             let from = u32::try_from(weights.len()).expect("small");
-            let count = u32::try_from(at % 3).expect("small");
-            weights.extend((0..count).map(|more| ((from + more) % OUTPUTS, f64::from(from) * 0.37 - 3.0)));
+            let count = if full.is_some() { 1 } else { u32::try_from(at % 3).expect("small") };
+            let output = |more| full.unwrap_or(from + more) % outputs;
+            weights.extend((0..count).map(|more| (output(more), f64::from(from) * 0.37 - 3.0)));
             nodes[place] = TreeNode::leaf(from, from + count);
         }
     }
@@ -254,20 +317,27 @@ mod tests {
     proptest! {
         #[test]
         fn many_walks_at_a_time_end_where_single_ones_do(
-            trees in prop::collection::vec(prop::collection::vec(any::<u32>(), 1..40), 1..30),
+            mut trees in prop::collection::vec(prop::collection::vec(any::<u32>(), 1..40), 1..80),
             features in prop::collection::vec(0usize..=NUMBERS.len(), 1..60),
             rows in 1usize..40,
             aggregate in 0usize..4,
+            outputs in 1u32..4,
+            full: bool,
         ) {
             let (mut nodes, mut weights, mut roots) = (Vec::new(), Vec::new(), Vec::new());
-            for choices in &trees {
+            let splits = trees[0].len();
+            for (tree, choices) in (0..).zip(&mut trees) {
                 roots.push(u32::try_from(nodes.len()).expect("small"));
-                grow(choices, &mut nodes, &mut weights);
+                if full {
+                    *choices = choices.iter().copied().cycle().take(splits).collect();
+                }
+                grow(choices, full.then_some(tree), outputs, &mut nodes, &mut weights);
             }
             let aggregate = [Aggregate::Sum, Aggregate::Average, Aggregate::Min, Aggregate::Max][aggregate];
             let base = vec![0.5, 1.0, 2.0];
-            let forest = Forest::new(nodes, roots, weights, OUTPUTS as usize, aggregate, base).expect("trees");
-            prop_assert!(forest.has_walks());
+            let forest = Forest::new(nodes, roots, weights, outputs as usize, aggregate, base).expect("trees");
+            prop_assert!(forest.walks().is_some());
+            prop_assert!(!full || matches!(forest.walks(), Some(Walks::Full(_))));
             #[expect(clippy::cast_possible_truncation, reason = "features are FP32 numbers")]
             let feature = |&at: &usize| NUMBERS.get(at).map_or(f32::NAN, |&number| number as f32);
             let width = FEATURES as usize + 1;
@@ -288,13 +358,13 @@ mod tests {
     fn what_is_no_comparison_by_size_is_walked_step_by_step() {
         let leaves = [TreeNode::leaf(0, 0), TreeNode::leaf(0, 0)];
         let split = |mode, value| TreeNode { value, feature: 0, yes: 1, no: 2, mode, missing_is_yes: false };
-        let walks = |node: TreeNode| Walks::new(&[&[node], &leaves[..]].concat(), &[0]).is_some();
+        let walks = |node: TreeNode| Linked::new(&[&[node], &leaves[..]].concat(), &[0]).is_some();
         assert!(walks(split(Mode::Less, 1.0)));
         assert!(!walks(split(Mode::Equal, 1.0)));
         assert!(!walks(split(Mode::Less, f64::NAN)));
         assert!(!walks(split(Mode::Less, f64::NEG_INFINITY)));
-        assert!(Walks::new(&leaves, &[0]).is_none(), "leaves look at no feature");
+        assert!(Linked::new(&leaves, &[0]).is_none(), "leaves look at no feature");
         let shared = TreeNode { no: 1, ..split(Mode::Less, 1.0) };
-        assert!(Walks::new(&[shared, TreeNode { yes: 2, no: 2, ..shared }, leaves[0]], &[0]).is_none());
+        assert!(Linked::new(&[shared, TreeNode { yes: 2, no: 2, ..shared }, leaves[0]], &[0]).is_none());
     }
 }

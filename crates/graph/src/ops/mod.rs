@@ -39,6 +39,7 @@ pub(crate) mod matmul;
 mod matrix;
 mod ml_encode;
 mod ml_forest;
+mod ml_full;
 mod ml_linear;
 mod ml_svm;
 mod ml_tree;
