@@ -7,12 +7,17 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What is faster done by one thread than handed over: so many products of numbers.
-const SMALL: usize = 1 << 17;
+use crate::team::{at_once, has_helpers};
+
+/// What is faster done by one thread than handed over to one that waits for it: so many products of numbers.
+const SMALL: usize = 1 << 16;
+/// What is faster done by one thread than handed over to one that has to be woken.
+const SMALL_FOR_SLEEPERS: usize = 1 << 19;
 
 /// How many threads share work of `products` products: those of the pool that the caller is in.
 pub(crate) fn threads(products: usize) -> usize {
-    if products < SMALL { 1 } else { rayon::current_num_threads().max(1) }
+    let small = if has_helpers() { SMALL } else { SMALL_FOR_SLEEPERS };
+    if products < small { 1 } else { rayon::current_num_threads().max(1) }
 }
 
 /// Calls `task` with each number below `count`, on up to `threads` threads. The caller's thread takes part, and each
@@ -34,35 +39,38 @@ pub(crate) fn divide(threads: usize, count: usize, task: &(impl Fn(usize) + Sync
     });
 }
 
-fn at_once(threads: usize, work: &(impl Fn() + Sync)) {
-    if threads < 2 {
-        work();
-    } else {
-        rayon::join(work, || at_once(threads - 1, work));
-    }
-}
-
 /// Calls `work` with parts of `items`, each with as many elements as a multiple of `unit`, on as many threads as are worth it: a
-/// thread is given `least` elements or more. The first part stays on the caller's thread, and the others go to
-/// rayon's pool: for numbers in a row, of which each thread gets its own piece of memory. `divide` is for tasks of uneven length.
+/// thread is given `least` elements or more. It is for numbers in a row, of which each thread gets its own piece of memory; `divide` is for
+/// tasks of uneven length.
 pub fn share<T: Send>(items: &mut [T], unit: usize, least: usize, work: impl Fn(usize, &mut [T]) + Sync) {
     let shares = (items.len() / least.max(1)).min(rayon::current_num_threads());
     if shares < 2 {
         return work(0, items);
     }
     let unit = unit.max(1);
-    let part = items.len().div_ceil(shares).next_multiple_of(unit);
-    let work = &work;
-    rayon::in_place_scope(|scope| {
-        let mut parts = items.chunks_mut(part).enumerate();
-        let own = parts.next();
-        for (at, part_of) in parts {
-            scope.spawn(move |_| work(at * part, part_of));
-        }
-        if let Some((_, own)) = own {
-            work(0, own);
-        }
+    let (length, start) = (items.len(), Start(items.as_mut_ptr()));
+    let part = length.div_ceil(shares).next_multiple_of(unit);
+    divide(shares, length.div_ceil(part), &|at| {
+        let first = at * part;
+        // SAFETY: it is inside of `items`, which are borrowed; each part is called for once, and none overlaps with another.
+        let own = unsafe { std::slice::from_raw_parts_mut(start.at(first), part.min(length - first)) };
+        work(first, own);
     });
+}
+
+/// Where items begin that several threads write, each its own.
+struct Start<T>(*mut T);
+
+// SAFETY: what is made of it is for whoever makes it to keep apart; items go to other threads, as `T: Send` allows.
+unsafe impl<T: Send> Sync for Start<T> {}
+
+impl<T> Start<T> {
+    /// # Safety
+    /// `first` is inside of the items, or at their end.
+    unsafe fn at(&self, first: usize) -> *mut T {
+        // SAFETY: the caller says so.
+        unsafe { self.0.add(first) }
+    }
 }
 
 /// Part `at` of a range of `length` that is divided into `count` parts of nearly the same size.

@@ -62,6 +62,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // As in the server, the thread that runs a file is one of those that share its work. Without, rayon makes a pool beside it.
+    if let Err(error) = rayon::ThreadPoolBuilder::new().use_current_thread().build_global() {
+        eprintln!("stoker-graph: runs on a pool of other threads: {error}");
+    }
     let report = match Arguments::parse().command {
         Command::Inspect { file } => inspect::inspect(&file),
         Command::Check { file } => check::check(&file),

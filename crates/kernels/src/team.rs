@@ -1,0 +1,300 @@
+//! Threads that help with one piece of work after the other.
+//!
+//! A run of a network is some fifty steps, each some ten to some hundred microseconds long, and waking a thread of rayon's pool
+//! takes as long as the shorter ones. So a helper, once it is awake, waits for the next step of the same run: it spins
+//! for [`LINGER`] at most, does what else is there to do in its pool meanwhile, and goes when the run is over.
+//!
+//! Each thread that has work has a [`Board`], on which it writes what is to be done. Helpers come to it by themselves: whoever
+//! comes late finds nothing, and nobody waits for those that have not come.
+
+#![allow(unsafe_code)]
+
+use std::any::Any;
+use std::cell::{Cell, UnsafeCell};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a helper waits for the next piece of work in a run. Between two steps that are shared there is rarely more.
+const LINGER: Duration = Duration::from_micros(100);
+/// So often a helper looks at the board before it looks at the clock, and for other work of its pool.
+const LOOKS: usize = 32;
+/// So often the owner looks for its helpers to end before it lets other threads of the processor go first.
+const PATIENCE: usize = 2000;
+
+/// The board says that there is work which helpers may begin.
+const OPEN: usize = 1 << 15;
+/// Below are those who are at it; above [`OPEN`] is the number of the work.
+const INSIDE: usize = OPEN - 1;
+
+/// Work whose lifetime the board's owner sees to.
+#[derive(Clone, Copy)]
+struct Work {
+    of: *const (),
+    call: unsafe fn(*const ()),
+}
+
+/// Where a thread writes what is to be done.
+struct Board {
+    /// The number of the work, whether it may be begun, and how many helpers are at it.
+    state: AtomicUsize,
+    /// Written by the owner while the board is closed and nobody is inside, read by those inside.
+    work: UnsafeCell<Option<Work>>,
+    /// How many helpers are there or were sent for.
+    helpers: AtomicUsize,
+    /// True while a run is under way.
+    lingers: AtomicBool,
+    /// What a helper panicked with.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: `work` is the only part that is not safe to share, and `state` says who may touch it: see there.
+unsafe impl Send for Board {}
+// SAFETY: as above.
+unsafe impl Sync for Board {}
+
+thread_local! {
+    /// The board of this thread's own work.
+    static BOARD: Arc<Board> = Arc::new(Board {
+        state: AtomicUsize::new(0),
+        work: UnsafeCell::new(None),
+        helpers: AtomicUsize::new(0),
+        lingers: AtomicBool::new(false),
+        panic: Mutex::new(None),
+    });
+    /// How many runs this thread is in.
+    static RUNS: Cell<usize> = const { Cell::new(0) };
+    /// The board that this thread helps at.
+    static HELPS_AT: Cell<*const Board> = const { Cell::new(std::ptr::null()) };
+}
+
+/// Calls `run`, during which helpers wait for the next piece of work of this thread. Without, each goes when it is done.
+pub fn together<T>(run: impl FnOnce() -> T) -> T {
+    struct Run;
+    impl Drop for Run {
+        fn drop(&mut self) {
+            RUNS.set(RUNS.get() - 1);
+            if RUNS.get() == 0 {
+                BOARD.with(|board| board.lingers.store(false, Ordering::Relaxed));
+            }
+        }
+    }
+    RUNS.set(RUNS.get() + 1);
+    let _run = Run;
+    BOARD.with(|board| board.lingers.store(true, Ordering::Relaxed));
+    run()
+}
+
+/// True where somebody is there to help this thread at once.
+pub(crate) fn has_helpers() -> bool {
+    BOARD.with(|board| board.helpers.load(Ordering::Relaxed) > 0)
+}
+
+/// Calls `work` on this thread and on up to `threads - 1` others of the pool, some of which may come late or never: `work` has to
+/// take what is left to do until there is nothing. Comes back when nobody is at it any more, and panics where `work` did.
+pub(crate) fn at_once<F: Fn() + Sync>(threads: usize, work: &F) {
+    unsafe fn call<F: Fn()>(of: *const ()) {
+        // SAFETY: `of` is the `work` of the call that wrote it on the board, which waits for all that are at it.
+        unsafe { (*of.cast::<F>())() }
+    }
+    let board = BOARD.with(Arc::clone);
+    if threads < 2 || board.state.load(Ordering::Relaxed) & OPEN != 0 {
+        // Work inside of work is that of the one who is at it.
+        return work();
+    }
+    board.open(Work { of: std::ptr::from_ref(work).cast(), call: call::<F> });
+    let closing = Closing(&board);
+    while board.helpers.load(Ordering::Relaxed) < threads - 1 {
+        board.helpers.fetch_add(1, Ordering::Relaxed);
+        let board = Arc::clone(&board);
+        rayon::spawn(move || help(&board));
+    }
+    work();
+    drop(closing);
+    let panic = board.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(panic) = panic {
+        resume_unwind(panic);
+    }
+}
+
+/// Closes a board, and waits for those who are at its work: also when the owner's part panics.
+struct Closing<'a>(&'a Board);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.state.fetch_and(!OPEN, Ordering::Relaxed);
+        let mut looks = 0;
+        while self.0.state.load(Ordering::Acquire) & INSIDE != 0 {
+            looks += 1;
+            if looks < PATIENCE {
+                std::hint::spin_loop();
+            } else {
+                // Its helper may wait for this very processor.
+                std::thread::yield_now();
+            }
+        }
+    }
+}
+
+impl Board {
+    /// Writes work on the board; for its owner alone, while nothing is on it.
+    fn open(&self, work: Work) {
+        // SAFETY: the board is closed and nobody is inside, so that nobody reads; only the owner writes.
+        unsafe { *self.work.get() = Some(work) };
+        let number = self.state.load(Ordering::Relaxed) / (2 * OPEN);
+        self.state.store(number.wrapping_add(1).wrapping_mul(2 * OPEN) | OPEN, Ordering::Release);
+    }
+
+    /// Does the work that is on the board, if there is any that is not that of number `done`; gives its number.
+    fn take_part(&self, done: Option<usize>) -> Option<usize> {
+        let mut state = self.state.load(Ordering::Relaxed);
+        loop {
+            let number = state / (2 * OPEN);
+            if state & OPEN == 0 || done == Some(number) {
+                return None;
+            }
+            match self.state.compare_exchange_weak(state, state + 1, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => {
+                    // SAFETY: it was written before the board was opened, and its owner waits until nobody is inside.
+                    if let Some(Work { of, call }) = unsafe { *self.work.get() } {
+                        // SAFETY: as above; `call` is made for what `of` is.
+                        let result = catch_unwind(AssertUnwindSafe(|| unsafe { call(of) }));
+                        if let Err(panic) = result {
+                            *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+                        }
+                    }
+                    self.state.fetch_sub(1, Ordering::Release);
+                    return Some(number);
+                }
+                Err(now) => state = now,
+            }
+        }
+    }
+}
+
+/// What a helper does from coming to going.
+fn help(board: &Arc<Board>) {
+    let own = BOARD.with(|own| Arc::ptr_eq(own, board));
+    let before = HELPS_AT.replace(Arc::as_ptr(board));
+    // Nobody helps himself, and a thread is one helper.
+    if !own && before != Arc::as_ptr(board) {
+        let mut done = None;
+        loop {
+            wait_and_help(board, &mut done);
+            board.helpers.fetch_sub(1, Ordering::SeqCst);
+            // The owner may have counted on this one between the last look and the line above.
+            let state = board.state.load(Ordering::SeqCst);
+            if state & OPEN == 0 || done == Some(state / (2 * OPEN)) {
+                break;
+            }
+            board.helpers.fetch_add(1, Ordering::SeqCst);
+        }
+    } else {
+        board.helpers.fetch_sub(1, Ordering::SeqCst);
+    }
+    HELPS_AT.set(before);
+}
+
+/// Helps until there was nothing to do for a while.
+fn wait_and_help(board: &Board, done: &mut Option<usize>) {
+    let mut idle = Instant::now();
+    loop {
+        for _ in 0..LOOKS {
+            if let Some(number) = board.take_part(*done) {
+                *done = Some(number);
+                idle = Instant::now();
+            }
+            std::hint::spin_loop();
+        }
+        if !board.lingers.load(Ordering::Relaxed) || idle.elapsed() > LINGER {
+            return;
+        }
+        if rayon::yield_now() == Some(rayon::Yield::Executed) {
+            idle = Instant::now();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(threads: usize) -> rayon::ThreadPool {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool")
+    }
+
+    #[test]
+    fn all_work_is_done_once_by_those_who_come() {
+        for threads in [1, 2, 5] {
+            pool(threads).install(|| {
+                together(|| {
+                    for round in 0..2000 {
+                        let (next, sum) = (AtomicUsize::new(0), AtomicUsize::new(0));
+                        at_once(threads, &|| {
+                            while next.fetch_add(1, Ordering::Relaxed) < round % 50 {
+                                sum.fetch_add(1, Ordering::Relaxed);
+                            }
+                        });
+                        assert_eq!(sum.into_inner(), round % 50);
+                    }
+                });
+            });
+        }
+    }
+
+    #[test]
+    fn helpers_go_when_the_run_is_over() {
+        pool(2).install(|| {
+            together(|| at_once(2, &|| std::thread::sleep(Duration::from_millis(20))));
+            let begun = Instant::now();
+            while has_helpers() {
+                assert!(begun.elapsed() < Duration::from_secs(60), "a helper stays");
+                rayon::yield_now();
+                std::thread::yield_now();
+            }
+        });
+    }
+
+    #[test]
+    fn a_panic_of_a_helper_is_the_owners() {
+        pool(2).install(|| {
+            let owner = std::thread::current().id();
+            let helped = AtomicBool::new(false);
+            let work = || {
+                if std::thread::current().id() == owner {
+                    // Until the helper is here.
+                    while !helped.load(Ordering::Relaxed) {
+                        std::thread::yield_now();
+                    }
+                } else {
+                    helped.store(true, Ordering::Relaxed);
+                    std::panic::panic_any("its word");
+                }
+            };
+            let panic = catch_unwind(AssertUnwindSafe(|| at_once(2, &work))).expect_err("it panicked");
+            assert_eq!(panic.downcast_ref(), Some(&"its word"));
+            // The next piece of work is none the worse for it.
+            at_once(2, &|| {});
+        });
+    }
+
+    #[test]
+    fn work_inside_of_work_is_done() {
+        pool(2).install(|| {
+            let done = AtomicUsize::new(0);
+            let next = AtomicUsize::new(0);
+            at_once(2, &|| {
+                while next.fetch_add(1, Ordering::Relaxed) < 4 {
+                    let inner = AtomicUsize::new(0);
+                    at_once(2, &|| {
+                        while inner.fetch_add(1, Ordering::Relaxed) < 3 {
+                            done.fetch_add(1, Ordering::Relaxed);
+                        }
+                    });
+                }
+            });
+            assert_eq!(done.into_inner(), 12);
+        });
+    }
+}
