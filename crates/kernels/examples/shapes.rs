@@ -16,7 +16,7 @@ const RUNS: usize = 5;
 const SECONDS: f64 = 0.5;
 
 /// A convolution: name, channels of each group, groups, channels of the result, side of the image, kernel, stride.
-const CONVOLUTIONS: [(&str, usize, usize, usize, usize, usize, usize); 18] = [
+const CONVOLUTIONS: [(&str, usize, usize, usize, usize, usize, usize); 21] = [
     ("resnet stem", 3, 1, 64, 224, 7, 2),
     ("resnet 1", 64, 1, 64, 56, 3, 1),
     ("resnet 2 half", 64, 1, 128, 56, 3, 2),
@@ -32,6 +32,9 @@ const CONVOLUTIONS: [(&str, usize, usize, usize, usize, usize, usize); 18] = [
     ("mobilenet depth 14", 1, 384, 384, 14, 3, 1),
     ("mobilenet depth 14 half", 1, 576, 576, 14, 3, 2),
     ("mobilenet depth 7", 1, 960, 960, 7, 3, 1),
+    ("mobilenet wide 112", 16, 1, 96, 112, 1, 1),
+    ("mobilenet wide 56", 24, 1, 144, 56, 1, 1),
+    ("mobilenet narrow 112", 32, 1, 16, 112, 1, 1),
     ("mobilenet point 56", 96, 1, 24, 56, 1, 1),
     ("mobilenet point 14", 384, 1, 64, 14, 1, 1),
     ("mobilenet point 7", 960, 1, 160, 7, 1, 1),

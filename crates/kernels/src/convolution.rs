@@ -11,7 +11,7 @@ use std::ops::Range;
 use crate::isa::{Isa, Work};
 use crate::lanes::Lanes;
 use crate::threads::{Shared, divide, filled, part, threads};
-use crate::tile::{BiasFor, Columns, Finish, Left, Target, tiles};
+use crate::tile::{BLOCK, BiasFor, Columns, Finish, Left, Target, tiles};
 use patches::Patches;
 use winograd::Transformed;
 
@@ -189,11 +189,16 @@ impl Work for Piece<'_> {
         let full = VECTORS * L::WIDTH;
         let places = self.span.output[0] * self.span.output[1];
         let mut partial = Vec::new();
-        let mut patches =
-            Patches::new(lanes, self.own, self.filters.channels, self.filters.kernel, self.span);
-        for panel in self.wide {
-            let columns = Columns { first: panel * full, count: full.min(places - panel * full) };
+        let mut patches = Patches::new(lanes, self.own, self.filters, self.span, full);
+        let together = (BLOCK / (self.left.depth * full).max(1)).max(1);
+        let mut panel = self.wide.start;
+        while panel < self.wide.end {
+            // Panels that are not whole stand alone.
+            let whole = (places / full).min(self.wide.end).saturating_sub(panel).clamp(1, together);
+            let first = panel * full;
+            let columns = Columns { first, count: (whole * full).min(places - first) };
             patches.stand_at(&columns);
+            panel += whole;
             let panels = self.panels.clone();
             // SAFETY: each task has channels and places of its own.
             unsafe {

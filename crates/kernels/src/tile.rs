@@ -13,7 +13,7 @@ use crate::threads::Shared;
 
 /// How many numbers of a right panel are used again and again before the next ones: they stay in the nearest cache,
 /// beside the left panels that pass through it.
-const BLOCK: usize = 6144;
+pub(crate) const BLOCK: usize = 6144;
 
 /// So many vectors of sums are enough to begin a product with each step: two at a time, each of which takes four steps.
 pub(crate) const ENOUGH: usize = 8;
@@ -77,9 +77,9 @@ impl<'a> Left<'a> {
     }
 }
 
-/// A panel of the right matrix, given part by part.
+/// A panel of the right matrix, given part by part, or several of them, given whole.
 pub(crate) trait Right {
-    /// The numbers of some steps of depth, and those that will be asked for next where they are far away.
+    /// The numbers of some steps of depth, panel after panel, and those that will be asked for next where they are far away.
     fn block(&mut self, depth: Range<usize>) -> (&[f32], &[f32]);
 }
 
@@ -101,12 +101,13 @@ impl Right for Laid<'_> {
 pub(crate) struct Columns {
     /// The first one.
     pub(crate) first: usize,
-    /// How many there are, not more than a tile has.
+    /// How many there are: those of one tile, or of several whole ones.
     pub(crate) count: usize,
 }
 
 /// All tiles of some panels of the left matrix with one of the right matrix, whose width is that of the vectors that
-/// `columns` take. `partial` has room for the sums of all of them.
+/// `columns` take; `partial` has room for the sums of all of them. Or with several of the right matrix that are short enough to be
+/// in one block together: a row of the result is then written for all of them before the next ones, as rows are far apart in memory.
 ///
 /// # Safety
 /// Nobody else writes these rows and columns of the target at the same time.
@@ -143,12 +144,14 @@ unsafe fn of_width<L: Lanes, const ROWS: usize, const V: usize>(
     columns: &Columns,
 ) {
     let (depth, width) = (left.depth, V * L::WIDTH);
-    let blocks = depth.div_ceil(BLOCK / width).max(1);
+    let wide = columns.count.div_ceil(width);
+    let blocks = if wide > 1 { 1 } else { depth.div_ceil(BLOCK / width).max(1) };
     if blocks > 1 {
         partial.resize(panels.len() * ROWS * width, 0.0);
     }
     for block in 0..blocks {
         let steps = depth * block / blocks..depth * (block + 1) / blocks;
+        let size = steps.len() * width;
         let (b, next) = right.block(steps.clone());
         // A share of what comes next is asked for with each panel, so that it is there when it is its turn.
         let share = if panels.len() > 1 { next.len().div_ceil(panels.len()) } else { 0 };
@@ -177,17 +180,22 @@ unsafe fn of_width<L: Lanes, const ROWS: usize, const V: usize>(
                 }
             }
             panel += 1;
-            // SAFETY: the caller's promise.
-            unsafe {
-                match rows {
-                    _ if rows == ROWS => tile::<L, ROWS, V>(lanes, a, b, kept, target, columns, place),
-                    1 => tile::<L, 1, V>(lanes, a, b, kept, target, columns, place),
-                    2 => tile::<L, 2, V>(lanes, a, b, kept, target, columns, place),
-                    3 => tile::<L, 3, V>(lanes, a, b, kept, target, columns, place),
-                    4 if ROWS > 4 => tile::<L, 4, V>(lanes, a, b, kept, target, columns, place),
-                    5 if ROWS > 4 => tile::<L, 5, V>(lanes, a, b, kept, target, columns, place),
-                    6 if ROWS > 4 => tile::<L, 6, V>(lanes, a, b, kept, target, columns, place),
-                    _ => tile::<L, 7, V>(lanes, a, b, kept, target, columns, place),
+            for at in 0..wide {
+                let b = &b[at * size..][..size];
+                let (first, count) = (columns.first + at * width, width.min(columns.count - at * width));
+                let columns = &Columns { first, count };
+                // SAFETY: the caller's promise.
+                unsafe {
+                    match rows {
+                        _ if rows == ROWS => tile::<L, ROWS, V>(lanes, a, b, kept, target, columns, place),
+                        1 => tile::<L, 1, V>(lanes, a, b, kept, target, columns, place),
+                        2 => tile::<L, 2, V>(lanes, a, b, kept, target, columns, place),
+                        3 => tile::<L, 3, V>(lanes, a, b, kept, target, columns, place),
+                        4 if ROWS > 4 => tile::<L, 4, V>(lanes, a, b, kept, target, columns, place),
+                        5 if ROWS > 4 => tile::<L, 5, V>(lanes, a, b, kept, target, columns, place),
+                        6 if ROWS > 4 => tile::<L, 6, V>(lanes, a, b, kept, target, columns, place),
+                        _ => tile::<L, 7, V>(lanes, a, b, kept, target, columns, place),
+                    }
                 }
             }
         }
@@ -341,6 +349,10 @@ pub(crate) unsafe fn finish<L: Lanes, const R: usize, const V: usize>(
     columns: &Columns,
     row: usize,
 ) {
+    if columns.count == V * L::WIDTH {
+        // SAFETY: the caller's promise.
+        return unsafe { finish_whole(lanes, sums, target, columns, row) };
+    }
     let Target { finish, bias_for, .. } = target;
     for r in 0..R {
         let start = target.start + (row + r) * target.stride + columns.first;
@@ -379,6 +391,58 @@ pub(crate) unsafe fn finish<L: Lanes, const R: usize, const V: usize>(
                 sum = lanes.min(lanes.splat(high), lanes.max(lanes.splat(low), sum));
             }
             write_some(lanes, sum, &mut to[first..]);
+        }
+    }
+}
+
+/// The same for columns that are whole vectors: without questions that keep the sums from staying in registers.
+///
+/// # Safety
+/// As above.
+#[inline(always)]
+unsafe fn finish_whole<L: Lanes, const R: usize, const V: usize>(
+    lanes: L,
+    sums: &[[L::V; V]; R],
+    target: &Target<'_>,
+    columns: &Columns,
+    row: usize,
+) {
+    let Target { finish, bias_for, .. } = target;
+    // What it is added to stays as it is, zeros of both signs and all.
+    let nothing = lanes.splat(-0.0);
+    let mut for_all = nothing;
+    let mut for_columns = [nothing; V];
+    let mut for_rows: Option<&[f32]> = None;
+    match (finish.bias, bias_for) {
+        (Some(bias), BiasFor::All) => for_all = lanes.splat(bias[0]),
+        (Some(bias), BiasFor::Row) => for_rows = Some(&bias[row..][..R]),
+        (Some(bias), BiasFor::Column) => {
+            let bias = &bias[columns.first..][..V * L::WIDTH];
+            for v in 0..V {
+                for_columns[v] = lanes.load(&bias[v * L::WIDTH..]);
+            }
+        }
+        (None, _) => {}
+    }
+    let (low, high) = finish.bounds.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+    let (low, high) = (lanes.splat(low), lanes.splat(high));
+    for r in 0..R {
+        let start = target.start + (row + r) * target.stride + columns.first;
+        // SAFETY: the caller's promise.
+        let to = unsafe { target.to.part(start, V * L::WIDTH) };
+        let for_row = if let Some(bias) = for_rows { lanes.splat(bias[r]) } else { for_all };
+        let mut all = sums[r];
+        for v in 0..V {
+            all[v] = lanes.add(lanes.add(all[v], for_row), for_columns[v]);
+        }
+        if let Some(addend) = finish.addend {
+            let addend = &addend[start..][..V * L::WIDTH];
+            for v in 0..V {
+                all[v] = lanes.add(all[v], lanes.load(&addend[v * L::WIDTH..]));
+            }
+        }
+        for v in 0..V {
+            lanes.write(lanes.min(high, lanes.max(low, all[v])), &mut to[v * L::WIDTH..]);
         }
     }
 }

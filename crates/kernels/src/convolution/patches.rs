@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::Span;
+use super::{Filters, Span};
 use crate::lanes::Lanes;
 use crate::tile::{Columns, Right};
 
@@ -28,7 +28,7 @@ struct Copy {
     from: Option<usize>,
 }
 
-/// A panel that is laid out step by step.
+/// A panel that is laid out step by step, or several short ones.
 pub(super) struct Patches<'a, L> {
     lanes: L,
     /// From the first channel on.
@@ -36,6 +36,13 @@ pub(super) struct Patches<'a, L> {
     channels: usize,
     kernel: [usize; 2],
     span: &'a Span,
+    /// The width of a panel that is whole.
+    full: usize,
+    /// The places of all panels: from the first on, so many.
+    first: usize,
+    count: usize,
+    /// The panel among them that `runs` and `width` are for.
+    standing: Option<usize>,
     runs: Vec<Run>,
     width: usize,
     /// The element of the window that `copies` are for.
@@ -46,27 +53,46 @@ pub(super) struct Patches<'a, L> {
 
 impl<'a, L: Lanes> Patches<'a, L> {
     #[inline(always)]
-    pub(super) fn new(
-        lanes: L,
-        items: &'a [f32],
-        channels: usize,
-        kernel: [usize; 2],
-        span: &'a Span,
-    ) -> Self {
+    pub(super) fn new(lanes: L, items: &'a [f32], filters: &Filters, span: &'a Span, full: usize) -> Self {
+        let (channels, kernel) = (filters.channels, filters.kernel);
         let (runs, copies, panel) = (Vec::new(), Vec::new(), Vec::new());
-        Self { lanes, items, channels, kernel, span, runs, width: 0, element: None, copies, panel }
+        let (first, count, standing, width, element) = (0, 0, None, 0, None);
+        Self {
+            lanes,
+            items,
+            channels,
+            kernel,
+            span,
+            full,
+            first,
+            count,
+            standing,
+            runs,
+            width,
+            element,
+            copies,
+            panel,
+        }
     }
 
     /// Takes other places.
     pub(super) fn stand_at(&mut self, columns: &Columns) {
-        self.width = columns.count.next_multiple_of(L::WIDTH);
+        (self.first, self.count, self.standing) = (columns.first, columns.count, None);
+    }
+
+    /// Works out where the places of a panel are.
+    fn stand(&mut self, panel: usize) {
+        let first = self.first + panel * self.full;
+        let count = self.full.min(self.count - panel * self.full);
+        self.standing = Some(panel);
+        self.width = count.next_multiple_of(L::WIDTH);
         self.element = None;
         self.runs.clear();
         let row = self.span.output[1];
         let mut at = 0;
-        while at < columns.count {
-            let (y, x) = ((columns.first + at) / row, (columns.first + at) % row);
-            let count = (row - x).min(columns.count - at);
+        while at < count {
+            let (y, x) = ((first + at) / row, (first + at) % row);
+            let count = (row - x).min(count - at);
             self.runs.push(Run { at, count, y, x });
             at += count;
         }
@@ -171,24 +197,29 @@ impl<'a, L: Lanes> Patches<'a, L> {
 impl<L: Lanes> Right for Patches<'_, L> {
     #[inline(always)]
     fn block(&mut self, depth: Range<usize>) -> (&[f32], &[f32]) {
-        let length = depth.len() * self.width;
-        // A copy writes whole vectors, also at the end.
-        self.panel.resize(self.panel.len().max(length + L::WIDTH), 0.0);
-        let mut step = depth.start;
         let mut start = 0;
-        while step < depth.end {
-            let (element, first) = (step / self.channels, step % self.channels);
-            let count = (self.channels - first).min(depth.end - step);
-            if self.element != Some(element) {
-                self.prepare(element);
+        for panel in 0..self.count.div_ceil(self.full) {
+            if self.standing != Some(panel) {
+                self.stand(panel);
             }
-            let copied = self.lay_whole(first..first + count, start);
-            for channel in first + copied..first + count {
-                self.lay(channel, start + (channel - first) * self.width);
+            // A copy writes whole vectors, also at the end.
+            let length = start + depth.len() * self.width;
+            self.panel.resize(self.panel.len().max(length + L::WIDTH), 0.0);
+            let mut step = depth.start;
+            while step < depth.end {
+                let (element, first) = (step / self.channels, step % self.channels);
+                let count = (self.channels - first).min(depth.end - step);
+                if self.element != Some(element) {
+                    self.prepare(element);
+                }
+                let copied = self.lay_whole(first..first + count, start);
+                for channel in first + copied..first + count {
+                    self.lay(channel, start + (channel - first) * self.width);
+                }
+                start += count * self.width;
+                step += count;
             }
-            start += count * self.width;
-            step += count;
         }
-        (&self.panel[..length], &[])
+        (&self.panel[..start], &[])
     }
 }
