@@ -1,7 +1,7 @@
 //! Convolutions in which each channel of the result sees one channel of the input.
 //!
-//! A plane is copied once with its padding, each row divided into as many pieces as the window's step is long, so that
-//! neighbouring places read neighbouring numbers. A row of the result is then a sum of rows.
+//! A strip of a plane is copied with its padding, each row divided into as many pieces as the window's step is long, so that
+//! neighbouring places read neighbouring numbers. A row of the result is then a sum of rows, which are in the nearest cache.
 
 use std::ops::Range;
 
@@ -10,6 +10,11 @@ use crate::isa::Work;
 use crate::lanes::{Lanes, mask};
 use crate::threads::{Shared, divide, part, threads};
 use crate::tile::{BiasFor, Columns, Finish, Target, finish};
+
+/// A strip is as high as fits into so many numbers, which are half of the nearest cache.
+const STRIP: usize = 4096;
+/// A strip gives so many rows of the result at least: each reads some rows that the one before it has read.
+const LEAST_ROWS: usize = 4;
 
 /// The sums of all planes.
 pub(super) fn fill(filters: &Filters, x: &[f32], span: &Span, finish: Finish<'_>, to: &Shared<'_>) {
@@ -35,12 +40,16 @@ struct Planes<'a> {
     own: Range<usize>,
 }
 
-/// A plane with its padding, divided.
+/// A strip of a plane with its padding, divided.
 struct Padded {
     /// The length of a row, of all its pieces.
     row: usize,
     /// The length of a piece.
     piece: usize,
+    /// How many vectors of a piece have numbers of the plane.
+    taken: usize,
+    /// How many rows of the result it is for.
+    gives: usize,
     items: Vec<f32>,
     /// For each number of a row all bits where it is inside of the plane, and none where it is padding.
     inside: Vec<f32>,
@@ -49,29 +58,42 @@ struct Padded {
 }
 
 impl Padded {
-    /// Zeros, with `more` numbers that can be read beyond the end of each piece.
-    fn new(filters: &Filters, span: &Span, more: usize) -> Self {
-        let reach = |axis: usize| {
-            let places = span.output[axis].saturating_sub(1) * span.stride[axis];
-            places + (filters.kernel[axis].saturating_sub(1)) * span.dilation[axis] + 1
+    /// Zeros, with four vectors of so many numbers that can be read beyond the end of each piece.
+    fn new(filters: &Filters, span: &Span, vector: usize) -> Self {
+        let seen = |axis: usize, places: usize| {
+            let first = places.saturating_sub(1) * span.stride[axis];
+            first + (filters.kernel[axis].saturating_sub(1)) * span.dilation[axis] + 1
         };
         let (stride, left) = (span.stride[1], span.pad[1]);
-        let piece = reach(1).div_ceil(stride) + more;
-        let (rows, row) = (reach(0), piece * stride);
+        let piece = seen(1, span.output[1]).div_ceil(stride) + 4 * vector;
+        let taken = (left + span.input[1]).div_ceil(stride).div_ceil(vector);
+        let row = piece * stride;
+        let fits = (STRIP / row).saturating_sub(seen(0, 1)) / span.stride[0] + 1;
+        let gives = fits.max(LEAST_ROWS).min(span.output[0].max(1));
         let column = |at: usize| at % piece * stride + at / piece;
         let inside = (0..row).map(|at| mask((left..left + span.input[1]).contains(&column(at)))).collect();
-        Self { row, piece, items: vec![0.0; rows * row], inside, spare: vec![0.0; row] }
+        Self {
+            row,
+            piece,
+            taken,
+            gives,
+            items: vec![0.0; seen(0, gives) * row],
+            inside,
+            spare: vec![0.0; row],
+        }
     }
 
-    /// Takes the numbers of the plane that begins at `plane` in `x`; those of the padding stay.
+    /// Takes what the window sees from row `first` of the result on, of the plane that begins at `plane` in `x`.
     #[inline(always)]
-    fn copy<L: Lanes>(&mut self, lanes: L, x: &[f32], plane: usize, span: &Span) {
+    fn copy<L: Lanes>(&mut self, lanes: L, x: &[f32], plane: usize, first: usize, span: &Span) {
         let [height, width] = span.input;
         let (stride, left) = (span.stride[1], span.pad[1]);
-        if width == 0 {
-            return;
-        }
-        for (y, to) in self.items.chunks_exact_mut(self.row).skip(span.pad[0]).take(height).enumerate() {
+        for (y, to) in (first * span.stride[0]..).zip(self.items.chunks_exact_mut(self.row)) {
+            let y = y.wrapping_sub(span.pad[0]);
+            if y >= height || width == 0 {
+                to.fill(0.0);
+                continue;
+            }
             let start = plane + y * width;
             if stride > 2 {
                 for (piece, to) in to.chunks_exact_mut(self.piece).enumerate() {
@@ -94,19 +116,23 @@ impl Padded {
                 }
                 &self.spare
             };
-            let mut at = 0;
-            while at + L::WIDTH <= self.piece && at * stride < left + width {
-                if stride == 1 {
-                    let inside = lanes.load(&self.inside[at..]);
-                    lanes.store(lanes.and(lanes.load(&from[at..]), inside), &mut to[at..]);
-                } else {
-                    let (a, b) = (lanes.load(&from[2 * at..]), lanes.load(&from[2 * at + L::WIDTH..]));
-                    let inside = lanes.load(&self.inside[at..]);
-                    lanes.store(lanes.and(lanes.even(a, b), inside), &mut to[at..]);
-                    let inside = lanes.load(&self.inside[self.piece + at..]);
-                    lanes.store(lanes.and(lanes.odd(a, b), inside), &mut to[self.piece + at..]);
+            let (inside, inside_odd) = self.inside.split_at(self.piece);
+            let (to, to_odd) = to.split_at_mut(self.piece);
+            let inside = inside.chunks_exact(L::WIDTH);
+            let even = to.chunks_exact_mut(L::WIDTH).zip(inside).take(self.taken);
+            if stride == 1 {
+                for ((to, inside), from) in even.zip(from.chunks_exact(L::WIDTH)) {
+                    lanes.store(lanes.and(lanes.load(from), lanes.load(inside)), to);
                 }
-                at += L::WIDTH;
+            } else {
+                let odd = to_odd.chunks_exact_mut(L::WIDTH).zip(inside_odd.chunks_exact(L::WIDTH));
+                for (((to, inside), (to_odd, inside_odd)), from) in
+                    even.zip(odd).zip(from.chunks_exact(2 * L::WIDTH))
+                {
+                    let (a, b) = (lanes.load(from), lanes.load(&from[L::WIDTH..]));
+                    lanes.store(lanes.and(lanes.even(a, b), lanes.load(inside)), to);
+                    lanes.store(lanes.and(lanes.odd(a, b), lanes.load(inside_odd)), to_odd);
+                }
             }
         }
     }
@@ -121,7 +147,7 @@ impl Work for Planes<'_> {
         let window = filters.kernel[0] * filters.kernel[1];
         let (height, width) = (span.output[0], span.output[1]);
         let size = span.input[0] * span.input[1];
-        let mut padded = Padded::new(filters, span, 4 * L::WIDTH);
+        let mut padded = Padded::new(filters, span, L::WIDTH);
         // Where the elements of the window are, from its first one.
         let mut offsets = Vec::with_capacity(window);
         for element in 0..window {
@@ -130,67 +156,81 @@ impl Work for Planes<'_> {
             let piece = across % span.stride[1] * padded.piece;
             offsets.push(down * padded.row + piece + across / span.stride[1]);
         }
+        let reach = offsets.iter().max().copied().unwrap_or(0);
         let mut held = None;
         for plane in self.own {
             let (image, output) = (plane / filters.outputs, plane % filters.outputs);
             let source = image * filters.groups + output / (filters.outputs / filters.groups);
-            if held.replace(source) != Some(source) {
-                padded.copy(lanes, x, source * size, span);
-            }
             let weights = &filters.items[output * window..][..window];
             let bias = self.finish.bias.map(|bias| &bias[output..=output]);
             let finish = Finish { bias, ..self.finish };
-            let target =
-                Target { to, finish, bias_for: BiasFor::All, start: plane * height * width, stride: width };
-            let places =
-                Places { from: &padded.items, down: span.stride[0] * padded.row, weights, offsets: &offsets };
-            let mut x = 0;
-            while x < width {
-                // As many rows at a time as make eight vectors of sums, or four of a narrow image.
-                let left = width - x;
-                if left > 2 * L::WIDTH {
-                    places.all::<L, 2, 4>(lanes, x, height, left, &target);
-                    x += 4 * L::WIDTH;
-                } else if left > L::WIDTH {
-                    places.all::<L, 4, 2>(lanes, x, height, left, &target);
-                    x += 2 * L::WIDTH;
-                } else {
-                    places.all::<L, 4, 1>(lanes, x, height, left, &target);
-                    x += L::WIDTH;
+            for first in (0..height).step_by(padded.gives) {
+                if held.replace((source, first)) != Some((source, first)) {
+                    padded.copy(lanes, x, source * size, first, span);
                 }
+                let start = (plane * height + first) * width;
+                let target = Target { to, finish, bias_for: BiasFor::All, start, stride: width };
+                let down = span.stride[0] * padded.row;
+                let rows = padded.gives.min(height - first);
+                let places =
+                    Places { from: &padded.items, down, weights, offsets: &offsets, reach, rows, width };
+                places.all(lanes, &target);
             }
         }
     }
 }
 
-/// What the window sees of one plane.
+/// What the window sees of one strip.
 struct Places<'a> {
     from: &'a [f32],
     /// How far rows of the result are apart in it.
     down: usize,
     weights: &'a [f32],
+    /// Where the elements of the window are, from its first one, and how far the last of them is.
     offsets: &'a [usize],
+    reach: usize,
+    /// Rows of the result, and how long they are.
+    rows: usize,
+    width: usize,
 }
 
 impl Places<'_> {
+    #[inline(always)]
+    fn all<L: Lanes>(&self, lanes: L, target: &Target<'_>) {
+        let mut x = 0;
+        while x < self.width {
+            // As many rows at a time as make eight vectors of sums or so, or four of a narrow image.
+            let vectors = (self.width - x).div_ceil(L::WIDTH).min(4);
+            match vectors {
+                4 => self.columns::<L, 2, 4>(lanes, x, target),
+                3 => self.columns::<L, 3, 3>(lanes, x, target),
+                2 => self.columns::<L, 4, 2>(lanes, x, target),
+                _ => self.columns::<L, 4, 1>(lanes, x, target),
+            }
+            x += vectors * L::WIDTH;
+        }
+    }
+
     /// Some columns of all rows, from `x` on.
     #[inline(always)]
-    fn all<L: Lanes, const ROWS: usize, const V: usize>(
-        &self,
-        lanes: L,
-        x: usize,
-        height: usize,
-        left: usize,
-        target: &Target<'_>,
-    ) {
-        let columns = Columns { first: x, count: left.min(V * L::WIDTH) };
+    fn columns<L: Lanes, const ROWS: usize, const V: usize>(&self, lanes: L, x: usize, target: &Target<'_>) {
+        let count = (self.width - x).min(V * L::WIDTH);
+        // Where a row is one piece, what is written beyond its end is the next rows', which are written next. Only the last ones
+        // have none, or too few.
+        let whole = if x == 0 { V * L::WIDTH } else { count };
+        let last = self.rows.saturating_sub((whole - count).div_ceil(self.width));
         let mut y = 0;
-        while y + ROWS <= height {
-            self.some::<L, ROWS, V>(lanes, y, target, &columns);
-            y += ROWS;
+        if self.rows >= ROWS {
+            while y < self.rows {
+                // The last time some rows are done once more: few sums at a time take as long as many.
+                y = y.min(self.rows - ROWS);
+                let count = if y + ROWS <= last { whole } else { count };
+                self.some::<L, ROWS, V>(lanes, y, target, &Columns { first: x, count });
+                y += ROWS;
+            }
         }
-        while y < height {
-            self.some::<L, 1, V>(lanes, y, target, &columns);
+        while y < self.rows {
+            self.some::<L, 1, V>(lanes, y, target, &Columns { first: x, count });
             y += 1;
         }
     }
@@ -205,18 +245,23 @@ impl Places<'_> {
         target: &Target<'_>,
         columns: &Columns,
     ) {
-        let from = &self.from[y * self.down + columns.first..];
+        // All of one length, so that one question for each element of the window is enough.
+        let reach = self.reach + V * L::WIDTH;
+        let mut rows = [&self.from[..0]; ROWS];
+        for (row, from) in rows.iter_mut().enumerate() {
+            *from = &self.from[(y + row) * self.down + columns.first..][..reach];
+        }
         let mut sums = [[lanes.zero(); V]; ROWS];
         for (&weight, &offset) in self.weights.iter().zip(self.offsets) {
             let weight = lanes.splat(weight);
             for row in 0..ROWS {
-                let from = &from[offset + row * self.down..][..V * L::WIDTH];
+                let from = &rows[row][offset..][..V * L::WIDTH];
                 for v in 0..V {
                     sums[row][v] = lanes.fma(weight, lanes.load(&from[v * L::WIDTH..]), sums[row][v]);
                 }
             }
         }
-        // SAFETY: each plane belongs to one task.
+        // SAFETY: each plane belongs to one task, and rows are written in their order.
         unsafe { finish(lanes, &sums, target, columns, y) };
     }
 }
