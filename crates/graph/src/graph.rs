@@ -153,7 +153,7 @@ impl Graph {
         let (rounds, memory) = (Cell::new(limits.rounds), Memory::new(limits.memory));
         let Limits { stop, begins, .. } = limits;
         let context = Context { stop, begins, rounds: Some(&rounds), memory: Some(&memory) };
-        let held = stoker_kernels::together(|| self.plan.run(given, context))?;
+        let held = self.plan.run(given, context)?;
         check_answer(&held).map_err(|fault| at_edge("outputs", fault.0))?;
         let give = |(output, held): (&ValueInfo, Held)| {
             let value = AnyValue::try_from(held).map_err(|fault| at_edge(&output.name, fault.0))?;

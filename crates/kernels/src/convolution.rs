@@ -32,6 +32,13 @@ pub struct Span {
     pub output: [usize; 2],
 }
 
+impl Span {
+    /// True where the window is one element that stands on each element of the image.
+    fn stays(&self, kernel: [usize; 2]) -> bool {
+        kernel == [1, 1] && self.stride == [1, 1] && self.pad == [0, 0] && self.input == self.output
+    }
+}
+
 /// The weights of a convolution, laid out for the instructions that are there.
 #[derive(Clone, Debug)]
 pub struct Filters {
@@ -125,7 +132,7 @@ impl Filters {
 
     /// The same convolution with one long row, where the window is one element that stands on each element of the image.
     fn flat(&self, span: &Span) -> Span {
-        if self.kernel == [1, 1] && span.stride == [1, 1] && span.pad == [0, 0] && span.input == span.output {
+        if span.stays(self.kernel) {
             let row = [1, span.input[0] * span.input[1]];
             return Span { input: row, output: row, ..*span };
         }

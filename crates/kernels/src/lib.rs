@@ -35,7 +35,6 @@ pub use matrix::{Matrix, View};
 pub use pool::{maxima, means};
 pub use rows::{Normal, normalise, softmax};
 pub use stack::products;
-pub use team::together;
 pub use threads::share;
 pub use tile::Finish;
 pub use vector::{erfs, exps, gelus, sigmoids, tanhs};

@@ -1,8 +1,8 @@
 //! Threads that help with one piece of work after the other.
 //!
 //! A run of a network is some fifty steps, each some ten to some hundred microseconds long, and waking a thread of rayon's pool
-//! takes as long as the shorter ones. So a helper, once it is awake, waits for the next step of the same run: it spins
-//! for [`LINGER`] at most, does what else is there to do in its pool meanwhile, and goes when the run is over.
+//! takes as long as the shorter ones. So a helper, once it is awake, waits for the next step of the run, or for the next run: it
+//! looks for [`LINGER`] at most, does what else is there to do in its pool meanwhile, and sleeps when nothing came.
 //!
 //! Each thread that has work has a [`Board`], on which it writes what is to be done. Helpers come to it by themselves: whoever
 //! comes late finds nothing, and nobody waits for those that have not come.
@@ -12,11 +12,11 @@
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How long a helper waits for the next piece of work in a run. Between two steps that are shared there is rarely more.
+/// How long a helper waits for the next piece of work. Between two steps of a run that are shared there is rarely more.
 const LINGER: Duration = Duration::from_micros(100);
 /// So often a helper looks at the board before it looks at the clock, and for other work of its pool.
 const LOOKS: usize = 32;
@@ -43,8 +43,6 @@ struct Board {
     work: UnsafeCell<Option<Work>>,
     /// How many helpers are there or were sent for.
     helpers: AtomicUsize,
-    /// True while a run is under way.
-    lingers: AtomicBool,
     /// What a helper panicked with.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -60,30 +58,10 @@ thread_local! {
         state: AtomicUsize::new(0),
         work: UnsafeCell::new(None),
         helpers: AtomicUsize::new(0),
-        lingers: AtomicBool::new(false),
         panic: Mutex::new(None),
     });
-    /// How many runs this thread is in.
-    static RUNS: Cell<usize> = const { Cell::new(0) };
     /// The board that this thread helps at.
     static HELPS_AT: Cell<*const Board> = const { Cell::new(std::ptr::null()) };
-}
-
-/// Calls `run`, during which helpers wait for the next piece of work of this thread. Without, each goes when it is done.
-pub fn together<T>(run: impl FnOnce() -> T) -> T {
-    struct Run;
-    impl Drop for Run {
-        fn drop(&mut self) {
-            RUNS.set(RUNS.get() - 1);
-            if RUNS.get() == 0 {
-                BOARD.with(|board| board.lingers.store(false, Ordering::Relaxed));
-            }
-        }
-    }
-    RUNS.set(RUNS.get() + 1);
-    let _run = Run;
-    BOARD.with(|board| board.lingers.store(true, Ordering::Relaxed));
-    run()
 }
 
 /// True where somebody is there to help this thread at once.
@@ -207,7 +185,7 @@ fn wait_and_help(board: &Board, done: &mut Option<usize>) {
             }
             std::hint::spin_loop();
         }
-        if !board.lingers.load(Ordering::Relaxed) || idle.elapsed() > LINGER {
+        if idle.elapsed() > LINGER {
             return;
         }
         if rayon::yield_now() == Some(rayon::Yield::Executed) {
@@ -218,6 +196,8 @@ fn wait_and_help(board: &Board, done: &mut Option<usize>) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
     fn pool(threads: usize) -> rayon::ThreadPool {
@@ -228,25 +208,23 @@ mod tests {
     fn all_work_is_done_once_by_those_who_come() {
         for threads in [1, 2, 5] {
             pool(threads).install(|| {
-                together(|| {
-                    for round in 0..2000 {
-                        let (next, sum) = (AtomicUsize::new(0), AtomicUsize::new(0));
-                        at_once(threads, &|| {
-                            while next.fetch_add(1, Ordering::Relaxed) < round % 50 {
-                                sum.fetch_add(1, Ordering::Relaxed);
-                            }
-                        });
-                        assert_eq!(sum.into_inner(), round % 50);
-                    }
-                });
+                for round in 0..2000 {
+                    let (next, sum) = (AtomicUsize::new(0), AtomicUsize::new(0));
+                    at_once(threads, &|| {
+                        while next.fetch_add(1, Ordering::Relaxed) < round % 50 {
+                            sum.fetch_add(1, Ordering::Relaxed);
+                        }
+                    });
+                    assert_eq!(sum.into_inner(), round % 50);
+                }
             });
         }
     }
 
     #[test]
-    fn helpers_go_when_the_run_is_over() {
+    fn helpers_go_when_nothing_comes() {
         pool(2).install(|| {
-            together(|| at_once(2, &|| std::thread::sleep(Duration::from_millis(20))));
+            at_once(2, &|| std::thread::sleep(Duration::from_millis(20)));
             let begun = Instant::now();
             while has_helpers() {
                 assert!(begun.elapsed() < Duration::from_secs(60), "a helper stays");

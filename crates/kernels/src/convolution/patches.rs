@@ -38,6 +38,8 @@ pub(super) struct Patches<'a, L> {
     span: &'a Span,
     /// The width of a panel that is whole.
     full: usize,
+    /// True where the window is one element that stands on each element of the image.
+    stays: bool,
     /// The places of all panels: from the first on, so many.
     first: usize,
     count: usize,
@@ -56,6 +58,7 @@ impl<'a, L: Lanes> Patches<'a, L> {
     pub(super) fn new(lanes: L, items: &'a [f32], filters: &Filters, span: &'a Span, full: usize) -> Self {
         let (channels, kernel) = (filters.channels, filters.kernel);
         let (runs, copies, panel) = (Vec::new(), Vec::new(), Vec::new());
+        let stays = span.stays(kernel);
         let (first, count, standing, width, element) = (0, 0, None, 0, None);
         Self {
             lanes,
@@ -64,6 +67,7 @@ impl<'a, L: Lanes> Patches<'a, L> {
             kernel,
             span,
             full,
+            stays,
             first,
             count,
             standing,
@@ -156,6 +160,25 @@ impl<'a, L: Lanes> Patches<'a, L> {
         done
     }
 
+    /// Lays out several panels of a window of one element together: a channel of the image after the other, so that each time
+    /// as many neighbours as possible are read.
+    #[inline(always)]
+    fn lay_together(&mut self, depth: Range<usize>) -> usize {
+        let (lanes, plane, full) = (self.lanes, self.span.input[0] * self.span.input[1], self.full);
+        let (panels, length) = (self.count / full, depth.len() * full);
+        self.panel.resize(self.panel.len().max(panels * length), 0.0);
+        for (step, channel) in depth.enumerate() {
+            let from = &self.items[channel * plane + self.first..][..panels * full];
+            let to = self.panel[step * full..].chunks_mut(length);
+            for (from, to) in from.chunks_exact(full).zip(to) {
+                for (from, to) in from.chunks_exact(L::WIDTH).zip(to.chunks_exact_mut(L::WIDTH)) {
+                    lanes.store(lanes.load(from), to);
+                }
+            }
+        }
+        panels * length
+    }
+
     /// One step of depth.
     #[inline(always)]
     fn lay(&mut self, channel: usize, start: usize) {
@@ -198,6 +221,10 @@ impl<L: Lanes> Right for Patches<'_, L> {
     #[inline(always)]
     fn block(&mut self, depth: Range<usize>) -> (&[f32], &[f32]) {
         let mut start = 0;
+        if self.stays && self.count > self.full {
+            let length = self.lay_together(depth);
+            return (&self.panel[..length], &[]);
+        }
         for panel in 0..self.count.div_ceil(self.full) {
             if self.standing != Some(panel) {
                 self.stand(panel);
