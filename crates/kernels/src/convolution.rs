@@ -196,7 +196,7 @@ impl Work for Piece<'_> {
         let full = VECTORS * L::WIDTH;
         let places = self.span.output[0] * self.span.output[1];
         let mut partial = Vec::new();
-        let mut patches = Patches::new(lanes, self.own, self.filters, self.span, full);
+        let mut patches = Patches::<L, VECTORS>::new(lanes, self.own, self.filters, self.span);
         let together = (BLOCK / (self.left.depth * full).max(1)).max(1);
         let mut panel = self.wide.start;
         while panel < self.wide.end {

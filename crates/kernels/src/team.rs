@@ -32,7 +32,7 @@ const INSIDE: usize = OPEN - 1;
 #[derive(Clone, Copy)]
 struct Work {
     of: *const (),
-    call: unsafe fn(*const ()),
+    call: unsafe fn(*const (), usize),
 }
 
 /// Where a thread writes what is to be done.
@@ -70,25 +70,26 @@ pub(crate) fn has_helpers() -> bool {
 }
 
 /// Calls `work` on this thread and on up to `threads - 1` others of the pool, some of which may come late or never: `work` has to
-/// take what is left to do until there is nothing. Comes back when nobody is at it any more, and panics where `work` did.
-pub(crate) fn at_once<F: Fn() + Sync>(threads: usize, work: &F) {
-    unsafe fn call<F: Fn()>(of: *const ()) {
+/// take what is left to do until there is nothing. It is given 0 on this thread and, as a rule, another number on each of the others,
+/// the same for all that a helper does. Comes back when nobody is at it any more, and panics where `work` did.
+pub(crate) fn at_once<F: Fn(usize) + Sync>(threads: usize, work: &F) {
+    unsafe fn call<F: Fn(usize)>(of: *const (), number: usize) {
         // SAFETY: `of` is the `work` of the call that wrote it on the board, which waits for all that are at it.
-        unsafe { (*of.cast::<F>())() }
+        unsafe { (*of.cast::<F>())(number) }
     }
     let board = BOARD.with(Arc::clone);
     if threads < 2 || board.state.load(Ordering::Relaxed) & OPEN != 0 {
         // Work inside of work is that of the one who is at it.
-        return work();
+        return work(0);
     }
     board.open(Work { of: std::ptr::from_ref(work).cast(), call: call::<F> });
     let closing = Closing(&board);
     while board.helpers.load(Ordering::Relaxed) < threads - 1 {
-        board.helpers.fetch_add(1, Ordering::Relaxed);
+        let number = board.helpers.fetch_add(1, Ordering::Relaxed) + 1;
         let board = Arc::clone(&board);
-        rayon::spawn(move || help(&board));
+        rayon::spawn(move || help(&board, number));
     }
-    work();
+    work(0);
     drop(closing);
     let panic = board.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(panic) = panic {
@@ -124,8 +125,9 @@ impl Board {
         self.state.store(number.wrapping_add(1).wrapping_mul(2 * OPEN) | OPEN, Ordering::Release);
     }
 
-    /// Does the work that is on the board, if there is any that is not that of number `done`; gives its number.
-    fn take_part(&self, done: Option<usize>) -> Option<usize> {
+    /// Does the work that is on the board, if there is any that is not that of number `done`; gives its number. `helper` is the
+    /// helper's.
+    fn take_part(&self, helper: usize, done: Option<usize>) -> Option<usize> {
         let mut state = self.state.load(Ordering::Relaxed);
         loop {
             let number = state / (2 * OPEN);
@@ -137,7 +139,7 @@ impl Board {
                     // SAFETY: it was written before the board was opened, and its owner waits until nobody is inside.
                     if let Some(Work { of, call }) = unsafe { *self.work.get() } {
                         // SAFETY: as above; `call` is made for what `of` is.
-                        let result = catch_unwind(AssertUnwindSafe(|| unsafe { call(of) }));
+                        let result = catch_unwind(AssertUnwindSafe(|| unsafe { call(of, helper) }));
                         if let Err(panic) = result {
                             *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
                         }
@@ -152,14 +154,14 @@ impl Board {
 }
 
 /// What a helper does from coming to going.
-fn help(board: &Arc<Board>) {
+fn help(board: &Arc<Board>, number: usize) {
     let own = BOARD.with(|own| Arc::ptr_eq(own, board));
     let before = HELPS_AT.replace(Arc::as_ptr(board));
     // Nobody helps himself, and a thread is one helper.
     if !own && before != Arc::as_ptr(board) {
         let mut done = None;
         loop {
-            wait_and_help(board, &mut done);
+            wait_and_help(board, number, &mut done);
             board.helpers.fetch_sub(1, Ordering::SeqCst);
             // The owner may have counted on this one between the last look and the line above.
             let state = board.state.load(Ordering::SeqCst);
@@ -175,11 +177,11 @@ fn help(board: &Arc<Board>) {
 }
 
 /// Helps until there was nothing to do for a while.
-fn wait_and_help(board: &Board, done: &mut Option<usize>) {
+fn wait_and_help(board: &Board, helper: usize, done: &mut Option<usize>) {
     let mut idle = Instant::now();
     loop {
         for _ in 0..LOOKS {
-            if let Some(number) = board.take_part(*done) {
+            if let Some(number) = board.take_part(helper, *done) {
                 *done = Some(number);
                 idle = Instant::now();
             }
@@ -210,7 +212,7 @@ mod tests {
             pool(threads).install(|| {
                 for round in 0..2000 {
                     let (next, sum) = (AtomicUsize::new(0), AtomicUsize::new(0));
-                    at_once(threads, &|| {
+                    at_once(threads, &|_| {
                         while next.fetch_add(1, Ordering::Relaxed) < round % 50 {
                             sum.fetch_add(1, Ordering::Relaxed);
                         }
@@ -224,7 +226,7 @@ mod tests {
     #[test]
     fn helpers_go_when_nothing_comes() {
         pool(2).install(|| {
-            at_once(2, &|| std::thread::sleep(Duration::from_millis(20)));
+            at_once(2, &|_| std::thread::sleep(Duration::from_millis(20)));
             let begun = Instant::now();
             while has_helpers() {
                 assert!(begun.elapsed() < Duration::from_secs(60), "a helper stays");
@@ -239,7 +241,7 @@ mod tests {
         pool(2).install(|| {
             let owner = std::thread::current().id();
             let helped = AtomicBool::new(false);
-            let work = || {
+            let work = |_| {
                 if std::thread::current().id() == owner {
                     // Until the helper is here.
                     while !helped.load(Ordering::Relaxed) {
@@ -253,7 +255,7 @@ mod tests {
             let panic = catch_unwind(AssertUnwindSafe(|| at_once(2, &work))).expect_err("it panicked");
             assert_eq!(panic.downcast_ref(), Some(&"its word"));
             // The next piece of work is none the worse for it.
-            at_once(2, &|| {});
+            at_once(2, &|_| {});
         });
     }
 
@@ -262,10 +264,10 @@ mod tests {
         pool(2).install(|| {
             let done = AtomicUsize::new(0);
             let next = AtomicUsize::new(0);
-            at_once(2, &|| {
+            at_once(2, &|_| {
                 while next.fetch_add(1, Ordering::Relaxed) < 4 {
                     let inner = AtomicUsize::new(0);
-                    at_once(2, &|| {
+                    at_once(2, &|_| {
                         while inner.fetch_add(1, Ordering::Relaxed) < 3 {
                             done.fetch_add(1, Ordering::Relaxed);
                         }

@@ -20,21 +20,31 @@ pub(crate) fn threads(products: usize) -> usize {
     if products < small { 1 } else { rayon::current_num_threads().max(1) }
 }
 
-/// Calls `task` with each number below `count`, on up to `threads` threads. The caller's thread takes part, and each
-/// takes the next one when it is done with one: a thread that wakes late costs nothing but its help.
+/// Tasks are in so many parts at most, for as many threads.
+const PARTS: usize = 16;
+
+/// Calls `task` with each number below `count`, on up to `threads` threads. The caller's thread takes part. Each thread begins with a part
+/// of its own, the same one each time, as what it wrote in the step before is near it; then it takes what the others have left: one
+/// that wakes late costs nothing but its help.
 pub(crate) fn divide(threads: usize, count: usize, task: &(impl Fn(usize) + Sync)) {
     if threads < 2 || count < 2 {
         (0..count).for_each(task);
         return;
     }
-    let next = AtomicUsize::new(0);
-    at_once(threads.min(count), &|| {
-        loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            if at >= count {
-                return;
+    let parts = threads.min(count).min(PARTS);
+    let next: [AtomicUsize; PARTS] =
+        std::array::from_fn(|at| AtomicUsize::new(part(count, parts, at.min(parts - 1)).start));
+    at_once(threads.min(count), &|thread| {
+        for own in 0..parts {
+            let own = (thread + own) % parts;
+            let end = part(count, parts, own).end;
+            loop {
+                let at = next[own].fetch_add(1, Ordering::Relaxed);
+                if at >= end {
+                    break;
+                }
+                task(at);
             }
-            task(at);
         }
     });
 }

@@ -28,16 +28,14 @@ struct Copy {
     from: Option<usize>,
 }
 
-/// A panel that is laid out step by step, or several short ones.
-pub(super) struct Patches<'a, L> {
+/// A panel that is laid out step by step, or several short ones. One that is whole has `V` vectors of columns.
+pub(super) struct Patches<'a, L, const V: usize> {
     lanes: L,
     /// From the first channel on.
     items: &'a [f32],
     channels: usize,
     kernel: [usize; 2],
     span: &'a Span,
-    /// The width of a panel that is whole.
-    full: usize,
     /// True where the window is one element that stands on each element of the image.
     stays: bool,
     /// The places of all panels: from the first on, so many.
@@ -53,9 +51,11 @@ pub(super) struct Patches<'a, L> {
     panel: Vec<f32>,
 }
 
-impl<'a, L: Lanes> Patches<'a, L> {
+impl<'a, L: Lanes, const V: usize> Patches<'a, L, V> {
+    const FULL: usize = V * L::WIDTH;
+
     #[inline(always)]
-    pub(super) fn new(lanes: L, items: &'a [f32], filters: &Filters, span: &'a Span, full: usize) -> Self {
+    pub(super) fn new(lanes: L, items: &'a [f32], filters: &Filters, span: &'a Span) -> Self {
         let (channels, kernel) = (filters.channels, filters.kernel);
         let (runs, copies, panel) = (Vec::new(), Vec::new(), Vec::new());
         let stays = span.stays(kernel);
@@ -66,7 +66,6 @@ impl<'a, L: Lanes> Patches<'a, L> {
             channels,
             kernel,
             span,
-            full,
             stays,
             first,
             count,
@@ -86,8 +85,8 @@ impl<'a, L: Lanes> Patches<'a, L> {
 
     /// Works out where the places of a panel are.
     fn stand(&mut self, panel: usize) {
-        let first = self.first + panel * self.full;
-        let count = self.full.min(self.count - panel * self.full);
+        let first = self.first + panel * Self::FULL;
+        let count = Self::FULL.min(self.count - panel * Self::FULL);
         self.standing = Some(panel);
         self.width = count.next_multiple_of(L::WIDTH);
         self.element = None;
@@ -164,19 +163,56 @@ impl<'a, L: Lanes> Patches<'a, L> {
     /// as many neighbours as possible are read.
     #[inline(always)]
     fn lay_together(&mut self, depth: Range<usize>) -> usize {
-        let (lanes, plane, full) = (self.lanes, self.span.input[0] * self.span.input[1], self.full);
-        let (panels, length) = (self.count / full, depth.len() * full);
+        let (lanes, plane) = (self.lanes, self.span.input[0] * self.span.input[1]);
+        let (panels, length) = (self.count / Self::FULL, depth.len() * Self::FULL);
         self.panel.resize(self.panel.len().max(panels * length), 0.0);
         for (step, channel) in depth.enumerate() {
-            let from = &self.items[channel * plane + self.first..][..panels * full];
-            let to = self.panel[step * full..].chunks_mut(length);
-            for (from, to) in from.chunks_exact(full).zip(to) {
-                for (from, to) in from.chunks_exact(L::WIDTH).zip(to.chunks_exact_mut(L::WIDTH)) {
-                    lanes.store(lanes.load(from), to);
+            let from = &self.items[channel * plane + self.first..][..panels * Self::FULL];
+            let to = self.panel[step * Self::FULL..].chunks_mut(length);
+            for (from, to) in from.chunks_exact(Self::FULL).zip(to) {
+                let to = &mut to[..Self::FULL];
+                for v in 0..V {
+                    lanes.store(lanes.load(&from[v * L::WIDTH..]), &mut to[v * L::WIDTH..]);
                 }
             }
         }
         panels * length
+    }
+
+    /// Lays out what an element of the window sees in some channels, where all places of a whole panel stand in one row and it is
+    /// inside of the image for all of them. Gives whether that is so.
+    #[inline(always)]
+    fn lay_row(&mut self, element: usize, channels: Range<usize>, start: usize) -> bool {
+        let (lanes, &Span { input, stride, dilation, pad, .. }) = (self.lanes, self.span);
+        let &[Run { count, y, x, .. }] = &self.runs[..] else { return false };
+        let y = y * stride[0] + element / self.kernel[1] * dilation[0];
+        let x = x * stride[1] + element % self.kernel[1] * dilation[1];
+        let reach = stride[1] * Self::FULL;
+        if count < Self::FULL || stride[1] > 2 || y < pad[0] || x < pad[1] {
+            return false;
+        }
+        let (y, x) = (y - pad[0], x - pad[1]);
+        if y >= input[0] || x + reach - stride[1] >= input[1] {
+            return false;
+        }
+        let (plane, from) = (input[0] * input[1], y * input[1] + x);
+        if channels.end > 0 && (channels.end - 1) * plane + from + reach > self.items.len() {
+            return false;
+        }
+        let to = self.panel[start..].chunks_exact_mut(Self::FULL);
+        for (to, channel) in to.zip(channels) {
+            let from = &self.items[channel * plane + from..][..reach];
+            for v in 0..V {
+                let x = if stride[1] == 1 {
+                    lanes.load(&from[v * L::WIDTH..])
+                } else {
+                    let from = &from[2 * v * L::WIDTH..];
+                    lanes.even(lanes.load(from), lanes.load(&from[L::WIDTH..]))
+                };
+                lanes.store(x, &mut to[v * L::WIDTH..]);
+            }
+        }
+        true
     }
 
     /// One step of depth.
@@ -217,15 +253,15 @@ impl<'a, L: Lanes> Patches<'a, L> {
     }
 }
 
-impl<L: Lanes> Right for Patches<'_, L> {
+impl<L: Lanes, const V: usize> Right for Patches<'_, L, V> {
     #[inline(always)]
     fn block(&mut self, depth: Range<usize>) -> (&[f32], &[f32]) {
         let mut start = 0;
-        if self.stays && self.count > self.full {
+        if self.stays && self.count.is_multiple_of(Self::FULL) {
             let length = self.lay_together(depth);
             return (&self.panel[..length], &[]);
         }
-        for panel in 0..self.count.div_ceil(self.full) {
+        for panel in 0..self.count.div_ceil(Self::FULL) {
             if self.standing != Some(panel) {
                 self.stand(panel);
             }
@@ -236,6 +272,11 @@ impl<L: Lanes> Right for Patches<'_, L> {
             while step < depth.end {
                 let (element, first) = (step / self.channels, step % self.channels);
                 let count = (self.channels - first).min(depth.end - step);
+                if self.lay_row(element, first..first + count, start) {
+                    start += count * self.width;
+                    step += count;
+                    continue;
+                }
                 if self.element != Some(element) {
                     self.prepare(element);
                 }
