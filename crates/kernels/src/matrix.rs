@@ -9,6 +9,9 @@ use crate::lanes::{Lanes, interleave};
 use crate::threads::{Shared, divide, filled, part, threads};
 use crate::tile::{BiasFor, Columns, Finish, Laid, Left, Target, lay_left, tiles};
 
+/// A matrix of so many numbers stays in the second cache beside rows that pass.
+const NEAR: usize = 1 << 15;
+
 /// A matrix somewhere in memory: element (r, c) is at `r * strides[0] + c * strides[1]`.
 #[derive(Clone, Copy, Debug)]
 pub struct View<'a> {
@@ -130,6 +133,8 @@ impl Matrix {
         let target = Target { to, finish, bias_for: BiasFor::Column, start, stride: self.columns };
         // Rows that stay in the second cache while all columns pass.
         let chunk = (65536 / depth.max(1) / tile).clamp(4, 32);
+        // A small matrix is near each thread, and so are the rows that it has written in the step before.
+        let chunk = if self.items.len() <= NEAR { chunk.min(panels / (4 * threads)).max(1) } else { chunk };
         let chunks = panels.div_ceil(chunk);
         if chunks >= 4 * threads {
             divide(threads, chunks, &|at| {

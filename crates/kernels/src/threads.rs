@@ -12,7 +12,7 @@ use crate::team::{at_once, has_helpers};
 /// What is faster done by one thread than handed over to one that waits for it: so many products of numbers.
 const SMALL: usize = 1 << 16;
 /// What is faster done by one thread than handed over to one that has to be woken.
-const SMALL_FOR_SLEEPERS: usize = 1 << 19;
+const SMALL_FOR_SLEEPERS: usize = 1 << 20;
 
 /// How many threads share work of `products` products: those of the pool that the caller is in.
 pub(crate) fn threads(products: usize) -> usize {

@@ -134,11 +134,15 @@ fn scaler(node: &Node<'_>) -> Built {
             return Ok(Tensor::from_items(&shape, all).into());
         }
         let dense = contiguous(&super::cast::cast(x, DType::F32)?.dense()?);
-        let scaled = |(at, x): (usize, &f32)| {
-            let feature = at % width;
-            (x - per_feature(&offset, feature)) * per_feature(&scale, feature)
-        };
-        Ok(Tensor::from_items(&shape, items::<f32>(&dense).iter().enumerate().map(scaled).collect()).into())
+        let of_row = |list: &[f32]| -> Vec<f32> { (0..width).map(|at| per_feature(list, at)).collect() };
+        let (offsets, scales) = (of_row(&offset), of_row(&scale));
+        let rows = items::<f32>(&dense).chunks_exact(width.max(1));
+        let mut scaled = Vec::with_capacity(rows.len() * width);
+        for row in rows {
+            let features = row.iter().zip(&offsets).zip(&scales);
+            scaled.extend(features.map(|((x, offset), scale)| (x - offset) * scale));
+        }
+        Ok(Tensor::from_items(&shape, scaled).into())
     })
 }
 
