@@ -193,7 +193,7 @@ fn through_many_trees<const HOLES: bool, const SIZE: usize>(
 }
 
 /// Where some walks end: a leaf's place is what is left when it is divided by `SIZE`.
-#[inline(always)]
+#[inline]
 fn arrive<const HOLES: bool, const SIZE: usize, const N: usize>(
     trees: [&[Split; SIZE]; N],
     rows: [&[f32]; N],

@@ -137,12 +137,12 @@ fn scaler(node: &Node<'_>) -> Built {
         let of_row = |list: &[f32]| -> Vec<f32> { (0..width).map(|at| per_feature(list, at)).collect() };
         let (offsets, scales) = (of_row(&offset), of_row(&scale));
         let rows = items::<f32>(&dense).chunks_exact(width.max(1));
-        let mut scaled = Vec::with_capacity(rows.len() * width);
+        let mut all = Vec::with_capacity(rows.len() * width);
         for row in rows {
             let features = row.iter().zip(&offsets).zip(&scales);
-            scaled.extend(features.map(|((x, offset), scale)| (x - offset) * scale));
+            all.extend(features.map(|((x, offset), scale)| (x - offset) * scale));
         }
-        Ok(Tensor::from_items(&shape, scaled).into())
+        Ok(Tensor::from_items(&shape, all).into())
     })
 }
 
