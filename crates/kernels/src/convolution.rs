@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use crate::isa::{Isa, Work};
 use crate::lanes::Lanes;
-use crate::threads::{Shared, divide, filled, part, threads};
+use crate::threads::{Shared, divide, filled, keep, part, scratch, tasks, threads};
 use crate::tile::{BLOCK, BiasFor, Columns, Finish, Left, Target, tiles};
 use patches::Patches;
 use winograd::Transformed;
@@ -143,12 +143,13 @@ impl Filters {
         let (tile, width) = self.isa.tile();
         let (places, rows) = (span.output[0] * span.output[1], self.outputs / self.groups);
         let depth = self.channels * self.kernel[0] * self.kernel[1];
-        let threads = threads(span.images * places * self.outputs * depth);
+        let products = span.images * places * self.outputs * depth;
+        let threads = threads(products);
         let panels = rows.div_ceil(tile);
         let wide = places.div_ceil(width);
         let whole = span.images * self.groups;
         // Enough tasks for all threads: first by place, then by channel, for which the patches are laid out again.
-        let wanted = if threads > 1 { 8 * threads } else { 1 };
+        let wanted = tasks(threads, products);
         let across = wanted.div_ceil(whole.max(1)).clamp(1, wide.max(1));
         let down = wanted.div_ceil((whole * across).max(1)).clamp(1, (panels / 16).max(1));
         divide(threads, whole * across * down, &|at| {
@@ -195,7 +196,7 @@ impl Work for Piece<'_> {
     fn run<L: Lanes, const ROWS: usize, const VECTORS: usize>(self, lanes: L) {
         let full = VECTORS * L::WIDTH;
         let places = self.span.output[0] * self.span.output[1];
-        let mut partial = Vec::new();
+        let mut partial = scratch();
         let mut patches = Patches::<L, VECTORS>::new(lanes, self.own, self.filters, self.span);
         let together = (BLOCK / (self.left.depth * full).max(1)).max(1);
         let mut panel = self.wide.start;
@@ -220,6 +221,8 @@ impl Work for Piece<'_> {
                 );
             }
         }
+        keep(patches.into_memory());
+        keep(partial);
     }
 }
 

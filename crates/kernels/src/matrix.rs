@@ -6,8 +6,11 @@ use std::ops::Range;
 
 use crate::isa::{Isa, Work};
 use crate::lanes::{Lanes, interleave};
-use crate::threads::{Shared, divide, filled, part, threads};
+use crate::threads::{Shared, divide, filled, keep, part, scratch, share, tasks, threads};
 use crate::tile::{BiasFor, Columns, Finish, Laid, Left, Target, lay_left, tiles};
+
+/// A thread lays out so many numbers of rows at least.
+const LEAST_LAID: usize = 1 << 13;
 
 /// A matrix of so many numbers stays in the second cache beside rows that pass.
 const NEAR: usize = 1 << 15;
@@ -153,13 +156,16 @@ impl Matrix {
             &x.items[..depth]
         } else {
             let mut all = vec![0.0; x.rows * depth];
-            isa.run(LayRows { x, first: 0, laid: &mut all });
+            let least = if threads > 1 { LEAST_LAID } else { usize::MAX };
+            share(&mut all, tile * depth, least, |first, laid| {
+                isa.run(LayRows { x, first: first / depth.max(1), laid });
+            });
             laid = all;
             &laid
         };
         let left = Left { items, rows: x.rows, depth };
         // Columns are divided first: then each number of the matrix is read once.
-        let wanted = if threads > 1 { 8 * threads } else { 1 };
+        let wanted = tasks(threads, x.rows * self.columns * depth);
         let across = wanted.clamp(1, wide.max(1));
         let down = wanted.div_ceil(across).clamp(1, panels.max(1));
         divide(threads, down * across, &|at| {
@@ -300,7 +306,7 @@ impl Work for Product<'_> {
     fn run<L: Lanes, const ROWS: usize, const VECTORS: usize>(self, lanes: L) {
         let Matrix { rows: depth, columns, items, .. } = self.matrix;
         let full = VECTORS * L::WIDTH;
-        let mut partial = Vec::new();
+        let mut partial = scratch();
         for panel in self.wide {
             let columns = Columns { first: panel * full, count: full.min(columns - panel * full) };
             let width = columns.count.next_multiple_of(L::WIDTH);
@@ -319,6 +325,7 @@ impl Work for Product<'_> {
                 );
             }
         }
+        keep(partial);
     }
 }
 

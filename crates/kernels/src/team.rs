@@ -113,6 +113,10 @@ impl Drop for Closing<'_> {
                 std::thread::yield_now();
             }
         }
+        if std::thread::panicking() {
+            // The owner's own panic is told; a helper's would be taken for one of the next piece of work.
+            self.0.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        }
     }
 }
 
@@ -255,6 +259,24 @@ mod tests {
             let panic = catch_unwind(AssertUnwindSafe(|| at_once(2, &work))).expect_err("it panicked");
             assert_eq!(panic.downcast_ref(), Some(&"its word"));
             // The next piece of work is none the worse for it.
+            at_once(2, &|_| {});
+        });
+    }
+
+    #[test]
+    fn a_panic_of_both_is_told_once() {
+        pool(2).install(|| {
+            let helped = AtomicUsize::new(0);
+            let work = |_| {
+                // Until both are here.
+                helped.fetch_add(1, Ordering::Relaxed);
+                while helped.load(Ordering::Relaxed) < 2 {
+                    std::thread::yield_now();
+                }
+                std::panic::panic_any("a word");
+            };
+            let panic = catch_unwind(AssertUnwindSafe(|| at_once(2, &work))).expect_err("it panicked");
+            assert_eq!(panic.downcast_ref(), Some(&"a word"));
             at_once(2, &|_| {});
         });
     }

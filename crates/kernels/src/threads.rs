@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::RefCell;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -18,6 +19,35 @@ const SMALL_FOR_SLEEPERS: usize = 1 << 20;
 pub(crate) fn threads(products: usize) -> usize {
     let small = if has_helpers() { SMALL } else { SMALL_FOR_SLEEPERS };
     if products < small { 1 } else { rayon::current_num_threads().max(1) }
+}
+
+/// Into how many tasks work of so many products is divided: enough of them for a thread that comes late, and each large enough
+/// for what a task costs by itself.
+pub(crate) fn tasks(threads: usize, products: usize) -> usize {
+    if threads < 2 { 1 } else { (products >> 19).clamp(2 * threads, 8 * threads) }
+}
+
+/// A thread keeps so many pieces of memory, and none of more numbers than these.
+const KEPT: usize = 4;
+const MOST_KEPT: usize = 1 << 16;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Memory for what a task lays out, which holds any numbers: some that an earlier task of this thread gave to [`keep`], as asking for it
+/// and writing zeros there takes as long as a small task.
+pub(crate) fn scratch() -> Vec<f32> {
+    SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Keeps memory for the next task of this thread.
+pub(crate) fn keep(memory: Vec<f32>) {
+    SCRATCH.with_borrow_mut(|kept| {
+        if kept.len() < KEPT && memory.capacity() <= MOST_KEPT {
+            kept.push(memory);
+        }
+    });
 }
 
 /// Tasks are in so many parts at most, for as many threads.

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::{Filters, Span};
 use crate::isa::Work;
 use crate::lanes::{Lanes, mask};
-use crate::threads::{Shared, divide, part, threads};
+use crate::threads::{Shared, divide, part, tasks, threads};
 use crate::tile::{BiasFor, Columns, Finish, Target, finish};
 
 /// A strip is as high as fits into so many numbers, which are half of the nearest cache.
@@ -22,8 +22,9 @@ pub(super) fn fill(filters: &Filters, x: &[f32], span: &Span, finish: Finish<'_>
     let area = span.output[0] * span.output[1];
     let window = filters.kernel[0] * filters.kernel[1];
     // A pass over memory for each plane costs more than the products of a small window.
-    let threads = threads(planes * area.max(span.input[0] * span.input[1]) * window.max(8));
-    let tasks = if threads > 1 { planes.min(8 * threads) } else { 1 };
+    let products = planes * area.max(span.input[0] * span.input[1]) * window.max(8);
+    let threads = threads(products);
+    let tasks = planes.min(tasks(threads, products));
     divide(threads, tasks, &|at| {
         let planes = part(planes, tasks, at);
         filters.isa.run(Planes { filters, x, span, finish, to, own: planes });
@@ -70,8 +71,11 @@ impl Padded {
         let row = piece * stride;
         let fits = (STRIP / row).saturating_sub(seen(0, 1)) / span.stride[0] + 1;
         let gives = fits.max(LEAST_ROWS).min(span.output[0].max(1));
-        let column = |at: usize| at % piece * stride + at / piece;
-        let inside = (0..row).map(|at| mask((left..left + span.input[1]).contains(&column(at)))).collect();
+        let places = left..left + span.input[1];
+        let mut inside = Vec::with_capacity(row);
+        for first in 0..stride {
+            inside.extend((0..piece).map(|at| mask(places.contains(&(at * stride + first)))));
+        }
         Self {
             row,
             piece,

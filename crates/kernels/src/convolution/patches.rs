@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use super::{Filters, Span};
 use crate::lanes::Lanes;
+use crate::threads::scratch;
 use crate::tile::{Columns, Right};
 
 /// Places of the window in one row of the result.
@@ -57,7 +58,7 @@ impl<'a, L: Lanes, const V: usize> Patches<'a, L, V> {
     #[inline(always)]
     pub(super) fn new(lanes: L, items: &'a [f32], filters: &Filters, span: &'a Span) -> Self {
         let (channels, kernel) = (filters.channels, filters.kernel);
-        let (runs, copies, panel) = (Vec::new(), Vec::new(), Vec::new());
+        let (runs, copies, panel) = (Vec::new(), Vec::new(), scratch());
         let stays = span.stays(kernel);
         let (first, count, standing, width, element) = (0, 0, None, 0, None);
         Self {
@@ -76,6 +77,11 @@ impl<'a, L: Lanes, const V: usize> Patches<'a, L, V> {
             copies,
             panel,
         }
+    }
+
+    /// What it was laid out in.
+    pub(super) fn into_memory(self) -> Vec<f32> {
+        self.panel
     }
 
     /// Takes other places.
