@@ -148,10 +148,14 @@ impl Filters {
         let panels = rows.div_ceil(tile);
         let wide = places.div_ceil(width);
         let whole = span.images * self.groups;
-        // Enough tasks for all threads: first by place, then by channel, for which the patches are laid out again.
+        // Enough tasks for all threads: first by place, then by channel, for which the patches are laid out again. Many channels
+        // from few are divided by channel first: a depthwise step comes next, and then finds what it reads near its thread.
         let wanted = tasks(threads, products);
-        let across = wanted.div_ceil(whole.max(1)).clamp(1, wide.max(1));
-        let down = wanted.div_ceil((whole * across).max(1)).clamp(1, (panels / 16).max(1));
+        let most = (panels / 8).max(1);
+        let by_channel = whole == 1 && rows > self.channels && most >= threads;
+        let least = if by_channel { threads } else { 1 };
+        let across = wanted.div_ceil((whole * least).max(1)).clamp(1, wide.max(1));
+        let down = wanted.div_ceil((whole * across).max(1)).clamp(least, most);
         divide(threads, whole * across * down, &|at| {
             let (piece, at) = (at % (across * down), at / (across * down));
             let (image, group) = (at / self.groups, at % self.groups);
@@ -165,7 +169,9 @@ impl Filters {
                 stride: places,
             };
             let left = Left { items: &self.items[first * depth..][..rows * depth], rows, depth };
-            let (panels, wide) = (part(panels, down, piece % down), part(wide, across, piece / down));
+            let (channels, places) =
+                if by_channel { (piece / across, piece % across) } else { (piece % down, piece / down) };
+            let (panels, wide) = (part(panels, down, channels), part(wide, across, places));
             self.isa.run(Piece { filters: self, span, own, left, panels, wide, target: &target });
         });
     }
