@@ -14,6 +14,7 @@
 
 mod attention;
 mod cells;
+mod column;
 mod compiled;
 mod convolution;
 mod isa;

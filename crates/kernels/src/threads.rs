@@ -144,6 +144,25 @@ impl<'a> Shared<'a> {
     #[expect(clippy::mut_from_ref, reason = "the contract of the function")]
     pub(crate) unsafe fn part(&self, start: usize, length: usize) -> &mut [MaybeUninit<f32>] {
         assert!(start <= self.length && length <= self.length - start);
+        // SAFETY: it is inside, and the caller alone has it.
+        unsafe { self.part_inside(start, length) }
+    }
+
+    /// Panics where not all of some rows, of so many numbers each, is inside.
+    #[inline(always)]
+    pub(crate) fn has_rows(&self, start: usize, stride: usize, [rows, length]: [usize; 2]) {
+        let last = stride.checked_mul(rows - 1).and_then(|last| last.checked_add(start));
+        assert!(last.is_some_and(|last| last <= self.length && length <= self.length - last));
+    }
+
+    /// [`Shared::part`] without its question.
+    ///
+    /// # Safety
+    /// As there, and it is inside.
+    #[inline(always)]
+    #[expect(clippy::mut_from_ref, reason = "the contract of the function")]
+    pub(crate) unsafe fn part_inside(&self, start: usize, length: usize) -> &mut [MaybeUninit<f32>] {
+        debug_assert!(start <= self.length && length <= self.length - start);
         // SAFETY: it is inside of the slice that is borrowed, and the caller alone has it.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), length) }
     }

@@ -8,6 +8,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use crate::column::one_column;
 use crate::lanes::{Lanes, interleave};
 use crate::threads::Shared;
 
@@ -71,7 +72,7 @@ pub(crate) struct Left<'a> {
 impl<'a> Left<'a> {
     /// The numbers of a panel, and how many rows it has.
     #[inline(always)]
-    fn panel(&self, tile: usize, panel: usize) -> (&'a [f32], usize) {
+    pub(crate) fn panel(&self, tile: usize, panel: usize) -> (&'a [f32], usize) {
         let rows = tile.min(self.rows - panel * tile);
         (&self.items[panel * tile * self.depth..][..rows * self.depth], rows)
     }
@@ -125,6 +126,9 @@ pub(crate) unsafe fn tiles<L: Lanes, const ROWS: usize, const VECTORS: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         match vectors {
+            1 if columns.count == 1 && ROWS <= L::WIDTH => {
+                one_column::<L, ROWS>(lanes, left, panels, right, target, columns.first);
+            }
             1 => of_width::<L, ROWS, 1>(lanes, left, panels, right, partial, target, columns),
             2 => of_width::<L, ROWS, 2>(lanes, left, panels, right, partial, target, columns),
             _ => of_width::<L, ROWS, VECTORS>(lanes, left, panels, right, partial, target, columns),
@@ -426,10 +430,12 @@ unsafe fn finish_whole<L: Lanes, const R: usize, const V: usize>(
     }
     let (low, high) = finish.bounds.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
     let (low, high) = (lanes.splat(low), lanes.splat(high));
+    let first = target.start + row * target.stride + columns.first;
+    target.to.has_rows(first, target.stride, [R, V * L::WIDTH]);
     for r in 0..R {
-        let start = target.start + (row + r) * target.stride + columns.first;
-        // SAFETY: the caller's promise.
-        let to = unsafe { target.to.part(start, V * L::WIDTH) };
+        let start = first + r * target.stride;
+        // SAFETY: the caller's promise, and `has_rows` found it inside.
+        let to = unsafe { target.to.part_inside(start, V * L::WIDTH) };
         let for_row = if let Some(bias) = for_rows { lanes.splat(bias[r]) } else { for_all };
         let mut all = sums[r];
         for v in 0..V {

@@ -1,0 +1,88 @@
+//! Products with one column: what is left of a convolution over 49 places, and models that give one number.
+//!
+//! A tile would compute a whole vector of columns for the sake of one. Here the vector is of rows, which stand side by side in
+//! a panel of the left side.
+
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+
+use crate::lanes::Lanes;
+use crate::threads::{keep, scratch};
+use crate::tile::{BiasFor, Left, MAX_WIDTH, Right, Target};
+
+/// So many sums of the same rows are under way at a time: one alone would wait for itself.
+const SUMS: usize = 4;
+
+/// The products of some panels of the left matrix with column `column` of the right one, which `right` has as the first of a
+/// vector. A panel has no more rows than a vector has numbers.
+///
+/// # Safety
+/// Nobody else writes these rows of that column of the target at the same time.
+#[inline(always)]
+pub(crate) unsafe fn one_column<L: Lanes, const ROWS: usize>(
+    lanes: L,
+    left: Left<'_>,
+    panels: Range<usize>,
+    right: &mut impl Right,
+    target: &Target<'_>,
+    column: usize,
+) {
+    let (b, _) = right.block(0..left.depth);
+    let mut x = scratch();
+    x.clear();
+    x.extend(b.iter().step_by(L::WIDTH));
+    for panel in panels {
+        let (a, rows) = left.panel(ROWS, panel);
+        let mut sums = [0.0; MAX_WIDTH];
+        add_products(lanes, a, rows, &x, &mut sums);
+        for (row, &sum) in (panel * ROWS..).zip(&sums[..rows]) {
+            let place = target.start + row * target.stride + column;
+            // SAFETY: the caller's promise.
+            let to = unsafe { target.to.part(place, 1) };
+            to[0].write(finished(target, sum, row, column, place));
+        }
+    }
+    keep(x);
+}
+
+/// Adds the products of all rows of a panel with a column.
+#[inline(always)]
+fn add_products<L: Lanes>(lanes: L, a: &[f32], rows: usize, x: &[f32], to: &mut [f32; MAX_WIDTH]) {
+    let mut step = 0;
+    let mut sums = [lanes.zero(); SUMS];
+    // What a vector reads beyond the rows of its step is not used, but must be there.
+    while (step + SUMS - 1) * rows + L::WIDTH <= a.len() {
+        let (a, x) = (&a[step * rows..], &x[step..][..SUMS]);
+        for at in 0..SUMS {
+            sums[at] = lanes.fma(lanes.splat(x[at]), lanes.load(&a[at * rows..]), sums[at]);
+        }
+        step += SUMS;
+    }
+    lanes.store(lanes.add(lanes.add(sums[0], sums[1]), lanes.add(sums[2], sums[3])), to);
+    for (a, x) in a.chunks_exact(rows).zip(x).skip(step) {
+        for (sum, a) in to.iter_mut().zip(a) {
+            *sum += a * x;
+        }
+    }
+}
+
+/// A sum with what is done to it before it is stored.
+fn finished(target: &Target<'_>, mut sum: f32, row: usize, column: usize, place: usize) -> f32 {
+    if let Some(bias) = target.finish.bias {
+        sum += match target.bias_for {
+            BiasFor::Column => bias[column],
+            BiasFor::Row => bias[row],
+            BiasFor::All => bias[0],
+        };
+    }
+    if let Some(addend) = target.finish.addend {
+        sum += addend[place];
+    }
+    match target.finish.bounds {
+        // What is no number stays so.
+        Some((low, _)) if sum < low => low,
+        Some((_, high)) if sum > high => high,
+        _ => sum,
+    }
+}
