@@ -1,7 +1,8 @@
-//! Products with one column: what is left of a convolution over 49 places, and models that give one number.
+//! Products with one column: what is left of a convolution over 49 places.
 //!
 //! A tile would compute a whole vector of columns for the sake of one. Here the vector is of rows, which stand side by side in
-//! a panel of the left side.
+//! a panel of the left side. In what order products are added depends on how many rows the panel has: that is for channels, of
+//! which there are always as many, and not for the rows of a batch.
 
 #![allow(unsafe_code)]
 
@@ -79,10 +80,10 @@ fn finished(target: &Target<'_>, mut sum: f32, row: usize, column: usize, place:
     if let Some(addend) = target.finish.addend {
         sum += addend[place];
     }
-    match target.finish.bounds {
-        // What is no number stays so.
-        Some((low, _)) if sum < low => low,
-        Some((_, high)) if sum > high => high,
-        _ => sum,
+    // As the tiles do it: the greatest number wins where it is less than the least, and what is no number stays so.
+    if let Some((low, high)) = target.finish.bounds {
+        sum = if sum < low { low } else { sum };
+        sum = if sum > high { high } else { sum };
     }
+    sum
 }

@@ -36,6 +36,7 @@ pub use matrix::{Matrix, View};
 pub use pool::{maxima, means};
 pub use rows::{Normal, normalise, softmax};
 pub use stack::products;
+pub use team::join;
 pub use threads::share;
 pub use tile::Finish;
 pub use vector::{erfs, exps, gelus, sigmoids, tanhs};

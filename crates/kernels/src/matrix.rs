@@ -137,7 +137,11 @@ impl Matrix {
         // Rows that stay in the second cache while all columns pass.
         let chunk = (65536 / depth.max(1) / tile).clamp(4, 32);
         // A small matrix is near each thread, and so are the rows that it has written in the step before.
-        let chunk = if self.items.len() <= NEAR { chunk.min(panels / (4 * threads)).max(1) } else { chunk };
+        let chunk = if threads > 1 && self.items.len() <= NEAR {
+            chunk.min(panels / (4 * threads)).max(1)
+        } else {
+            chunk
+        };
         let chunks = panels.div_ceil(chunk);
         if chunks >= 4 * threads {
             divide(threads, chunks, &|at| {

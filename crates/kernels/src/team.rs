@@ -12,7 +12,7 @@
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -60,16 +60,17 @@ thread_local! {
         helpers: AtomicUsize::new(0),
         panic: Mutex::new(None),
     });
-    /// The board that this thread helps at.
-    static HELPS_AT: Cell<*const Board> = const { Cell::new(std::ptr::null()) };
+    /// True while this thread helps, or waits in [`join`]: whatever it does besides has to end soon.
+    static BUSY: Cell<bool> = const { Cell::new(false) };
 }
 
-/// True where somebody is there to help this thread at once.
+/// True where somebody is there to help this thread, or on the way.
 pub(crate) fn has_helpers() -> bool {
     BOARD.with(|board| board.helpers.load(Ordering::Relaxed) > 0)
 }
 
-/// Calls `work` on this thread and on up to `threads - 1` others of the pool, some of which may come late or never: `work` has to
+/// Calls `work` on this thread and on others of the pool. So many are sent for that there are `threads` with this one; some may come
+/// late or never, and those that are still here from work for more threads take part, too: `work` has to
 /// take what is left to do until there is nothing. It is given 0 on this thread and, as a rule, another number on each of the others,
 /// the same for all that a helper does. Comes back when nobody is at it any more, and panics where `work` did.
 pub(crate) fn at_once<F: Fn(usize) + Sync>(threads: usize, work: &F) {
@@ -83,7 +84,9 @@ pub(crate) fn at_once<F: Fn(usize) + Sync>(threads: usize, work: &F) {
         return work(0);
     }
     board.open(Work { of: std::ptr::from_ref(work).cast(), call: call::<F> });
-    let closing = Closing(&board);
+    let closing = Closing { board: &board, panics: std::thread::panicking() };
+    // A helper that goes looks at the board once more: either it sees the work, or it is seen to be gone.
+    fence(Ordering::SeqCst);
     while board.helpers.load(Ordering::Relaxed) < threads - 1 {
         let number = board.helpers.fetch_add(1, Ordering::Relaxed) + 1;
         let board = Arc::clone(&board);
@@ -98,13 +101,17 @@ pub(crate) fn at_once<F: Fn(usize) + Sync>(threads: usize, work: &F) {
 }
 
 /// Closes a board, and waits for those who are at its work: also when the owner's part panics.
-struct Closing<'a>(&'a Board);
+struct Closing<'a> {
+    board: &'a Board,
+    /// True where the owner was in a panic already.
+    panics: bool,
+}
 
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
-        self.0.state.fetch_and(!OPEN, Ordering::Relaxed);
+        self.board.state.fetch_and(!OPEN, Ordering::Relaxed);
         let mut looks = 0;
-        while self.0.state.load(Ordering::Acquire) & INSIDE != 0 {
+        while self.board.state.load(Ordering::Acquire) & INSIDE != 0 {
             looks += 1;
             if looks < PATIENCE {
                 std::hint::spin_loop();
@@ -113,9 +120,9 @@ impl Drop for Closing<'_> {
                 std::thread::yield_now();
             }
         }
-        if std::thread::panicking() {
+        if std::thread::panicking() && !self.panics {
             // The owner's own panic is told; a helper's would be taken for one of the next piece of work.
-            self.0.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.board.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         }
     }
 }
@@ -157,27 +164,50 @@ impl Board {
     }
 }
 
-/// What a helper does from coming to going.
-fn help(board: &Arc<Board>, number: usize) {
-    let own = BOARD.with(|own| Arc::ptr_eq(own, board));
-    let before = HELPS_AT.replace(Arc::as_ptr(board));
-    // Nobody helps himself, and a thread is one helper.
-    if !own && before != Arc::as_ptr(board) {
-        let mut done = None;
-        loop {
-            wait_and_help(board, number, &mut done);
-            board.helpers.fetch_sub(1, Ordering::SeqCst);
-            // The owner may have counted on this one between the last look and the line above.
-            let state = board.state.load(Ordering::SeqCst);
-            if state & OPEN == 0 || done == Some(state / (2 * OPEN)) {
-                break;
-            }
-            board.helpers.fetch_add(1, Ordering::SeqCst);
-        }
-    } else {
-        board.helpers.fetch_sub(1, Ordering::SeqCst);
+/// Calls both, on two threads where another one is free: `rayon::join`, in which this thread does not wait for work of others when
+/// both are done.
+pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
+    let _busy = Busy::begin();
+    rayon::join(a, b)
+}
+
+/// While it lives, this thread is busy.
+struct Busy {
+    before: bool,
+}
+
+impl Busy {
+    fn begin() -> Self {
+        Self { before: BUSY.replace(true) }
     }
-    HELPS_AT.set(before);
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        BUSY.set(self.before);
+    }
+}
+
+/// What a helper does from coming to going.
+fn help(board: &Board, number: usize) {
+    let own = BOARD.with(|own| std::ptr::eq(Arc::as_ptr(own), board));
+    let busy = Busy::begin();
+    let mut done = None;
+    loop {
+        match (own, busy.before) {
+            // Nobody helps himself.
+            (true, _) => {}
+            (_, true) => done = board.take_part(number, done).or(done),
+            _ => wait_and_help(board, number, &mut done),
+        }
+        board.helpers.fetch_sub(1, Ordering::SeqCst);
+        // The owner may have counted on this one between the last look and the line above.
+        let state = board.state.load(Ordering::SeqCst);
+        if own || state & OPEN == 0 || done == Some(state / (2 * OPEN)) {
+            break;
+        }
+        board.helpers.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// Helps until there was nothing to do for a while.
@@ -278,6 +308,25 @@ mod tests {
             let panic = catch_unwind(AssertUnwindSafe(|| at_once(2, &work))).expect_err("it panicked");
             assert_eq!(panic.downcast_ref(), Some(&"a word"));
             at_once(2, &|_| {});
+        });
+    }
+
+    #[test]
+    fn both_of_a_join_share_their_work() {
+        pool(3).install(|| {
+            let half = || {
+                let (next, sum) = (AtomicUsize::new(0), AtomicUsize::new(0));
+                for _ in 0..500 {
+                    next.store(0, Ordering::Relaxed);
+                    at_once(3, &|_| {
+                        while next.fetch_add(1, Ordering::Relaxed) < 10 {
+                            sum.fetch_add(1, Ordering::Relaxed);
+                        }
+                    });
+                }
+                sum.into_inner()
+            };
+            assert_eq!(join(half, half), (5000, 5000));
         });
     }
 

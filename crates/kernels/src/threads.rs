@@ -80,7 +80,7 @@ pub(crate) fn divide(threads: usize, count: usize, task: &(impl Fn(usize) + Sync
 }
 
 /// Calls `work` with parts of `items`, each with as many elements as a multiple of `unit`, on as many threads as are worth it: a
-/// thread is given `least` elements or more. It is for numbers in a row, of which each thread gets its own piece of memory; `divide` is for
+/// thread is given about `least` elements or more. It is for numbers in a row, of which each thread gets its own piece of memory; `divide` is for
 /// tasks of uneven length.
 pub fn share<T: Send>(items: &mut [T], unit: usize, least: usize, work: impl Fn(usize, &mut [T]) + Sync) {
     let shares = (items.len() / least.max(1)).min(rayon::current_num_threads());

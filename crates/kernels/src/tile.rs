@@ -126,7 +126,7 @@ pub(crate) unsafe fn tiles<L: Lanes, const ROWS: usize, const VECTORS: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         match vectors {
-            1 if columns.count == 1 && ROWS <= L::WIDTH => {
+            1 if columns.count == 1 && ROWS <= L::WIDTH && target.bias_for == BiasFor::Row => {
                 one_column::<L, ROWS>(lanes, left, panels, right, target, columns.first);
             }
             1 => of_width::<L, ROWS, 1>(lanes, left, panels, right, partial, target, columns),

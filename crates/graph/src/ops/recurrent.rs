@@ -171,7 +171,7 @@ impl Layer {
         let results = match directions {
             // Steps wait for each other, directions do not.
             2 if work >= APART => {
-                let (forwards, backwards) = rayon::join(|| run(0), || run(1));
+                let (forwards, backwards) = stoker_kernels::join(|| run(0), || run(1));
                 vec![forwards?, backwards?]
             }
             // In the pool once, and not anew for the product of each step.

@@ -105,6 +105,18 @@ proptest! {
 }
 
 #[test]
+fn the_least_gives_way_to_the_greatest_at_each_place() {
+    // Places of whole tiles, and one that is left.
+    let span = span(1, [7, 7], [1, 1], 1, 1, 0).expect("a window of one element");
+    let (x, weights) = (numbers(9 * 49, 1), numbers(13 * 9, 2));
+    for isa in Isa::available() {
+        let filters = Filters::new(isa, &weights, 13, 9, [1, 1], 1);
+        let result = filters.convolve(&x, &span, Finish { bounds: Some((5.0, 1.0)), ..Finish::default() });
+        assert_eq!(result, vec![1.0; 13 * 49], "{isa:?}");
+    }
+}
+
+#[test]
 fn large_convolutions_are_divided() {
     let cases = [
         // Outputs, channels, window, groups, input, stride, padding.
