@@ -57,10 +57,6 @@ pub struct Filters {
 /// them takes longer than the products that they save.
 const MAX_TRANSFORMED: usize = 36 << 16;
 
-/// From so many places on, threads share an image by place in all steps: what one reads is then what it wrote in the step before, but for
-/// the rows at the border. Smaller images have too few rows for that, and are shared by channel where a depthwise step comes next.
-const MANY_PLACES: usize = 512;
-
 /// Tiles of the result below which there is too little work for each number of transformed weights.
 const FEW_TILES: usize = 12;
 
@@ -152,11 +148,11 @@ impl Filters {
         let panels = rows.div_ceil(tile);
         let wide = places.div_ceil(width);
         let whole = span.images * self.groups;
-        // Enough tasks for all threads: first by place, then by channel, for which the patches are laid out again. In small images many
-        // channels from few are divided by channel first: see `MANY_PLACES`.
+        // Enough tasks for all threads: first by place, then by channel, for which the patches are laid out again. Many channels
+        // from few are divided by channel first: a depthwise step comes next, and then finds what it reads near its thread.
         let wanted = tasks(threads, products);
         let most = (panels / 8).max(1);
-        let by_channel = whole == 1 && places < MANY_PLACES && rows > self.channels && most >= threads;
+        let by_channel = whole == 1 && rows > self.channels && most >= threads;
         let least = if by_channel { threads } else { 1 };
         let across = wanted.div_ceil((whole * least).max(1)).clamp(1, wide.max(1));
         let down = wanted.div_ceil((whole * across).max(1)).clamp(least, most);

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::{Filters, MANY_PLACES, Span};
+use super::{Filters, Span};
 use crate::isa::Work;
 use crate::lanes::{Lanes, mask};
 use crate::threads::{Shared, divide, part, tasks, threads};
@@ -24,12 +24,10 @@ pub(super) fn fill(filters: &Filters, x: &[f32], span: &Span, finish: Finish<'_>
     // A pass over memory for each plane costs more than the products of a small window.
     let products = planes * area.max(span.input[0] * span.input[1]) * window.max(8);
     let threads = threads(products);
-    // By rows first, where there are many: see `MANY_PLACES`.
-    let down = if area >= MANY_PLACES && planes >= threads { threads.min(span.output[0]) } else { 1 };
-    let tasks = planes.min(tasks(threads, products).div_ceil(down));
-    divide(threads, down * tasks, &|at| {
-        let (own, rows) = (part(planes, tasks, at % tasks), part(span.output[0], down, at / tasks));
-        filters.isa.run(Planes { filters, x, span, finish, to, own, rows });
+    let tasks = planes.min(tasks(threads, products));
+    divide(threads, tasks, &|at| {
+        let planes = part(planes, tasks, at);
+        filters.isa.run(Planes { filters, x, span, finish, to, own: planes });
     });
 }
 
@@ -41,8 +39,6 @@ struct Planes<'a> {
     finish: Finish<'a>,
     to: &'a Shared<'a>,
     own: Range<usize>,
-    /// Some of their rows.
-    rows: Range<usize>,
 }
 
 /// A strip of a plane with its padding, divided.
@@ -172,14 +168,14 @@ impl Work for Planes<'_> {
             let weights = &filters.items[output * window..][..window];
             let bias = self.finish.bias.map(|bias| &bias[output..=output]);
             let finish = Finish { bias, ..self.finish };
-            for first in self.rows.clone().step_by(padded.gives) {
+            for first in (0..height).step_by(padded.gives) {
                 if held.replace((source, first)) != Some((source, first)) {
                     padded.copy(lanes, x, source * size, first, span);
                 }
                 let start = (plane * height + first) * width;
                 let target = Target { to, finish, bias_for: BiasFor::All, start, stride: width };
                 let down = span.stride[0] * padded.row;
-                let rows = padded.gives.min(self.rows.end - first);
+                let rows = padded.gives.min(height - first);
                 let places =
                     Places { from: &padded.items, down, weights, offsets: &offsets, reach, rows, width };
                 places.all(lanes, &target);
