@@ -102,13 +102,7 @@ impl Scaling {
     /// What was decided about the revisions: pods of each, the one with most of the traffic, and whether one is tried.
     pub fn settled(&self, uid: &str, state: &State, replicas: &Replicas) {
         if let Some(entry) = self.entries().get_mut(uid) {
-            let sizes = state.sizes(replicas);
-            entry.frame = state.main().map(|main| Frame {
-                wanted: sizes.into_iter().map(|(name, size)| (name.to_owned(), size)).collect(),
-                main: main.clone(),
-                // A first revision has nobody to be compared with.
-                in_run: state.stable.is_some() && (state.run.is_some() || state.guard.is_some()),
-            });
+            entry.frame = Frame::of(state, replicas);
         }
     }
 

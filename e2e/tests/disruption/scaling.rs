@@ -18,10 +18,11 @@ use tokio::task::JoinHandle;
 
 use crate::{kill_operator, models};
 
-/// Pods that carry some 15 requests a second each: the slow model on a part of a core.
+/// Pods that carry some 8 to 20 requests a second each, by the processor: the slow model on a fifth of a core. So the loads here
+/// are for several pods on every machine.
 fn scaled(scaling: &Value) -> Value {
     let mut spec = patient_spec("configmap://digits/v4.onnx");
-    spec["runtime"]["resources"]["limits"] = json!({"cpu": "400m"});
+    spec["runtime"]["resources"]["limits"] = json!({"cpu": "200m"});
     spec["slo"] = json!({"latency": {"percentile": "p95", "target": "2s"}});
     spec["scaling"] = scaling.clone();
     spec
@@ -113,7 +114,7 @@ fn lately(load: &Load, window: Duration) -> Figures {
 #[ignore = "needs a cluster: e2e/run"]
 fn pods_follow_the_load_up_and_down_and_turn_once() {
     case("step", async |namespace| {
-        let spec = scaled(&json!({"maxReplicas": 4, "behavior": {"scaleDownWindow": "30s"}}));
+        let spec = scaled(&json!({"maxReplicas": 8, "behavior": {"scaleDownWindow": "30s"}}));
         let digits = serving(namespace, &spec).await?;
         let stable = revision("stable", digits.status().await?.stable.as_ref())?;
         let sizes = Sizes::of(namespace, &stable);
@@ -162,7 +163,7 @@ fn pods_follow_the_load_up_and_down_and_turn_once() {
 #[ignore = "needs a cluster: e2e/run"]
 fn a_canary_under_rising_load_has_pods_for_both_and_is_promoted() {
     case("rising", async |namespace| {
-        let mut spec = scaled(&json!({"maxReplicas": 4, "behavior": {"scaleDownWindow": "60s"}}));
+        let mut spec = scaled(&json!({"maxReplicas": 8, "behavior": {"scaleDownWindow": "60s"}}));
         // What is slow by this counts against the candidate; on a busy machine two seconds may be nobody's fault.
         spec["slo"]["latency"]["target"] = json!("5s");
         spec["rollout"]["steps"] =
@@ -197,12 +198,7 @@ fn a_canary_under_rising_load_has_pods_for_both_and_is_promoted() {
             );
         }
         let grown = digits.scaling().await?;
-        // On a fast processor one pod carries all of it, and was seen to.
-        let enough = grown.revisions.iter().any(|known| {
-            let carried = known.capacity_per_pod.is_some_and(|capacity| capacity > known.demand_per_second);
-            known.replicas > 1 || carried
-        });
-        ensure!(enough, "{grown:?}");
+        ensure!(grown.revisions.iter().any(|known| known.replicas > 1), "{grown:?}");
         Ok(())
     });
 }

@@ -33,8 +33,20 @@ pub struct Frame {
     pub wanted: BTreeMap<String, u32>,
     /// The revision that has most of the traffic.
     pub main: String,
-    /// A run or its guard is under way.
+    /// A run or its guard is under way: silence is then no reason to take the pods away.
     pub in_run: bool,
+}
+
+impl Frame {
+    /// Of what was decided about the revisions; none before there is one.
+    pub fn of(state: &State, replicas: &Replicas) -> Option<Self> {
+        let sizes = state.sizes(replicas);
+        state.main().map(|main| Self {
+            wanted: sizes.into_iter().map(|(name, size)| (name.to_owned(), size)).collect(),
+            main: main.clone(),
+            in_run: state.tries(),
+        })
+    }
 }
 
 /// One ModelDeployment.

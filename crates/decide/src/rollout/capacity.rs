@@ -101,11 +101,14 @@ impl State {
         kept.map(|revision| (revision, size(revision))).collect()
     }
 
+    /// A run or its guard is under way: what is tried has pods, although nobody asks for anything.
+    pub fn tries(&self) -> bool {
+        self.run.is_some() || self.guard.is_some()
+    }
+
     /// Pods that a revision needs for the whole demand.
     pub fn whole(&self, replicas: &Replicas, revision: &str) -> u32 {
-        // What is tried has pods, although nobody asks for anything.
-        let is_tried = self.run.is_some() || self.guard.is_some();
-        let whole = if is_tried { replicas.awake(revision) } else { replicas.of(revision) };
+        let whole = if self.tries() { replicas.awake(revision) } else { replicas.of(revision) };
         whole.max(self.shares.as_ref().map_or(0, |shares| shares.least))
     }
 

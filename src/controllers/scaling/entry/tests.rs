@@ -2,6 +2,7 @@
 
 use stoker_api::scrape::{ArmState, Demand, RevisionDemand};
 use stoker_decide::histogram::Histogram;
+use stoker_decide::rollout::Run;
 
 use super::*;
 
@@ -66,7 +67,7 @@ impl Story {
             let own = RevisionDemand { revision: "digits-a".into(), answered, overloaded: 0, latency };
             let offered = demand.offered + rate;
             self.reply.demand = Some(Demand { offered, held: 0, revisions: vec![own] });
-            self.reply.arms[0].in_flight = rate / 100;
+            self.reply.arms.iter_mut().for_each(|arm| arm.in_flight = rate / 100);
             self.look(Ok(self.reply.clone()))
         });
         due.count()
@@ -213,4 +214,23 @@ fn requests_are_held_until_every_router_sees_a_pod() {
     blind.arms[0].ready_endpoints = 1;
     story.entry.look(now + Duration::from_secs(1), &view([&sees, &blind]), &wall);
     assert_eq!(story.entry.scale(1).calls, None);
+}
+
+#[test]
+fn a_first_revision_that_starts_slowly_is_awake_when_it_begins_to_serve() {
+    let mut story = Story::new(1, Some(Duration::from_secs(30)));
+    let run = Run { candidate: "digits-a".into(), direct: true, ..Run::default() };
+    let first = State { run: Some(run), ..State::default() };
+    story.entry.frame = Frame::of(&first, &1.into());
+    // Until its pods are ready the routers know nothing of it.
+    let arm = story.reply.arms.pop();
+    story.seconds(90, 0);
+    assert!(!story.entry.scaler.is_asleep(), "{:?}", story.entry.news);
+    let serves = State { stable: Some("digits-a".into()), ..State::default() };
+    story.entry.frame = Frame::of(&serves, &1.into());
+    story.reply.arms.extend(arm);
+    story.seconds(29, 0);
+    assert!(!story.entry.scaler.is_asleep(), "{:?}", story.entry.news);
+    story.seconds(2, 0);
+    assert!(story.entry.scaler.is_asleep());
 }
