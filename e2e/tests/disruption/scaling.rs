@@ -18,8 +18,8 @@ use tokio::task::JoinHandle;
 
 use crate::{kill_operator, models};
 
-/// Pods that carry some 8 to 20 requests a second each, by the processor: the slow model on a fifth of a core. So the loads here
-/// are for several pods on every machine.
+/// Pods that carry some 8 to 20 requests a second each, by the processor: the slow model on a fifth of a core. So the low loads
+/// here are for one pod on every machine, and the high ones for several.
 fn scaled(scaling: &Value) -> Value {
     let mut spec = patient_spec("configmap://digits/v4.onnx");
     spec["runtime"]["resources"]["limits"] = json!({"cpu": "200m"});
@@ -118,18 +118,18 @@ fn pods_follow_the_load_up_and_down_and_turn_once() {
         let digits = serving(namespace, &spec).await?;
         let stable = revision("stable", digits.status().await?.stable.as_ref())?;
         let sizes = Sizes::of(namespace, &stable);
-        let low = digits.load(5).await?;
+        let low = digits.load(3).await?;
         tokio::time::sleep(Duration::from_secs(30)).await;
         ensure!(sizes.seen().len() == 1, "an even load moved the pods: {:?}", sizes.seen());
 
         let later = low.elapsed();
-        let high = digits.load(30).await?;
+        let high = digits.load(32).await?;
         tokio::time::sleep(Duration::from_secs(60)).await;
         let settled = lately(&high, Duration::from_secs(20));
         ensure!(settled.failed == 0 && settled.requests > 100, "with its pods it still fails: {settled:?}");
         let grown = digits.scaling().await?;
         let largest = sizes.seen().last().map_or(0, |(_, size)| *size);
-        ensure!(largest > 1, "seven times the load, and still {largest} pod: {grown:?}");
+        ensure!(largest > 1, "twelve times the load, and still {largest} pod: {grown:?}");
         let high = high.finish().await?;
 
         until("it is one pod again", PATIENCE, async || {
