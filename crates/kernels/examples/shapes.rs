@@ -1,6 +1,6 @@
 //! How fast single layers of the networks of `make bench-kernels` are, on as many threads as `RAYON_NUM_THREADS` says:
 //!
-//!     cargo run --release -p stoker-kernels --example shapes [PART OF A NAME]
+//!     cargo run --release -p stoker-kernels --example shapes [PART OF A NAME [avx512|avx2|plain]]
 //!
 //! A line has the median time of a run and the products that it makes up for, in thousand millions a second. An AVX2 core with two
 //! units of eight numbers makes 16 in a cycle, some 50 at 3.1 GHz: what is missing up to there is time in which sums wait.
@@ -51,7 +51,10 @@ const PRODUCTS: [(&str, usize, usize, usize); 5] = [
 
 fn main() {
     let part = std::env::args().nth(1).unwrap_or_default();
-    let isa = Isa::best();
+    let wanted = std::env::args().nth(2);
+    let all = Isa::available();
+    let isa = all.iter().find(|isa| wanted.as_deref().is_none_or(|name| isa.name() == name));
+    let isa = *isa.expect("this processor has no such instructions");
     println!("{isa:?}, {} thread(s)", rayon::current_num_threads());
     for convolution in CONVOLUTIONS.iter().filter(|(name, ..)| name.contains(&part)) {
         convolve(isa, *convolution);

@@ -1,4 +1,4 @@
-//! Products with one column: what is left of a convolution over 49 places.
+//! Products with one column: a convolution with one place, or what is left of one over 49 places beside whole tiles.
 //!
 //! A tile would compute a whole vector of columns for the sake of one. Here the vector is of rows, which stand side by side in
 //! a panel of the left side. In what order products are added depends on how many rows the panel has: that is for channels, of
@@ -45,6 +45,55 @@ pub(crate) unsafe fn one_column<L: Lanes, const ROWS: usize>(
         }
     }
     keep(x);
+}
+
+/// A column beside a whole tile: its sums are made while the numbers of the left side are near, so that those are read once.
+pub(crate) struct Beside {
+    /// The numbers of the column for some steps of depth.
+    x: Vec<f32>,
+    /// The sums so far, row by row.
+    sums: Vec<f32>,
+}
+
+impl Beside {
+    /// For so many rows of the left side.
+    pub(crate) fn new(rows: usize) -> Self {
+        let (x, mut sums) = (scratch(), scratch());
+        sums.clear();
+        sums.resize(rows, 0.0);
+        Self { x, sums }
+    }
+
+    /// Takes the numbers of some steps of depth, each of which is the first of `width`.
+    pub(crate) fn take(&mut self, column: &[f32], width: usize) {
+        self.x.clear();
+        self.x.extend(column.iter().step_by(width));
+    }
+
+    /// Adds the products of some rows, which are side by side in `a` for each of these steps, to the sums from `first` on.
+    #[inline(always)]
+    pub(crate) fn add<L: Lanes>(&mut self, lanes: L, a: &[f32], rows: usize, first: usize) {
+        let mut sums = [0.0; MAX_WIDTH];
+        add_products(lanes, a, rows, &self.x, &mut sums);
+        for (sum, more) in self.sums[first..].iter_mut().zip(&sums[..rows]) {
+            *sum += more;
+        }
+    }
+
+    /// Writes the sums to column `column` of the target, from row `first` on.
+    ///
+    /// # Safety
+    /// Nobody else writes these rows of that column of the target at the same time.
+    pub(crate) unsafe fn end(self, target: &Target<'_>, first: usize, column: usize) {
+        for (row, &sum) in (first..).zip(&self.sums) {
+            let place = target.start + row * target.stride + column;
+            // SAFETY: the caller's promise.
+            let to = unsafe { target.to.part(place, 1) };
+            to[0].write(finished(target, sum, row, column, place));
+        }
+        keep(self.x);
+        keep(self.sums);
+    }
 }
 
 /// Adds the products of all rows of a panel with a column.

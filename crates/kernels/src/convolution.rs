@@ -57,6 +57,10 @@ pub struct Filters {
 /// them takes longer than the products that they save.
 const MAX_TRANSFORMED: usize = 36 << 16;
 
+/// Patches that are laid out are used for so many channels at least, where threads have enough to do: laying them out takes as long as
+/// their products with some 30.
+const ROWS_OF_PATCHES: usize = 256;
+
 /// Tiles of the result below which there is too little work for each number of transformed weights.
 const FEW_TILES: usize = 12;
 
@@ -146,16 +150,19 @@ impl Filters {
         let products = span.images * places * self.outputs * depth;
         let threads = threads(products);
         let panels = rows.div_ceil(tile);
-        let wide = places.div_ceil(width);
+        // One place more than whole tiles is done beside the last one.
+        let wide = if has_one_more(places, width) { places / width } else { places.div_ceil(width) };
         let whole = span.images * self.groups;
         // Enough tasks for all threads: first by place, then by channel, for which the patches are laid out again. Many channels
         // from few are divided by channel first: a depthwise step comes next, and then finds what it reads near its thread.
         let wanted = tasks(threads, products);
-        let most = (panels / 8).max(1);
+        let most = (if span.stays(self.kernel) { panels / 8 } else { rows / ROWS_OF_PATCHES }).max(1);
         let by_channel = whole == 1 && rows > self.channels && most >= threads;
         let least = if by_channel { threads } else { 1 };
         let across = wanted.div_ceil((whole * least).max(1)).clamp(1, wide.max(1));
-        let down = wanted.div_ceil((whole * across).max(1)).clamp(least, most);
+        let parts = (whole * across).max(1);
+        let least = threads.div_ceil(parts).clamp(1, panels.max(1)).max(least);
+        let down = wanted.div_ceil(parts).clamp(least, most.max(least));
         divide(threads, whole * across * down, &|at| {
             let (piece, at) = (at % (across * down), at / (across * down));
             let (image, group) = (at / self.groups, at % self.groups);
@@ -175,6 +182,11 @@ impl Filters {
             self.isa.run(Piece { filters: self, span, own, left, panels, wide, target: &target });
         });
     }
+}
+
+/// True where one place is left beside tiles of so many.
+fn has_one_more(places: usize, tile: usize) -> bool {
+    places > tile && places % tile == 1
 }
 
 /// True for what transformed weights can do and are worth it.
@@ -208,9 +220,16 @@ impl Work for Piece<'_> {
         let mut panel = self.wide.start;
         while panel < self.wide.end {
             // Panels that are not whole stand alone.
-            let whole = (places / full).min(self.wide.end).saturating_sub(panel).clamp(1, together);
+            let mut whole = (places / full).min(self.wide.end).saturating_sub(panel).clamp(1, together);
             let first = panel * full;
-            let columns = Columns { first, count: (whole * full).min(places - first) };
+            let mut count = (whole * full).min(places - first);
+            if has_one_more(places, full) {
+                // The last one, and what is beside it, too.
+                let last = places / full - 1;
+                whole = whole.min(last.saturating_sub(panel)).max(1);
+                count = if panel == last { full + 1 } else { whole * full };
+            }
+            let columns = Columns { first, count };
             patches.stand_at(&columns);
             panel += whole;
             let panels = self.panels.clone();

@@ -8,7 +8,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::column::one_column;
+use crate::column::{Beside, one_column};
 use crate::lanes::{Lanes, interleave};
 use crate::threads::Shared;
 
@@ -102,7 +102,7 @@ impl Right for Laid<'_> {
 pub(crate) struct Columns {
     /// The first one.
     pub(crate) first: usize,
-    /// How many there are: those of one tile, or of several whole ones.
+    /// How many there are: those of one tile, of several whole ones, or of a whole one and one more.
     pub(crate) count: usize,
 }
 
@@ -148,8 +148,12 @@ unsafe fn of_width<L: Lanes, const ROWS: usize, const V: usize>(
     columns: &Columns,
 ) {
     let (depth, width) = (left.depth, V * L::WIDTH);
-    let wide = columns.count.div_ceil(width);
-    let blocks = if wide > 1 { 1 } else { depth.div_ceil(BLOCK / width).max(1) };
+    let one_more = columns.count == width + 1;
+    let wide = if one_more { 1 } else { columns.count.div_ceil(width) };
+    let laid = if one_more { width + L::WIDTH } else { width };
+    let blocks = if wide > 1 { 1 } else { depth.div_ceil(BLOCK / laid).max(1) };
+    let last_row = left.rows.min(panels.end * ROWS);
+    let mut beside = if one_more { Some(Beside::new(last_row - panels.start * ROWS)) } else { None };
     if blocks > 1 {
         partial.resize(panels.len() * ROWS * width, 0.0);
     }
@@ -157,6 +161,9 @@ unsafe fn of_width<L: Lanes, const ROWS: usize, const V: usize>(
         let steps = depth * block / blocks..depth * (block + 1) / blocks;
         let size = steps.len() * width;
         let (b, next) = right.block(steps.clone());
+        if let Some(beside) = &mut beside {
+            beside.take(&b[size..], L::WIDTH);
+        }
         // A share of what comes next is asked for with each panel, so that it is there when it is its turn.
         let share = if panels.len() > 1 { next.len().div_ceil(panels.len()) } else { 0 };
         let mut panel = panels.start;
@@ -173,7 +180,10 @@ unsafe fn of_width<L: Lanes, const ROWS: usize, const V: usize>(
                 &mut []
             };
             let place = Place { row: panel * ROWS, first: block == 0, last: block + 1 == blocks };
-            if ROWS * V < ENOUGH && panel + 1 < panels.end {
+            if let Some(beside) = &mut beside {
+                beside.add(lanes, a, rows, at * ROWS);
+            }
+            if ROWS * V < ENOUGH && !one_more && panel + 1 < panels.end {
                 let (items, more) = left.panel(ROWS, panel + 1);
                 if more == ROWS {
                     let second = &items[steps.start * rows..steps.end * rows];
@@ -203,6 +213,10 @@ unsafe fn of_width<L: Lanes, const ROWS: usize, const V: usize>(
                 }
             }
         }
+    }
+    if let Some(beside) = beside {
+        // SAFETY: the caller's promise.
+        unsafe { beside.end(target, panels.start * ROWS, columns.first + width) };
     }
 }
 
