@@ -140,7 +140,8 @@ fn large_convolutions_are_divided() {
 fn one_place_more_than_whole_tiles_is_done_beside_the_last_one() {
     // Whole tiles are of 48, 16 and 8 places, by the instructions; depths of one block and of several; panels that are not whole.
     for [height, width] in [[7, 7], [1, 17], [5, 5], [1, 97], [1, 9]] {
-        for (outputs, channels, window) in [(13, 5, 1), (50, 300, 1), (13, 90, 3), (300, 60, 3), (1, 900, 1)] {
+        for (outputs, channels, window) in [(13, 5, 1), (50, 300, 1), (13, 90, 3), (300, 60, 3), (1, 900, 1)]
+        {
             let span = span(1, [height, width], [window; 2], 1, 1, window / 2).expect("it fits");
             for finished in [[true, true, true], [false, false, false]] {
                 check(Shape { outputs, channels, kernel: [window; 2], groups: 1 }, &span, finished);

@@ -67,12 +67,11 @@ impl Transformed {
         let threads = threads(grid.tiles * self.outputs * self.channels * POINTS);
         let (rows, width) = isa.tile();
         let (blocks, panels) = (grid.tiles.div_ceil(width), self.outputs.div_ceil(rows));
-        // Where there are few tiles, threads share their channels, and each transforms what the tiles see again.
-        let down = if threads > 1 && blocks < 4 * threads {
-            (2 * threads).div_ceil(blocks.max(1)).clamp(1, self.outputs.div_ceil(CHUNK))
-        } else {
-            1
-        };
+        // Where there are fewer blocks than threads, threads share their channels, and each transforms what the tiles see again. A
+        // block of a few tiles that are left is none.
+        let full = ((grid.tiles + width / 2) / width).max(1);
+        let down = threads.div_ceil(full);
+        let down = down.clamp(1, self.outputs.div_ceil(CHUNK).max(1));
         divide(threads, blocks * down, &|at| {
             let first = at / down * width;
             let tiles = first..(first + width).min(grid.tiles);
