@@ -53,8 +53,10 @@ fn main() {
     let part = std::env::args().nth(1).unwrap_or_default();
     let wanted = std::env::args().nth(2);
     let all = Isa::available();
-    let isa = all.iter().find(|isa| wanted.as_deref().is_none_or(|name| isa.name() == name));
-    let isa = *isa.expect("this processor has no such instructions");
+    let Some(&isa) = all.iter().find(|isa| wanted.as_deref().is_none_or(|name| isa.name() == name)) else {
+        println!("this processor has {all:?}");
+        std::process::exit(2);
+    };
     println!("{isa:?}, {} thread(s)", rayon::current_num_threads());
     for convolution in CONVOLUTIONS.iter().filter(|(name, ..)| name.contains(&part)) {
         convolve(isa, *convolution);
