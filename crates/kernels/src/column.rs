@@ -29,33 +29,28 @@ pub(crate) unsafe fn one_column<L: Lanes, const ROWS: usize>(
     target: &Target<'_>,
     column: usize,
 ) {
+    let (first, end) = (panels.start * ROWS, left.rows.min(panels.end * ROWS));
+    let mut sums = ColumnSums::new(end - first);
     let (b, _) = right.block(0..left.depth);
-    let mut x = scratch();
-    x.clear();
-    x.extend(b.iter().step_by(L::WIDTH));
+    sums.take(b, L::WIDTH);
     for panel in panels {
         let (a, rows) = left.panel(ROWS, panel);
-        let mut sums = [0.0; MAX_WIDTH];
-        add_products(lanes, a, rows, &x, &mut sums);
-        for (row, &sum) in (panel * ROWS..).zip(&sums[..rows]) {
-            let place = target.start + row * target.stride + column;
-            // SAFETY: the caller's promise.
-            let to = unsafe { target.to.part(place, 1) };
-            to[0].write(finished(target, sum, row, column, place));
-        }
+        sums.add(lanes, a, rows, panel * ROWS - first);
     }
-    keep(x);
+    // SAFETY: the caller's promise.
+    unsafe { sums.end(target, first, column) };
 }
 
-/// A column beside a whole tile: its sums are made while the numbers of the left side are near, so that those are read once.
-pub(crate) struct Beside {
+/// The sums of a column, made block by block of depth. Beside a whole tile they are made while the numbers of the left side are near, so
+/// that those are read once.
+pub(crate) struct ColumnSums {
     /// The numbers of the column for some steps of depth.
     x: Vec<f32>,
     /// The sums so far, row by row.
     sums: Vec<f32>,
 }
 
-impl Beside {
+impl ColumnSums {
     /// For so many rows of the left side.
     pub(crate) fn new(rows: usize) -> Self {
         let (x, mut sums) = (scratch(), scratch());

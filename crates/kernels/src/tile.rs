@@ -8,7 +8,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::column::{Beside, one_column};
+use crate::column::{ColumnSums, one_column};
 use crate::lanes::{Lanes, interleave};
 use crate::threads::Shared;
 
@@ -153,7 +153,7 @@ unsafe fn of_width<L: Lanes, const ROWS: usize, const V: usize>(
     let laid = if one_more { width + L::WIDTH } else { width };
     let blocks = if wide > 1 { 1 } else { depth.div_ceil(BLOCK / laid).max(1) };
     let last_row = left.rows.min(panels.end * ROWS);
-    let mut beside = if one_more { Some(Beside::new(last_row - panels.start * ROWS)) } else { None };
+    let mut beside = if one_more { Some(ColumnSums::new(last_row - panels.start * ROWS)) } else { None };
     if blocks > 1 {
         partial.resize(panels.len() * ROWS * width, 0.0);
     }
