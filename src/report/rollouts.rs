@@ -183,7 +183,8 @@ impl Rollouts {
 
     /// A look that began at `began` has stored its decision.
     pub fn looked(&self, uid: &str, look: &Look<'_>, began: Instant, now: Instant) {
-        if is_watched(&look.decision.state) {
+        // How soon is decided matters only while something is tried.
+        if look.decision.state.tries() {
             let took = now.saturating_duration_since(began);
             self.0.decisions.get_or_create(&Until { until: "stored" }).record(took);
         }
@@ -196,7 +197,7 @@ impl Rollouts {
 
     /// The table of a state is written, so long after the look began.
     pub fn written(&self, state: &State, took: Duration) {
-        if is_watched(state) {
+        if state.tries() {
             self.0.decisions.get_or_create(&Until { until: "written" }).record(took);
         }
     }
@@ -325,11 +326,6 @@ fn weights(state: &State) -> BTreeMap<String, u32> {
     let mut weights: BTreeMap<String, u32> = state.run.iter().map(|run| (run.candidate.clone(), 0)).collect();
     weights.extend(state.traffic().arms.into_iter().map(|arm| (arm.revision, arm.ppm)));
     weights
-}
-
-/// Whether a run or its guard is under way: how soon is decided matters only then.
-fn is_watched(state: &State) -> bool {
-    state.run.is_some() || state.guard.is_some()
 }
 
 /// What a run or its guard stands still for, if it does.

@@ -387,7 +387,7 @@ fn conditions(told: &Told<'_>, status: &ModelDeploymentStatus, unverified: Optio
     // From the change of the spec on, also while the digest is being resolved.
     let progressing = state.run.is_some() || (!settled && state.stable.as_deref() != Some(told.target));
     let analysis = match told.examined.map(|examined| &examined.verdict) {
-        Some(verdict) if state.run.is_some() || state.guard.is_some() => {
+        Some(verdict) if state.tries() => {
             let passing = match verdict.word() {
                 reasons::PASS => Some(true),
                 reasons::FAIL => Some(false),

@@ -105,7 +105,7 @@ impl World {
             cut: self.cut.filter(|_| self.state.revocable().is_some()),
             queued: self.queued,
             frozen: self.frozen,
-            alerts: self.alerts.as_ref().filter(|_| self.state.run.is_some() || self.state.guard.is_some()),
+            alerts: self.alerts.as_ref().filter(|_| self.state.tries()),
             request: self.request.as_ref(),
             elapsed: SECOND,
         };
