@@ -9,7 +9,7 @@
 
 use std::time::Instant;
 
-use stoker_kernels::{Filters, Finish, Isa, Matrix, Span, View, maxima};
+use stoker_kernels::{Filters, Finish, Isa, Layer, Matrix, Separable, Span, View, maxima};
 
 /// A run is repeated at least as often, and as long.
 const RUNS: usize = 5;
@@ -40,6 +40,15 @@ const CONVOLUTIONS: [(&str, usize, usize, usize, usize, usize, usize); 21] = [
     ("mobilenet point 7", 960, 1, 160, 7, 1, 1),
 ];
 
+/// An inverted residual block: name, images, channels of the input, of the windows, of the result, side of the image, stride. It is
+/// timed as one step, which strips make where it is large, and as three.
+const BLOCKS: [(&str, usize, usize, usize, usize, usize, usize); 4] = [
+    ("mobilenet block 112 half", 1, 16, 96, 24, 112, 2),
+    ("mobilenet block 56", 1, 24, 144, 24, 56, 1),
+    ("mobilenet block 56 of 8", 8, 24, 144, 24, 56, 1),
+    ("mobilenet block 28 of 8", 8, 32, 192, 32, 28, 1),
+];
+
 /// A product: name, rows, depth, columns.
 const PRODUCTS: [(&str, usize, usize, usize); 5] = [
     ("mlp b1", 1, 1024, 4096),
@@ -60,6 +69,9 @@ fn main() {
     println!("{isa:?}, {} thread(s)", rayon::current_num_threads());
     for convolution in CONVOLUTIONS.iter().filter(|(name, ..)| name.contains(&part)) {
         convolve(isa, *convolution);
+    }
+    for &block in BLOCKS.iter().filter(|(name, ..)| name.contains(&part)) {
+        separable(isa, block);
     }
     if "pool".contains(&part) {
         pool(isa);
@@ -97,6 +109,39 @@ fn convolve(
         filters.transform(&weights);
         report(&format!("{name}, transformed"), products, || drop(filters.convolve(&x, &span, finish)));
     }
+}
+
+fn separable(
+    isa: Isa,
+    (name, images, inputs, channels, outputs, side, stride): (&str, usize, usize, usize, usize, usize, usize),
+) {
+    let out = side.div_ceil(stride);
+    let x = numbers(images * inputs * side * side);
+    let still = |side| Span {
+        images,
+        input: [side, side],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pad: [0, 0],
+        output: [side, side],
+    };
+    let span = Span { stride: [stride, stride], pad: [1, 1], output: [out, out], ..still(side) };
+    let widen = Filters::new(isa, &numbers(inputs * channels), channels, inputs, [1, 1], 1);
+    let windows = Filters::new(isa, &numbers(channels * 9), channels, 1, [3, 3], channels);
+    let narrow = Filters::new(isa, &numbers(outputs * channels), outputs, channels, [1, 1], 1);
+    let finish = Finish { bounds: Some((0.0, 6.0)), ..Finish::default() };
+    let block = Separable {
+        widen: Some(Layer { filters: &widen, finish }),
+        depthwise: Layer { filters: &windows, finish },
+        narrow: Layer { filters: &narrow, finish: Finish::default() },
+    };
+    let products = images * channels * (inputs * side * side + (9 + outputs) * out * out);
+    report(name, products, || drop(block.convolve(&x, &span)));
+    report(&format!("{name}, apart"), products, || {
+        let made = widen.convolve(&x, &still(side), finish);
+        let seen = windows.convolve(&made, &span, finish);
+        drop(narrow.convolve(&seen, &still(out), Finish::default()));
+    });
 }
 
 fn pool(isa: Isa) {

@@ -4,6 +4,7 @@
 
 mod depthwise;
 mod patches;
+mod separable;
 mod winograd;
 
 use std::ops::Range;
@@ -13,6 +14,7 @@ use crate::lanes::Lanes;
 use crate::threads::{Shared, divide, filled, keep, part, scratch, tasks, threads};
 use crate::tile::{BLOCK, BiasFor, Columns, Finish, Left, Target, tiles};
 use patches::Patches;
+pub use separable::{Layer, Separable};
 use winograd::Transformed;
 
 /// How a window moves over images, and over how many.
@@ -150,8 +152,7 @@ impl Filters {
         let products = span.images * places * self.outputs * depth;
         let threads = threads(products);
         let panels = rows.div_ceil(tile);
-        // One place more than whole tiles is done beside the last one.
-        let wide = if has_one_more(places, width) { places / width } else { places.div_ceil(width) };
+        let wide = tiles_of(places, width);
         let whole = span.images * self.groups;
         // Enough tasks for all threads: first by place, then by channel, for which the patches are laid out again. Many channels
         // from few are divided by channel first: a depthwise step comes next, and then finds what it reads near its thread.
@@ -182,6 +183,11 @@ impl Filters {
             self.isa.run(Piece { filters: self, span, own, left, panels, wide, target: &target });
         });
     }
+}
+
+/// How many tiles there are for so many places. One place more than whole tiles is done beside the last one.
+fn tiles_of(places: usize, tile: usize) -> usize {
+    if has_one_more(places, tile) { places / tile } else { places.div_ceil(tile) }
 }
 
 /// True where one place is left beside tiles of so many.

@@ -30,7 +30,7 @@ mod vector;
 
 pub use attention::attention;
 pub use cells::{Gates, lstm_gates};
-pub use convolution::{Filters, Span};
+pub use convolution::{Filters, Layer, Separable, Span};
 pub use isa::Isa;
 pub use matrix::{Matrix, View};
 pub use pool::{maxima, means};

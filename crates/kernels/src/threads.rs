@@ -28,8 +28,8 @@ pub(crate) fn tasks(threads: usize, products: usize) -> usize {
 }
 
 /// A thread keeps so many pieces of memory, and none of more numbers than these.
-const KEPT: usize = 4;
-const MOST_KEPT: usize = 1 << 16;
+const KEPT: usize = 6;
+const MOST_KEPT: usize = 1 << 17;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };

@@ -12,6 +12,7 @@ mod epilogue;
 mod layout;
 mod parts;
 mod role;
+mod separable;
 mod widen;
 
 pub(crate) use role::Role;
@@ -40,6 +41,7 @@ pub(crate) fn fuse(
     }
     widen::widen(&mut flow, outputs);
     layout::lay_out(&mut flow);
+    separable::join(&mut flow);
 }
 
 /// The steps of a graph, who makes what, and how often it is read.

@@ -401,6 +401,78 @@ fn a_number_times_its_sigmoid_is_one_step() {
     assert_eq!(net.same(&[1, 2, 3, 3], SINGLE), ["Conv+HardSigmoid", "Mul"]);
 }
 
+/// An inverted residual block: channels are made, each has a window, few are left, and the input is added.
+fn block(dtype: DType, widens: bool, stride: i64) -> Net {
+    let mut net = net(dtype, 13);
+    net.number("none", 0.0);
+    net.number("six", 6.0);
+    for (name, shape) in [("w", &[7, 3, 1, 1][..]), ("b", &[7]), ("d", &[7, 1, 3, 3]), ("n", &[3, 7, 1, 1])] {
+        net.weights(name, shape);
+    }
+    if widens {
+        net.add("Conv", &["x", "w", "b"], "wide", vec![]);
+        net.add("Clip", &["wide", "none", "six"], "made", vec![]);
+    }
+    let window = vec![int("group", 7), ints("pads", &[1, 1, 1, 1]), ints("strides", &[stride, stride])];
+    net.add("Conv", &[if widens { "made" } else { "x" }, "d", "b"], "deep", window);
+    net.add("Clip", &["deep", "none", "six"], "seen", vec![]);
+    net.add("Conv", &["seen", "n"], "y", vec![]);
+    net
+}
+
+#[test]
+fn depthwise_separable_convolutions_are_one_step() {
+    for dtype in [DType::F32, DType::F16] {
+        let precision = if dtype == DType::F16 { 2e-2 } else { SINGLE };
+        for stride in [1, 2] {
+            let mut all = block(dtype, true, stride);
+            assert_eq!(all.same(&[2, 3, 9, 8], precision), ["Conv+Clip+Conv+Clip+Conv"], "{dtype}");
+            let mut two = block(dtype, false, stride);
+            assert_eq!(two.same(&[1, 7, 9, 8], precision), ["Conv+Clip+Conv"], "{dtype}");
+        }
+        let mut added = block(dtype, true, 1);
+        added.add("Add", &["y", "x"], "z", vec![]);
+        assert_eq!(added.same(&[2, 3, 9, 8], precision), ["Conv+Clip+Conv+Clip+Conv+Add"], "{dtype}");
+        // What is added may be repeated over the result.
+        added.add("ReduceMax", &["x"], "r", vec![ints("axes", &[2])]);
+        let row = added.nodes.pop().unwrap();
+        added.nodes.insert(0, row);
+        added.nodes[6].input[1] = "r".to_owned();
+        assert_eq!(added.same(&[2, 3, 9, 8], precision), ["ReduceMax", "Conv+Clip+Conv+Clip+Conv+Add"]);
+    }
+    // Large enough for strips.
+    let mut large = block(DType::F32, true, 1);
+    large.add("Add", &["y", "x"], "z", vec![]);
+    assert_eq!(large.same(&[3, 3, 240, 250], SINGLE), ["Conv+Clip+Conv+Clip+Conv+Add"]);
+}
+
+#[test]
+fn other_convolutions_stay_apart() {
+    // Another activation than bounds between them, a window that moves, one with more elements, and a second reader.
+    let steps = |change: fn(&mut Net)| {
+        let mut net = block(DType::F32, true, 1);
+        change(&mut net);
+        net.same(&[1, 3, 9, 8], SINGLE)
+    };
+    let two = ["Conv+Sigmoid", "Conv+Clip+Conv"];
+    assert_eq!(steps(|net| net.nodes[1] = node("Sigmoid", &["wide"], "made", vec![])), two);
+    let apart = ["Conv+Clip", "Conv+Sigmoid", "Conv"];
+    assert_eq!(steps(|net| net.nodes[3] = node("Sigmoid", &["deep"], "seen", vec![])), apart);
+    assert_eq!(
+        steps(|net| net.nodes[4].attribute.push(ints("strides", &[2, 2]))),
+        ["Conv+Clip+Conv+Clip+Conv"]
+    );
+    assert_eq!(
+        steps(|net| net.add("Concat", &["y", "seen"], "z", vec![int("axis", 1)])),
+        ["Conv+Clip", "Conv+Clip", "Conv", "Concat"]
+    );
+    let wide = |net: &mut Net| {
+        net.weights("m", &[3, 7, 2, 2]);
+        net.nodes[4].input[1] = "m".to_owned();
+    };
+    assert_eq!(steps(wide), ["Conv+Clip", "Conv+Clip", "Conv"]);
+}
+
 #[test]
 fn weights_that_others_read_stay_as_they_are() {
     let mut net = net(DType::F32, 13);

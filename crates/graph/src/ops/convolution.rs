@@ -22,12 +22,12 @@ fn build(node: &Node<'_>) -> Built {
 }
 
 /// A convolution, and what a load appends to it.
-struct Convolution {
+pub(crate) struct Convolution {
     window: Window,
-    group: usize,
+    pub(super) group: usize,
     /// The weights, where they are known at load.
-    laid: Option<LaidFilters>,
-    activation: Option<Activation>,
+    pub(super) laid: Option<LaidFilters>,
+    pub(super) activation: Option<Activation>,
 }
 
 impl Operator for Convolution {
@@ -48,6 +48,10 @@ impl Operator for Convolution {
 
     fn follow(&mut self, activation: Activation) -> bool {
         self.activation.replace(activation).is_none()
+    }
+
+    fn convolution(&self) -> Option<&Convolution> {
+        Some(self)
     }
 }
 
@@ -73,10 +77,16 @@ impl Convolution {
     }
 
     fn convolve_laid(&self, x: &FlexTensor, laid: &LaidFilters, rest: Rest) -> Result<FlexTensor, Fault> {
-        let sizes = Sizes::new(&self.window, self.group, x.layout().shape(), laid.shape())?;
+        let sizes = self.laid_sizes(x.layout().shape(), laid)?;
         check_bias(type_of(x), DType::F32, rest.bias(), sizes.output[1])?;
-        check_products(&sizes.work())?;
         laid.convolve(&sizes, x, rest)
+    }
+
+    /// The sizes for an input of that shape, where it is not too much work.
+    pub(super) fn laid_sizes(&self, x: &[usize], laid: &LaidFilters) -> Result<Sizes, Fault> {
+        let sizes = Sizes::new(&self.window, self.group, x, laid.shape())?;
+        check_products(&sizes.work())?;
+        Ok(sizes)
     }
 }
 

@@ -221,26 +221,35 @@ impl LaidFilters {
         &self.shape
     }
 
+    /// The weights themselves.
+    pub(super) fn filters(&self) -> &Filters {
+        &self.filters
+    }
+
     /// The convolution of `x`, whose sizes were checked, and what follows.
     pub(super) fn convolve(&self, sizes: &Sizes, x: &FlexTensor, rest: Rest) -> Result<FlexTensor, Fault> {
         let x = contiguous(x);
-        let (down, across) = match &sizes.spans[..] {
-            [across] => (None, across),
-            [down, across, ..] => (Some(down), across),
-            [] => fault!("the input has no spatial dimension"),
-        };
-        let both =
-            |of: fn(&super::window::Span) -> usize, missing: usize| [down.map_or(missing, of), of(across)];
-        let lengths = &sizes.input[2..];
-        let span = Span {
-            images: sizes.input[0],
-            input: [if lengths.len() > 1 { lengths[0] } else { 1 }, *lengths.last().unwrap_or(&1)],
-            stride: both(|span| span.stride, 1),
-            dilation: both(|span| span.dilation, 1),
-            pad: both(|span| span.pad.0, 0),
-            output: both(|span| span.output, 1),
-        };
+        let span = span(sizes)?;
         let is_bias = |bias: &FlexTensor| bias.layout().shape()[..] == [sizes.output[1]];
         rest.around(&sizes.output, is_bias, |finish| self.filters.convolve(items(&x), &span, finish))
     }
+}
+
+/// How the window of a convolution over one or two spatial dimensions moves.
+pub(super) fn span(sizes: &Sizes) -> Result<Span, Fault> {
+    let (down, across) = match &sizes.spans[..] {
+        [across] => (None, across),
+        [down, across, ..] => (Some(down), across),
+        [] => fault!("the input has no spatial dimension"),
+    };
+    let both = |of: fn(&super::window::Span) -> usize, missing: usize| [down.map_or(missing, of), of(across)];
+    let lengths = &sizes.input[2..];
+    Ok(Span {
+        images: sizes.input[0],
+        input: [if lengths.len() > 1 { lengths[0] } else { 1 }, *lengths.last().unwrap_or(&1)],
+        stride: both(|span| span.stride, 1),
+        dilation: both(|span| span.dilation, 1),
+        pad: both(|span| span.pad.0, 0),
+        output: both(|span| span.output, 1),
+    })
 }

@@ -62,6 +62,7 @@ mod resize;
 mod roi;
 mod search;
 mod select;
+mod separable;
 mod sequence;
 mod shape;
 mod signal_window;
@@ -88,10 +89,12 @@ use crate::tensor::{Fault, Tensor};
 use crate::value::DType;
 
 pub(crate) use batch::channel_factors;
+pub(crate) use convolution::Convolution;
 pub(crate) use epilogue::Activation;
 pub(crate) use fused::{activated, attended, gelu, softmax_of, standardised};
 pub(crate) use index::pick;
 pub(crate) use laid::ADDEND;
+pub(crate) use separable::{Part, separable};
 pub(crate) use slice::join;
 
 /// A node that is ready to run.
@@ -113,6 +116,11 @@ pub(crate) trait Operator: Send + Sync {
 
     /// Told at load that the constant `input` was of type `from` before it was widened.
     fn widened(&mut self, _input: usize, _from: DType) {}
+
+    /// The convolution that it is, if it is one.
+    fn convolution(&self) -> Option<&Convolution> {
+        None
+    }
 }
 
 impl<F> Operator for F

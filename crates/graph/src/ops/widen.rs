@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use num_traits::{AsPrimitive, Float};
 
 use super::cast::cast;
-use super::{Activation, Inputs, Operator, Outputs};
+use super::{Activation, Convolution, Inputs, Operator, Outputs};
 use crate::held::Held;
 use crate::tensor::{Fault, Item, Tensor};
 use crate::value::DType;
@@ -70,6 +70,10 @@ impl Operator for Widened {
 
     fn widened(&mut self, input: usize, from: DType) {
         self.before.push((input, from));
+    }
+
+    fn convolution(&self) -> Option<&Convolution> {
+        self.operator.convolution()
     }
 }
 

@@ -27,18 +27,32 @@ pub(super) fn fill(filters: &Filters, x: &[f32], span: &Span, finish: Finish<'_>
     let tasks = planes.min(tasks(threads, products));
     divide(threads, tasks, &|at| {
         let planes = part(planes, tasks, at);
-        filters.isa.run(Planes { filters, x, span, finish, to, own: planes });
+        filters.isa.run(Planes {
+            filters,
+            x,
+            span,
+            finish,
+            to,
+            before: 0,
+            own: planes,
+            rows: 0..span.output[0],
+        });
     });
 }
 
 /// Some planes of the result.
-struct Planes<'a> {
-    filters: &'a Filters,
-    x: &'a [f32],
-    span: &'a Span,
-    finish: Finish<'a>,
-    to: &'a Shared<'a>,
-    own: Range<usize>,
+pub(super) struct Planes<'a> {
+    pub(super) filters: &'a Filters,
+    /// The image, and where the result goes: both from the same plane on.
+    pub(super) x: &'a [f32],
+    pub(super) span: &'a Span,
+    pub(super) finish: Finish<'a>,
+    pub(super) to: &'a Shared<'a>,
+    /// How many planes are before the first one of both; where there are any, each plane of the result has one of its own.
+    pub(super) before: usize,
+    pub(super) own: Range<usize>,
+    /// Rows of each plane, which are all that is there of the result.
+    pub(super) rows: Range<usize>,
 }
 
 /// A strip of a plane with its padding, divided.
@@ -56,6 +70,8 @@ struct Padded {
     inside: Vec<f32>,
     /// A row of the plane with what is beside it, for those that have nothing beside them in memory.
     spare: Vec<f32>,
+    /// The row of the result from which on it was for the last time: where that is the same, padding above and below is zero already.
+    first: Option<usize>,
 }
 
 impl Padded {
@@ -84,6 +100,7 @@ impl Padded {
             items: vec![0.0; seen(0, gives) * row],
             inside,
             spare: vec![0.0; row],
+            first: None,
         }
     }
 
@@ -92,10 +109,16 @@ impl Padded {
     fn copy<L: Lanes>(&mut self, lanes: L, x: &[f32], plane: usize, first: usize, span: &Span) {
         let [height, width] = span.input;
         let (stride, left) = (span.stride[1], span.pad[1]);
-        for (y, to) in (first * span.stride[0]..).zip(self.items.chunks_exact_mut(self.row)) {
-            let y = y.wrapping_sub(span.pad[0]);
+        let is_elsewhere = self.first.replace(first) != Some(first);
+        // Rows are counted, not divided into chunks: a division for each plane takes as long as a row.
+        let (mut end, mut next) = (0, first * span.stride[0]);
+        while end < self.items.len() {
+            let (to, y) = (&mut self.items[end..][..self.row], next.wrapping_sub(span.pad[0]));
+            (end, next) = (end + self.row, next + 1);
             if y >= height || width == 0 {
-                to.fill(0.0);
+                if is_elsewhere {
+                    to.fill(0.0);
+                }
                 continue;
             }
             let start = plane + y * width;
@@ -147,9 +170,9 @@ impl Work for Planes<'_> {
 
     #[inline(always)]
     fn run<L: Lanes, const ROWS: usize, const VECTORS: usize>(self, lanes: L) {
-        let Planes { filters, x, span, to, .. } = self;
+        let Planes { filters, x, span, to, before, rows, .. } = self;
         let window = filters.kernel[0] * filters.kernel[1];
-        let (height, width) = (span.output[0], span.output[1]);
+        let (height, width) = (rows.len(), span.output[1]);
         let size = span.input[0] * span.input[1];
         let mut padded = Padded::new(filters, span, L::WIDTH);
         // Where the elements of the window are, from its first one.
@@ -162,22 +185,39 @@ impl Work for Planes<'_> {
         }
         let reach = offsets.iter().max().copied().unwrap_or(0);
         let mut held = None;
+        let last = self.own.end.saturating_sub(1);
+        // A group has one channel of the input, and as a rule one of the result.
+        let each = filters.outputs / filters.groups;
+        let (mut image, mut next) = (self.own.start / filters.outputs, self.own.start % filters.outputs);
         for plane in self.own {
-            let (image, output) = (plane / filters.outputs, plane % filters.outputs);
-            let source = image * filters.groups + output / (filters.outputs / filters.groups);
+            let output = next;
+            let source = image * filters.groups + if each == 1 { output } else { output / each };
+            next += 1;
+            if next == filters.outputs {
+                (image, next) = (image + 1, 0);
+            }
             let weights = &filters.items[output * window..][..window];
             let bias = self.finish.bias.map(|bias| &bias[output..=output]);
             let finish = Finish { bias, ..self.finish };
-            for first in (0..height).step_by(padded.gives) {
+            for done in (0..height).step_by(padded.gives) {
+                let first = rows.start + done;
                 if held.replace((source, first)) != Some((source, first)) {
-                    padded.copy(lanes, x, source * size, first, span);
+                    padded.copy(lanes, x, (source - before) * size, first, span);
                 }
-                let start = (plane * height + first) * width;
+                let start = ((plane - before) * height + done) * width;
                 let target = Target { to, finish, bias_for: BiasFor::All, start, stride: width };
-                let down = span.stride[0] * padded.row;
-                let rows = padded.gives.min(height - first);
-                let places =
-                    Places { from: &padded.items, down, weights, offsets: &offsets, reach, rows, width };
+                let gives = padded.gives.min(height - done);
+                let later = ((last - plane) * height + height - done - gives) * width;
+                let places = Places {
+                    from: &padded.items,
+                    down: span.stride[0] * padded.row,
+                    weights,
+                    offsets: &offsets,
+                    reach,
+                    rows: gives,
+                    width,
+                    later,
+                };
                 places.all(lanes, &target);
             }
         }
@@ -196,6 +236,8 @@ struct Places<'a> {
     /// Rows of the result, and how long they are.
     rows: usize,
     width: usize,
+    /// So many numbers of the result follow that are written later: by the rows and planes that come after these.
+    later: usize,
 }
 
 impl Places<'_> {
@@ -219,10 +261,10 @@ impl Places<'_> {
     #[inline(always)]
     fn columns<L: Lanes, const ROWS: usize, const V: usize>(&self, lanes: L, x: usize, target: &Target<'_>) {
         let count = (self.width - x).min(V * L::WIDTH);
-        // Where a row is one piece, what is written beyond its end is the next rows', which are written next. Only the last ones
-        // have none, or too few.
+        // Where a row is one piece, what is written beyond its end is the next rows', which are written next. Only the last ones of
+        // the last plane have none, or too few.
         let whole = if x == 0 { V * L::WIDTH } else { count };
-        let last = self.rows.saturating_sub((whole - count).div_ceil(self.width));
+        let last = self.rows.saturating_sub((whole - count).saturating_sub(self.later).div_ceil(self.width));
         let mut y = 0;
         if self.rows >= ROWS {
             while y < self.rows {
@@ -234,6 +276,7 @@ impl Places<'_> {
             }
         }
         while y < self.rows {
+            let count = if y < last { whole } else { count };
             self.some::<L, 1, V>(lanes, y, target, &Columns { first: x, count });
             y += 1;
         }

@@ -172,14 +172,17 @@ impl<'a, L: Lanes, const V: usize> Patches<'a, L, V> {
         let (lanes, plane) = (self.lanes, self.span.input[0] * self.span.input[1]);
         let (panels, length) = (self.count / Self::FULL, depth.len() * Self::FULL);
         self.panel.resize(self.panel.len().max(panels * length), 0.0);
+        let (items, panel) = (self.items, &mut self.panel[..]);
         for (step, channel) in depth.enumerate() {
-            let from = &self.items[channel * plane + self.first..][..panels * Self::FULL];
-            let to = self.panel[step * Self::FULL..].chunks_mut(length);
-            for (from, to) in from.chunks_exact(Self::FULL).zip(to) {
-                let to = &mut to[..Self::FULL];
+            let from = &items[channel * plane + self.first..][..panels * Self::FULL];
+            // Not by an iterator over chunks of `length`: it would divide by it, which takes longer than a short panel.
+            let mut start = step * Self::FULL;
+            for from in from.chunks_exact(Self::FULL) {
+                let to = &mut panel[start..][..Self::FULL];
                 for v in 0..V {
                     lanes.store(lanes.load(&from[v * L::WIDTH..]), &mut to[v * L::WIDTH..]);
                 }
+                start += length;
             }
         }
         panels * length

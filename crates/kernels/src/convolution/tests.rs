@@ -70,7 +70,7 @@ fn check(shape: Shape, span: &Span, finished: [bool; 3]) {
 }
 
 /// The results of a window of this size, with padding on both sides.
-fn span(
+pub(super) fn span(
     images: usize,
     input: [usize; 2],
     kernel: [usize; 2],
